@@ -1,0 +1,147 @@
+package attest
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// Appraiser appraises Evidence: it finds the Verifier, compares what the hardware signed with what was expected, and
+// asks the Policy. It is safe for concurrent use.
+type Appraiser struct {
+	endorser  Endorser
+	verifiers []Verifier
+}
+
+// NewAppraiser makes an Appraiser that tries the verifiers in order. The endorser is asked for what evidence does not
+// carry; NoEndorser{} keeps the appraisal offline.
+func NewAppraiser(endorser Endorser, verifiers ...Verifier) *Appraiser {
+	return &Appraiser{endorser: endorser, verifiers: verifiers}
+}
+
+// Appraise appraises ev at the time now. It always returns a Result, and an affirmed one only if the evidence is
+// authentic, the hardware signed what want expects, and every check of the policy passed. Once evidence is authentic and
+// bound, all of the policy is evaluated, so that the transcript shows everything that is wrong at once.
+func (a *Appraiser) Appraise(ctx context.Context, ev *Evidence, want Expectation, policy Policy, now time.Time) *Result {
+	r := &Result{time: now, level: want.level}
+	if ev != nil && len(ev.Raw) > 0 {
+		r.digest = ev.Digest()
+	}
+	if err := a.appraise(ctx, r, ev, want, policy, now); err != nil {
+		r.fail(err)
+	}
+	r.conclude()
+	return r
+}
+
+func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want Expectation, policy Policy, now time.Time) error {
+	if policy == nil {
+		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
+	}
+	if !want.level.Valid() || (!want.any && want.data.IsZero()) || (want.any && want.level != LevelNone) {
+		return &Error{Code: CodeNoExpectation, Check: "binding.report_data"}
+	}
+	if err := bounded(ev); err != nil {
+		return err
+	}
+	claims, err := a.verify(ctx, ev, now)
+	if err != nil {
+		return err
+	}
+	r.claims = claims
+	r.checks = append(r.checks, claims.Checks...)
+	r.notChecked = append(r.notChecked, claims.NotChecked...)
+	if want.any {
+		r.notChecked = append(r.notChecked, "report data: the evidence proves nothing about who sent it")
+	} else {
+		// Only the bytes that the hardware signed are compared, never a copy from an unsigned envelope.
+		got := claims.ReportData
+		if subtle.ConstantTimeCompare(got[:], want.data[:]) != 1 {
+			return &Error{Code: CodeReportData, Check: "binding.report_data", Got: abbreviate(got[:]), Want: abbreviate(want.data[:])}
+		}
+		r.pass("binding.report_data", bindingText(want.level), abbreviate(got[:]), "", SourceHardware)
+	}
+	j := policy.Judge(claims, Situation{Level: want.level, Made: want.made, Now: now})
+	r.policyID = j.ID
+	r.notChecked = append(r.notChecked, j.NotChecked...)
+	if len(j.Checks) == 0 {
+		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
+	}
+	r.checks = append(r.checks, j.Checks...)
+	return nil
+}
+
+// verify asks the verifiers in turn. A panic in a decoder is contained here: it must not take down a proxy that serves
+// other peers.
+func (a *Appraiser) verify(ctx context.Context, ev *Evidence, now time.Time) (claims *Claims, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			claims, err = nil, &Error{Code: CodeInternal, Check: "authenticity", Err: fmt.Errorf("decoder panicked: %v", p)}
+		}
+	}()
+	for _, v := range a.verifiers {
+		claims, err := v.Verify(ctx, ev, a.endorser, now)
+		if errors.Is(err, ErrNotMine) {
+			continue
+		}
+		if err == nil && claims == nil {
+			err = &Error{Code: CodeInternal, Check: "authenticity", Err: errors.New("verifier gave no claims")}
+		}
+		return claims, err
+	}
+	return nil, &Error{Code: CodeUnknownFormat, Check: "authenticity.format", Got: fmt.Sprintf("%.40q", string(ev.Format))}
+}
+
+func bounded(ev *Evidence) error {
+	if ev == nil || len(ev.Raw) == 0 {
+		return &Error{Code: CodeNoEvidence, Check: "evidence"}
+	}
+	if len(ev.Raw) > MaxRaw {
+		return &Error{Code: CodeOversized, Check: "evidence", Got: fmt.Sprintf("%d bytes", len(ev.Raw)), Want: fmt.Sprintf("at most %d", MaxRaw)}
+	}
+	if len(ev.Endorsements) > MaxEndorsements {
+		return &Error{Code: CodeOversized, Check: "evidence", Got: fmt.Sprintf("%d endorsements", len(ev.Endorsements)), Want: fmt.Sprintf("at most %d", MaxEndorsements)}
+	}
+	for _, e := range ev.Endorsements {
+		if len(e.Raw) > MaxEndorsement {
+			return &Error{Code: CodeOversized, Check: "endorsements", Got: fmt.Sprintf("%d bytes", len(e.Raw)), Want: fmt.Sprintf("at most %d", MaxEndorsement)}
+		}
+	}
+	return nil
+}
+
+func (r *Result) fail(err error) {
+	var e *Error
+	if !errors.As(err, &e) {
+		e = &Error{Code: CodeInternal, Check: "internal", Err: err}
+	}
+	c := Check{ID: e.Check, Status: StatusFail, Text: e.Code.Title(), Got: e.Got, Want: e.Want, Code: e.Code, Remedy: e.Remedy()}
+	if c.Got == "" && e.Err != nil {
+		c.Got = e.Err.Error()
+	}
+	r.checks = append(r.checks, c)
+}
+
+func bindingText(l Level) string {
+	switch l {
+	case LevelSession:
+		return "evidence signs this TLS session"
+	case LevelNonce:
+		return "evidence signs this TLS key and our nonce"
+	case LevelKey, LevelPinned:
+		return "evidence signs this TLS key"
+	default:
+		return "evidence signs the given report data"
+	}
+}
+
+func abbreviate(b []byte) string {
+	s := hex.EncodeToString(b)
+	if len(s) > 20 {
+		return s[:8] + "…" + s[len(s)-8:]
+	}
+	return s
+}

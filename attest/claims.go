@@ -1,0 +1,108 @@
+package attest
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// Flag is a boolean that may be absent. The zero value is Absent and satisfies no rule.
+type Flag uint8
+
+// Values of Flag.
+const (
+	Absent Flag = iota
+	Off
+	On
+)
+
+// FlagOf turns a signed bit into a Flag.
+func FlagOf(b bool) Flag {
+	if b {
+		return On
+	}
+	return Off
+}
+
+func (f Flag) String() string {
+	switch f {
+	case Off:
+		return "off"
+	case On:
+		return "on"
+	default:
+		return "absent"
+	}
+}
+
+// MarshalJSON writes true, false or null.
+func (f Flag) MarshalJSON() ([]byte, error) {
+	switch f {
+	case Off:
+		return []byte("false"), nil
+	case On:
+		return []byte("true"), nil
+	default:
+		return []byte("null"), nil
+	}
+}
+
+// HexBytes is a byte string that JSON shows in hex.
+type HexBytes []byte
+
+// MarshalJSON writes lower-case hex.
+func (h HexBytes) MarshalJSON() ([]byte, error) { return json.Marshal(h.String()) }
+
+func (h HexBytes) String() string {
+	const digits = "0123456789abcdef"
+	out := make([]byte, 0, 2*len(h))
+	for _, b := range h {
+		out = append(out, digits[b>>4], digits[b&15])
+	}
+	return string(out)
+}
+
+// Claims are the normalised facts of one piece of Evidence: signed by the hardware, or endorsed by its vendor. A field
+// that the evidence does not carry keeps its zero value, and a rule over it refuses.
+type Claims struct {
+	Vendor     string              `json:"vendor"`              // "amd", "intel", "aws", "arm"; "sim" for every simulated platform
+	TEE        string              `json:"tee"`                 // "snp", "tdx", ...
+	Product    string              `json:"product"`             // the vendor's product name, such as "EPYC Genoa"
+	Generation string              `json:"generation"`          // such as "milan", "genoa", "turin"
+	Stepping   string              `json:"stepping,omitempty"`  // such as "B1"
+	Simulated  bool                `json:"simulated,omitempty"` // made by software under a locally made root
+	Root       string              `json:"root"`                // "sha256:" and hex of the trust anchor's DER
+	TCB        TCB                 `json:"tcb,omitempty"`       // security version numbers by component
+	Version    int                 `json:"version"`             // version of the evidence format
+	Debug      Flag                `json:"debug"`               // the guest can be read by a debugger of the host
+	Migratable Flag                `json:"migratable"`          // a migration agent may move the guest
+	Privilege  *int                `json:"privilege,omitempty"` // privilege level of the requester (VMPL on SNP), 0 highest
+	Provenance `json:"provenance"` // which machine
+	Platform   map[string]Flag     `json:"platform,omitempty"`     // platform bits: smt, tsme, ecc, rapl_off, ciphertext_hiding, alias_check
+	Measured   map[string]HexBytes `json:"measurements,omitempty"` // "launch" and, where the TEE has them, others
+	ReportData ReportData          `json:"-"`                      // what the hardware signed for the attester
+	// Endorsed tells how fresh what the vendor says is: the oldest issue date and the nearest expiry of revocation
+	// information; zero when none was checked.
+	RevocationIssued  time.Time `json:"revocation_issued,omitzero"`
+	RevocationExpires time.Time `json:"revocation_expires,omitzero"`
+	// Checks the verifier made on the way here, all passed, for the transcript; and what it did not check.
+	Checks     []Check  `json:"-"`
+	NotChecked []string `json:"-"`
+}
+
+// TCB maps a firmware component to its security version number, such as {"snp": 23, "microcode": 84}.
+type TCB map[string]uint64
+
+// Provenance tells which machine produced the evidence.
+type Provenance struct {
+	ChipID HexBytes `json:"chip_id,omitempty"` // AMD HWID; empty where the host masks it
+	CSP    string   `json:"csp,omitempty"`     // cloud provider that a VLEK was issued to
+}
+
+// MarshalJSON shows the report data in hex beside the other claims.
+func (c Claims) MarshalJSON() ([]byte, error) {
+	type plain Claims
+	return json.Marshal(struct {
+		plain
+		ReportData HexBytes `json:"report_data"`
+	}{plain(c), c.ReportData[:]})
+}

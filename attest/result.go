@@ -1,0 +1,230 @@
+package attest
+
+import (
+	"encoding/hex"
+	"time"
+)
+
+// Status of one check.
+type Status string
+
+// Values of Status. The empty Status counts as StatusFail.
+const (
+	StatusPass Status = "pass"
+	StatusFail Status = "fail"
+	StatusWarn Status = "warn"
+)
+
+// Source tells where the fact behind a check comes from.
+type Source string
+
+// Values of Source.
+const (
+	SourceHardware Source = "signed by hardware"
+	SourceVendor   Source = "endorsed by vendor"
+	SourceLocal    Source = "local configuration"
+	SourceTLS      Source = "TLS connection"
+)
+
+// Check is one line of the transcript of an appraisal.
+type Check struct {
+	ID     string `json:"id"` // such as "authenticity.signature"
+	Status Status `json:"status"`
+	Text   string `json:"text"` // a few words for people
+	Got    string `json:"got,omitempty"`
+	Want   string `json:"want,omitempty"`
+	Code   Code   `json:"code,omitempty"`
+	Source Source `json:"source,omitempty"`
+	Line   int    `json:"line,omitempty"` // line of the policy
+	Remedy string `json:"remedy,omitempty"`
+}
+
+// Level says what the hardware's signature commits to; see DESIGN §3. The zero value is no level at all and satisfies
+// no policy.
+type Level string
+
+// Levels, from weakest to strongest.
+const (
+	LevelNone    Level = "none"    // a bare piece of evidence, bound to nothing
+	LevelPinned  Level = "pinned"  // the key, learnt outside TLS
+	LevelKey     Level = "key"     // the leaf key, with a validity window
+	LevelNonce   Level = "nonce"   // the leaf key and the relying party's nonce
+	LevelSession Level = "session" // a value derived from this TLS session's exporter
+)
+
+var levelRank = map[Level]int{LevelNone: 1, LevelPinned: 2, LevelKey: 3, LevelNonce: 4, LevelSession: 5}
+
+// Valid reports whether l is one of the levels above.
+func (l Level) Valid() bool { return levelRank[l] != 0 }
+
+// AtLeast reports whether l resists everything that want does. An unknown level on either side never does.
+func (l Level) AtLeast(want Level) bool {
+	return l.Valid() && want.Valid() && levelRank[l] >= levelRank[want]
+}
+
+// Expectation is what the relying party expects the hardware to have signed. Its zero value never matches. Make one with
+// Expect or ExpectNothing.
+type Expectation struct {
+	level Level
+	data  ReportData
+	any   bool
+	// Made is when the evidence was made according to what the hardware signed; zero when that is unknown.
+	made time.Time
+}
+
+// Expect demands exactly data, bound at level, made at the given time (zero when unknown).
+func Expect(data ReportData, level Level, made time.Time) Expectation {
+	return Expectation{level: level, data: data, made: made}
+}
+
+// UnsafeExpectAnything accepts any report data: the evidence then proves nothing about who sent it. The level is
+// LevelNone, which a policy must name.
+func UnsafeExpectAnything() Expectation { return Expectation{level: LevelNone, any: true} }
+
+// Situation is what a Policy is told beside the Claims.
+type Situation struct {
+	Level Level
+	Made  time.Time // when the evidence was made; zero when unknown
+	Now   time.Time // the relying party's clock
+}
+
+// Judgement is a Policy's answer: one Check for every rule it holds. No checks at all is a refusal.
+type Judgement struct {
+	ID         string // "sha256:" and hex of the policy file
+	Checks     []Check
+	NotChecked []string
+}
+
+// Policy judges Claims.
+type Policy interface {
+	Judge(*Claims, Situation) Judgement
+}
+
+// Verdict is the outcome of an appraisal. Its zero value is Refused.
+type Verdict uint8
+
+// Values of Verdict.
+const (
+	Refused Verdict = iota
+	Undecided
+	Affirmed
+)
+
+func (v Verdict) String() string {
+	switch v {
+	case Affirmed:
+		return "affirmed"
+	case Undecided:
+		return "undecided"
+	default:
+		return "refused"
+	}
+}
+
+// Result is the Attestation Result. Only Appraiser.Appraise makes an affirmed one; the zero Result is a refusal.
+type Result struct {
+	verdict    Verdict
+	code       Code
+	level      Level
+	claims     *Claims
+	checks     []Check
+	notChecked []string
+	policyID   string
+	line       int
+	digest     [32]byte
+	time       time.Time
+}
+
+// RefusedResult is a refusal for err without an appraisal, for example of a peer that offers no evidence.
+func RefusedResult(err error, now time.Time) *Result {
+	r := &Result{time: now}
+	r.fail(err)
+	r.conclude()
+	return r
+}
+
+// Affirmed reports whether every check passed. It is false for nil.
+func (r *Result) Affirmed() bool { return r != nil && r.verdict == Affirmed }
+
+// Verdict is the outcome.
+func (r *Result) Verdict() Verdict {
+	if r == nil {
+		return Refused
+	}
+	return r.verdict
+}
+
+// Code is that of the first failing check; empty when affirmed.
+func (r *Result) Code() Code { return r.code }
+
+// Level is the binding level that was really reached.
+func (r *Result) Level() Level { return r.level }
+
+// Claims are nil when the evidence is not authentic. The caller must not change them.
+func (r *Result) Claims() *Claims { return r.claims }
+
+// Checks is the transcript.
+func (r *Result) Checks() []Check { return r.checks }
+
+// NotChecked lists what nobody looked at.
+func (r *Result) NotChecked() []string { return r.notChecked }
+
+// PolicyID is "sha256:" and the hex digest of the policy file; empty when no policy was reached.
+func (r *Result) PolicyID() string { return r.policyID }
+
+// Line is the policy line of the first failing check; 0 when affirmed or when no policy was reached.
+func (r *Result) Line() int { return r.line }
+
+// EvidenceDigest is the hex SHA-256 of the raw evidence; empty when there was none.
+func (r *Result) EvidenceDigest() string {
+	if r.digest == [32]byte{} {
+		return ""
+	}
+	return hex.EncodeToString(r.digest[:])
+}
+
+// Time is the relying party's clock at the appraisal.
+func (r *Result) Time() time.Time { return r.time }
+
+// Err is nil when affirmed, else an *Error for the first failing check.
+func (r *Result) Err() error {
+	if r.Affirmed() {
+		return nil
+	}
+	if r != nil {
+		for _, c := range r.checks {
+			if c.Status != StatusPass && c.Status != StatusWarn && c.Code == r.code {
+				return &Error{Code: c.Code, Check: c.ID, Got: c.Got, Want: c.Want, Hint: c.Remedy}
+			}
+		}
+	}
+	return &Error{Code: CodeEmptyPolicy, Check: "policy"}
+}
+
+func (r *Result) pass(id, text, got, want string, source Source) {
+	r.checks = append(r.checks, Check{ID: id, Status: StatusPass, Text: text, Got: got, Want: want, Source: source})
+}
+
+// conclude derives the verdict from the transcript. A refusal outweighs what could not be decided, and a transcript
+// without a single check refuses.
+func (r *Result) conclude() {
+	r.verdict, r.code, r.line = Affirmed, "", 0
+	if len(r.checks) == 0 {
+		r.verdict, r.code = Refused, CodeEmptyPolicy
+		return
+	}
+	for _, c := range r.checks {
+		if c.Status == StatusPass || c.Status == StatusWarn {
+			continue
+		}
+		if c.Code == "" {
+			c.Code = CodeInternal
+		}
+		switch {
+		case !c.Code.Undecidable() && r.verdict != Refused:
+			r.verdict, r.code, r.line = Refused, c.Code, c.Line
+		case c.Code.Undecidable() && r.verdict == Affirmed:
+			r.verdict, r.code, r.line = Undecided, c.Code, c.Line
+		}
+	}
+}

@@ -1,0 +1,3 @@
+module github.com/jurat-tls/jurat
+
+go 1.26
