@@ -80,13 +80,18 @@ type Claims struct {
 	Platform   map[string]Flag     `json:"platform,omitempty"`     // platform bits: smt, tsme, ecc, rapl_off, ciphertext_hiding, alias_check
 	Measured   map[string]HexBytes `json:"measurements,omitempty"` // "launch" and, where the TEE has them, others
 	ReportData ReportData          `json:"-"`                      // what the hardware signed for the attester
-	// Endorsed tells how fresh what the vendor says is: the oldest issue date and the nearest expiry of revocation
-	// information; zero when none was checked.
-	RevocationIssued  time.Time `json:"revocation_issued,omitzero"`
-	RevocationExpires time.Time `json:"revocation_expires,omitzero"`
+	Revocation Revocation          `json:"revocation"`
 	// Checks the verifier made on the way here, all passed, for the transcript; and what it did not check.
 	Checks     []Check  `json:"-"`
 	NotChecked []string `json:"-"`
+}
+
+// Revocation tells what is known about withdrawn keys of the chain. The zero value means that nothing is: the chain was
+// not checked, and a policy that demands it is undecidable. A revoked key is never a claim, it is an error.
+type Revocation struct {
+	Issued  time.Time `json:"issued,omitzero"`  // when the vendor issued the list that was checked
+	Expires time.Time `json:"expires,omitzero"` // when the vendor will have issued the next
+	Problem *Error    `json:"-"`                // why none was checked; nil when one was
 }
 
 // TCB maps a firmware component to its security version number, such as {"snp": 23, "microcode": 84}.

@@ -213,7 +213,8 @@ func (r *Result) conclude() {
 		r.verdict, r.code = Refused, CodeEmptyPolicy
 		return
 	}
-	for _, c := range r.checks {
+	for i := range r.checks {
+		c := &r.checks[i]
 		if c.Status == StatusPass || c.Status == StatusWarn {
 			continue
 		}
