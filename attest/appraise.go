@@ -44,6 +44,7 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	if !want.level.Valid() || (!want.any && want.data.IsZero()) || (want.any && want.level != LevelNone) {
 		return &Error{Code: CodeNoExpectation, Check: "binding.report_data"}
 	}
+	r.checks = append(r.checks, want.checks...)
 	if err := bounded(ev); err != nil {
 		return err
 	}

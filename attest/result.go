@@ -2,6 +2,7 @@ package attest
 
 import (
 	"encoding/hex"
+	"slices"
 	"time"
 )
 
@@ -63,18 +64,26 @@ func (l Level) AtLeast(want Level) bool {
 }
 
 // Expectation is what the relying party expects the hardware to have signed. Its zero value never matches. Make one with
-// Expect or ExpectNothing.
+// Expect or UnsafeExpectAnything.
 type Expectation struct {
 	level Level
 	data  ReportData
 	any   bool
 	// Made is when the evidence was made according to what the hardware signed; zero when that is unknown.
 	made time.Time
+	// Checks on the transport that were made before.
+	checks []Check
 }
 
 // Expect demands exactly data, bound at level, made at the given time (zero when unknown).
 func Expect(data ReportData, level Level, made time.Time) Expectation {
 	return Expectation{level: level, data: data, made: made}
+}
+
+// With adds checks that were made on the way to e: they become part of the transcript and of the verdict.
+func (e Expectation) With(checks ...Check) Expectation {
+	e.checks = append(slices.Clip(e.checks), checks...)
+	return e
 }
 
 // UnsafeExpectAnything accepts any report data: the evidence then proves nothing about who sent it. The level is

@@ -1,0 +1,190 @@
+package ratls
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/base64"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/cmw"
+)
+
+// RelyingParty appraises peers by one policy. It is safe for concurrent use.
+type RelyingParty struct {
+	appraiser *attest.Appraiser
+	policy    attest.Policy
+	now       func() time.Time
+}
+
+// NewRelyingParty makes one. The clock is the relying party's own: that of an attester belongs to its host.
+func NewRelyingParty(appraiser *attest.Appraiser, policy attest.Policy, now func() time.Time) *RelyingParty {
+	return &RelyingParty{appraiser: appraiser, policy: policy, now: now}
+}
+
+// Peer says whom the relying party means to talk to. The zero value is nobody.
+type Peer struct {
+	name string
+	any  bool
+}
+
+// Server expects a peer that has attested name: a DNS name or an IP address.
+func Server(name string) Peer { return Peer{name: strings.TrimSuffix(strings.ToLower(name), ".")} }
+
+// AnyClient expects a client, which nobody connected to by name.
+func AnyClient() Peer { return Peer{any: true} }
+
+// Appraise judges the DER certificates that a peer presented, leaf first, at the relying party's time. The caller must
+// have seen, or must see before it uses the Result, that the peer holds the leaf's key: TLS proves that when the
+// handshake completes.
+func (rp *RelyingParty) Appraise(ctx context.Context, chain [][]byte, peer Peer) *attest.Result {
+	now := rp.now()
+	ev, want, err := open(chain, peer, now)
+	if err != nil {
+		return attest.RefusedResult(err, now)
+	}
+	return rp.appraiser.Appraise(ctx, ev, want, rp.policy, now)
+}
+
+// open checks the leaf and finds its evidence and what the hardware should have signed.
+func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Expectation, error) {
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return nil, attest.Expectation{}, err
+	}
+	if err := checkName(leaf, peer); err != nil {
+		return nil, attest.Expectation{}, err
+	}
+	if now.Before(leaf.NotBefore) {
+		return nil, attest.Expectation{}, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
+	}
+	if now.After(leaf.NotAfter) {
+		return nil, attest.Expectation{}, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
+	}
+	c, err := decode(leaf)
+	if err != nil {
+		return nil, attest.Expectation{}, err
+	}
+	want := attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore)
+	if !peer.any {
+		want = want.With(attest.Check{ID: "binding.name", Status: attest.StatusPass, Text: "certificate is for this name", Got: peer.name, Source: attest.SourceHardware})
+	}
+	return c.Evidence, want.With(attest.Check{
+		ID: "binding.validity", Status: attest.StatusPass, Text: "certificate is valid now",
+		Got: "until " + stamp(leaf.NotAfter), Source: attest.SourceHardware,
+	}), nil
+}
+
+// Content is what a leaf carries, decoded and not judged.
+type Content struct {
+	Leaf       *x509.Certificate
+	Evidence   *attest.Evidence
+	Config     [32]byte          // digest of the measured configuration
+	ReportData attest.ReportData // what the hardware has to have signed for this leaf
+}
+
+// Open decodes the leaf of a chain without judging anything.
+func Open(chain [][]byte) (*Content, error) {
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return nil, err
+	}
+	return decode(leaf)
+}
+
+func parseLeaf(chain [][]byte) (*x509.Certificate, error) {
+	if len(chain) == 0 {
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence", Got: "no certificate"}
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return nil, badCertificate(err)
+	}
+	return leaf, nil
+}
+
+// badCertificate gives crypto/x509's refusal of a certificate its code. crypto/tls passes it on as text only.
+func badCertificate(err error) error {
+	code := attest.CodeMalformedCertificate
+	if strings.Contains(err.Error(), "duplicate extension") {
+		code = attest.CodeDuplicateExtension
+	}
+	return &attest.Error{Code: code, Check: "evidence", Err: err}
+}
+
+func decode(leaf *x509.Certificate) (*Content, error) {
+	var ext []byte
+	for _, e := range leaf.Extensions {
+		if !e.Id.Equal(cmw.OID()) {
+			continue
+		}
+		// crypto/x509 refuses repeated extensions; were it to stop, which of two counts would be the attacker's choice.
+		if ext != nil {
+			return nil, &attest.Error{Code: attest.CodeDuplicateExtension, Check: "evidence", Got: e.Id.String()}
+		}
+		ext = e.Value
+	}
+	if len(leaf.UnhandledCriticalExtensions) > 0 {
+		return nil, &attest.Error{Code: attest.CodeCriticalExtension, Check: "evidence", Got: leaf.UnhandledCriticalExtensions[0].String()}
+	}
+	if ext == nil {
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence", Got: fmt.Sprintf("an ordinary certificate for %.100q", names(leaf)), Want: "extension id-pe-cmw (" + cmw.OID().String() + ")"}
+	}
+	if len(leaf.EmailAddresses) > 0 || len(leaf.URIs) > 0 {
+		// The claims buffer has no room for them, so the hardware did not sign them.
+		return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "alternative names other than DNS names and IP addresses"}
+	}
+	ev, config, err := cmw.Unmarshal(ext)
+	if err != nil {
+		return nil, err
+	}
+	b := cmw.Binding{SPKI: leaf.RawSubjectPublicKeyInfo, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, DNSNames: leaf.DNSNames, Config: config}
+	for _, ip := range leaf.IPAddresses {
+		addr, ok := netip.AddrFromSlice(ip)
+		if !ok {
+			return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "an IP address of odd length"}
+		}
+		b.IPs = append(b.IPs, addr)
+	}
+	data, err := b.ReportData()
+	if err != nil {
+		return nil, err
+	}
+	return &Content{Leaf: leaf, Evidence: ev, Config: config, ReportData: data}, nil
+}
+
+func checkName(leaf *x509.Certificate, peer Peer) error {
+	if peer.any {
+		return nil
+	}
+	if peer.name == "" {
+		return &attest.Error{Code: attest.CodeNoExpectation, Check: "binding.name", Want: "the name the peer was reached by"}
+	}
+	if err := leaf.VerifyHostname(peer.name); err != nil {
+		return &attest.Error{Code: attest.CodeName, Check: "binding.name", Got: fmt.Sprintf("%.200s", names(leaf)), Want: peer.name}
+	}
+	return nil
+}
+
+func names(leaf *x509.Certificate) string {
+	all := append([]string(nil), leaf.DNSNames...)
+	for _, ip := range leaf.IPAddresses {
+		all = append(all, ip.String())
+	}
+	if len(all) == 0 {
+		return "no name"
+	}
+	return strings.Join(all, ", ")
+}
+
+func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }
+
+// Pin is the SHA-256 of the leaf's public key in the form of curl's --pinnedpubkey: "sha256//" and base64.
+func Pin(leaf *x509.Certificate) string {
+	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	return "sha256//" + base64.StdEncoding.EncodeToString(sum[:])
+}

@@ -1,0 +1,238 @@
+package ratls
+
+import (
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/cmw"
+)
+
+const (
+	// DefaultLifetime of a leaf. It is renewed, under a new key, after half of it.
+	DefaultLifetime = time.Hour
+	// backdate allows for peers whose clocks are behind.
+	backdate = time.Minute
+	// renewalRetry is the pause after a failed renewal.
+	renewalRetry = 10 * time.Second
+	// renewalCheck bounds how long a renewal sleeps: a machine that was suspended wakes with a clock far ahead of its timers.
+	renewalCheck = time.Minute
+)
+
+// IdentityOptions tune an Identity.
+type IdentityOptions struct {
+	Lifetime time.Duration      // of a leaf; 0 means DefaultLifetime
+	Now      func() time.Time   // nil means time.Now
+	OnRenew  func(*Leaf, error) // called after each renewal or failed try; may be nil
+}
+
+// Leaf is one certificate of an Identity.
+type Leaf struct {
+	Certificate *x509.Certificate
+	Format      attest.Format
+	Digest      [32]byte // SHA-256 of the raw evidence
+	tls         tls.Certificate
+}
+
+// Identity is what this process presents to its peers: a leaf with fresh Evidence, replaced before it ages.
+type Identity struct {
+	attester attest.Attester
+	dns      []string
+	ips      []netip.Addr
+	config   [32]byte
+	opts     IdentityOptions
+	leaf     atomic.Pointer[Leaf]
+}
+
+// NewIdentity makes an identity for the given host names and IP addresses and obtains its first leaf. The names are those
+// that peers may connect by; an identity that only connects to others needs none. config is the digest of the measured
+// configuration, to which every leaf commits.
+func NewIdentity(ctx context.Context, attester attest.Attester, names []string, config [32]byte, opts IdentityOptions) (*Identity, error) {
+	if opts.Lifetime == 0 {
+		opts.Lifetime = DefaultLifetime
+	}
+	if opts.Lifetime < 2*backdate {
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "identity.lifetime", Got: opts.Lifetime.String(), Want: fmt.Sprintf("at least %s", 2*backdate)}
+	}
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	id := &Identity{attester: attester, config: config, opts: opts}
+	for _, n := range names {
+		if err := id.addName(n); err != nil {
+			return nil, err
+		}
+	}
+	if err := id.Renew(ctx); err != nil {
+		return nil, err
+	}
+	return id, nil
+}
+
+func (id *Identity) addName(n string) error {
+	if ip, err := netip.ParseAddr(n); err == nil {
+		if ip = ip.Unmap(); !slices.Contains(id.ips, ip) {
+			id.ips = append(id.ips, ip)
+		}
+		return nil
+	}
+	n = strings.ToLower(n)
+	if !validHost(n) {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "identity.names", Got: fmt.Sprintf("%.100q", n), Want: "a DNS name or an IP address"}
+	}
+	if !slices.Contains(id.dns, n) {
+		id.dns = append(id.dns, n)
+	}
+	return nil
+}
+
+// validHost reports whether n is a plain DNS name. Wildcards are refused: a name is attested one by one.
+func validHost(n string) bool {
+	if n == "" || len(n) > 253 {
+		return false
+	}
+	for label := range strings.SplitSeq(n, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range label {
+			if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// Renew replaces the leaf at once. Connections made with the old one are not touched.
+func (id *Identity) Renew(ctx context.Context) error {
+	leaf, err := id.make(ctx)
+	if err == nil {
+		id.leaf.Store(leaf)
+	}
+	if id.opts.OnRenew != nil {
+		id.opts.OnRenew(leaf, err)
+	}
+	return err
+}
+
+func (id *Identity) make(ctx context.Context) (*Leaf, error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	spki, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	now := id.opts.Now().UTC().Truncate(time.Second) // X.509 times have whole seconds
+	binding := cmw.Binding{
+		SPKI: spki, NotBefore: now.Add(-backdate), NotAfter: now.Add(id.opts.Lifetime),
+		DNSNames: id.dns, IPs: id.ips, Config: id.config,
+	}
+	data, err := binding.ReportData()
+	if err != nil {
+		return nil, err
+	}
+	ev, err := id.attester.Attest(ctx, data)
+	if err != nil {
+		return nil, err
+	}
+	ext, err := cmw.Marshal(ev, id.config)
+	if err != nil {
+		return nil, err
+	}
+	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
+	if err != nil {
+		return nil, err
+	}
+	template := &x509.Certificate{
+		SerialNumber: serial.Add(serial, big.NewInt(1)), // RFC 5280 wants a positive one
+		Subject:      pkix.Name{CommonName: "jurat"},
+		NotBefore:    binding.NotBefore, NotAfter: binding.NotAfter,
+		KeyUsage:    x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		DNSNames:    id.dns, IPAddresses: netIPs(id.ips),
+		// Not critical: curl, Go, Python and Node refuse a certificate with a critical extension they do not know.
+		ExtraExtensions: []pkix.Extension{{Id: cmw.OID(), Value: ext}},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, err
+	}
+	return &Leaf{
+		Certificate: cert, Format: ev.Format, Digest: ev.Digest(),
+		tls: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert},
+	}, nil
+}
+
+func netIPs(addrs []netip.Addr) []net.IP {
+	var ips []net.IP
+	for _, a := range addrs {
+		ips = append(ips, a.AsSlice())
+	}
+	return ips
+}
+
+// Run renews the leaf after half of its lifetime until ctx is done, and tries again soon when that fails: the old leaf
+// serves on until it expires.
+func (id *Identity) Run(ctx context.Context) {
+	for {
+		leaf := id.Leaf().Certificate
+		due := leaf.NotBefore.Add(backdate + leaf.NotAfter.Sub(leaf.NotBefore.Add(backdate))/2)
+		wait := max(due.Sub(id.opts.Now()), 0)
+		if wait == 0 {
+			if err := id.Renew(ctx); err == nil {
+				continue
+			}
+			wait = renewalRetry
+		}
+		timer := time.NewTimer(min(wait, renewalCheck))
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-timer.C:
+		}
+	}
+}
+
+// Leaf is the current one.
+func (id *Identity) Leaf() *Leaf { return id.leaf.Load() }
+
+// certificate is the current leaf as crypto/tls wants it. An expired one is not served: the peer would refuse it, and
+// the reason is known here.
+func (id *Identity) certificate() (*tls.Certificate, error) {
+	leaf := id.Leaf()
+	if now := id.opts.Now(); now.After(leaf.Certificate.NotAfter) {
+		return nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "identity", Got: leaf.Certificate.NotAfter.UTC().Format(time.RFC3339), Want: "after " + now.UTC().Format(time.RFC3339), Hint: "renewal has failed; see the log and jurat doctor"}
+	}
+	return &leaf.tls, nil
+}
+
+// GetCertificate has the form of tls.Config.GetCertificate.
+func (id *Identity) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	return id.certificate()
+}
+
+// GetClientCertificate has the form of tls.Config.GetClientCertificate.
+func (id *Identity) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
+	return id.certificate()
+}

@@ -1,0 +1,48 @@
+package ratls
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// NewTransport is an http.RoundTripper that sends a request only over connections whose peer rp affirms. It speaks https
+// alone, and no proxy from the environment is used: a request that the policy does not cover fails.
+func NewTransport(rp *RelyingParty) http.RoundTripper {
+	return newTransport(NewConnector(rp, "h2", "http/1.1"))
+}
+
+// NewMutualTransport is NewTransport for a client that presents id to servers that ask for evidence.
+func NewMutualTransport(id *Identity, rp *RelyingParty) http.RoundTripper {
+	return newTransport(NewMutualConnector(id, rp, "h2", "http/1.1"))
+}
+
+func newTransport(c *Connector) http.RoundTripper {
+	refuse := baseConfig()
+	// net/http would use this configuration only on a path that avoids DialTLSContext; there must be none.
+	refuse.VerifyConnection = func(tls.ConnectionState) error {
+		return &attest.Error{Code: attest.CodeNoExpectation, Check: "evidence"}
+	}
+	return &http.Transport{
+		DialContext: func(_ context.Context, _, addr string) (net.Conn, error) {
+			return nil, &attest.Error{Code: attest.CodeUsage, Check: "transport", Subject: addr, Got: "http", Want: "https", Err: errors.New("plain HTTP is never attested")}
+		},
+		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
+			conn, err := c.Dial(ctx, addr)
+			if err != nil {
+				return nil, err
+			}
+			return conn.Conn, nil // net/http reads the negotiated protocol from a *tls.Conn only
+		},
+		TLSClientConfig:       refuse,
+		ForceAttemptHTTP2:     true,
+		MaxIdleConnsPerHost:   16,
+		IdleConnTimeout:       90 * time.Second,
+		ExpectContinueTimeout: time.Second,
+	}
+}
