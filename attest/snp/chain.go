@@ -1,0 +1,243 @@
+package snp
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// chain is a leaf with its authorities.
+type chain struct {
+	generation *generation
+	leaf       *leaf
+	ask        *x509.Certificate // the ASVK where the leaf is a VLEK
+	ark        *x509.Certificate
+}
+
+// stapled are decoded endorsements, sorted by role. Nothing in them has been verified.
+type stapled struct {
+	leaves []*leaf
+	asks   []*x509.Certificate
+	arks   []*x509.Certificate
+	crls   []*x509.RevocationList
+}
+
+func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
+	for _, e := range list {
+		switch e.Kind {
+		case attest.KindCertificate:
+			err = s.addCertificate(e.Raw)
+		case attest.KindCRL:
+			err = s.addCRL(e.Raw)
+		default:
+			err = refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+quote(string(e.Kind)), "certificate or crl")
+		}
+		if err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+func (s *stapled) addCertificate(der []byte) error {
+	cert, err := parseCertificate(der)
+	if err != nil {
+		return err
+	}
+	switch name := cert.Subject.CommonName; {
+	case name == vcek.leafName() || name == vlek.leafName():
+		l, err := parseLeaf(cert)
+		if err != nil {
+			return err
+		}
+		s.leaves = append(s.leaves, l)
+	case strings.HasPrefix(name, "ARK-"):
+		s.arks = append(s.arks, cert)
+	case strings.HasPrefix(name, "SEV-"):
+		s.asks = append(s.asks, cert)
+	default:
+		return refuse(attest.CodeChain, checkChain, "a certificate of "+quote(name), "one of AMD's chain")
+	}
+	return nil
+}
+
+// findLeaf finds the certificate of the key that signed r. Where several of the right kind are there, the one that fits
+// the report is taken, so that a bundle may hold many.
+func (s *stapled) findLeaf(r *Report) *leaf {
+	var found *leaf
+	for _, l := range s.leaves {
+		if l.signer != r.signer {
+			continue
+		}
+		g, err := l.checkProduct(r)
+		if err == nil && l.checkChip(r, g) == nil && l.checkTCB(r, g) == nil {
+			return l
+		}
+		if found == nil {
+			found = l
+		}
+	}
+	return found
+}
+
+// leafOf takes the leaf that came with the evidence, or asks for it.
+func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser) (*leaf, error) {
+	if l := s.findLeaf(r); l != nil {
+		return l, nil
+	}
+	if len(s.leaves) > 0 {
+		return nil, refuse(attest.CodeSignerMismatch, checkSigner, "a "+s.leaves[0].signer.String(), "a "+r.signer.String()+" as the report says")
+	}
+	refs, err := leafRefs(r)
+	if err != nil {
+		return nil, err
+	}
+	var missing error
+	for _, ref := range refs {
+		fetched, err := fetch(ctx, endorser, ref)
+		if err != nil {
+			missing = err
+			if attest.CodeOf(err) == attest.CodeEndorsementMissing {
+				continue
+			}
+			return nil, err
+		}
+		if l := fetched.findLeaf(r); l != nil {
+			return l, nil
+		}
+		missing = refuse(attest.CodeEndorsementMissing, checkChain, "no "+r.signer.String()+" in the answer", ref.Service+ref.Path)
+	}
+	return nil, missing
+}
+
+// askOf takes the authority that issued l: from the evidence, from the roots, or from the vendor, in this order.
+func askOf(ctx context.Context, l *leaf, g *generation, s *stapled, anchor *root, endorser attest.Endorser) (*x509.Certificate, error) {
+	name := l.signer.issuerName(g)
+	for _, certs := range [][]*x509.Certificate{s.asks, anchor.intermediates} {
+		if ask, err := onlyOne(certs, name); ask != nil || err != nil {
+			return ask, err
+		}
+	}
+	ref := chainRef(g, l.signer)
+	fetched, err := fetch(ctx, endorser, ref)
+	if err != nil {
+		return nil, err
+	}
+	ask, err := onlyOne(fetched.asks, name)
+	if ask == nil && err == nil {
+		err = refuse(attest.CodeEndorsementMissing, checkChain, "no "+name+" in the answer", ref.Service+ref.Path)
+	}
+	return ask, err
+}
+
+func onlyOne(certs []*x509.Certificate, name string) (found *x509.Certificate, err error) {
+	for _, c := range certs {
+		if c.Subject.CommonName != name {
+			continue
+		}
+		if found != nil && !bytes.Equal(found.Raw, c.Raw) {
+			return nil, refuse(attest.CodeChain, checkChain, "several certificates of "+name, "one")
+		}
+		found = c
+	}
+	return found, nil
+}
+
+func fetch(ctx context.Context, endorser attest.Endorser, ref attest.Ref) (stapled, error) {
+	list, err := endorser.Endorse(ctx, ref)
+	if err != nil {
+		return stapled{}, coded(err)
+	}
+	if len(list) > attest.MaxEndorsements {
+		return stapled{}, refuse(attest.CodeOversized, checkChain, "too many endorsements", "")
+	}
+	return sortEndorsements(list)
+}
+
+// coded gives an endorser's error a code where it has none.
+func coded(err error) *attest.Error {
+	var e *attest.Error
+	if errors.As(err, &e) {
+		return e
+	}
+	return &attest.Error{Code: attest.CodeEndorserUnreachable, Check: checkChain, Err: err}
+}
+
+// verifyChain checks roles, names, validity and signatures from the anchor to the leaf.
+func (v *Verifier) verifyChain(c *chain, now time.Time) error {
+	if err := checkAuthority(c.ask, c.leaf.signer.issuerName(c.generation)); err != nil {
+		return err
+	}
+	if c.leaf.IsCA {
+		return refuse(attest.CodeChain, checkChain, "a "+c.leaf.signer.String()+" that is an authority", "none")
+	}
+	if len(c.leaf.UnhandledCriticalExtensions) != 0 {
+		return critical(c.leaf.Certificate)
+	}
+	for _, cert := range []*x509.Certificate{c.ark, c.ask, c.leaf.Certificate} {
+		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
+			return refuse(attest.CodeChainExpired, checkChain, cert.Subject.CommonName+" valid "+day(cert.NotBefore)+" to "+day(cert.NotAfter), "valid on "+day(now))
+		}
+	}
+	for _, pair := range [][2]*x509.Certificate{{c.ark, c.ask}, {c.ask, c.leaf.Certificate}} {
+		issuer, cert := pair[0], pair[1]
+		if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
+			return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" issued by "+quote(cert.Issuer.String()), issuer.Subject.CommonName)
+		}
+		if !v.signatures.verify(issuer, cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) {
+			return refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+quote(cert.Subject.CommonName), "one by "+issuer.Subject.CommonName)
+		}
+	}
+	return nil
+}
+
+func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
+
+// signatures remembers which RSA signatures verified. Whether one does depends on nothing but the bytes hashed into its
+// key, so that an entry never has to be dropped; dates, roles and revocation are checked anew every time.
+type signatures struct {
+	mu   sync.Mutex
+	good map[[32]byte]struct{}
+}
+
+// maxSignatures bounds the memory: 32 bytes each.
+const maxSignatures = 4096
+
+// verify checks an RSA-PSS signature with SHA-384 and a salt of 48 bytes, the only kind AMD uses (57230 table 5).
+func (s *signatures) verify(issuer *x509.Certificate, algorithm x509.SignatureAlgorithm, tbs, signature []byte) bool {
+	key, ok := issuer.PublicKey.(*rsa.PublicKey)
+	if !ok || algorithm != x509.SHA384WithRSAPSS {
+		return false
+	}
+	h := sha256.New()
+	for _, part := range [][]byte{issuer.RawSubjectPublicKeyInfo, tbs, signature} {
+		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
+		h.Write(part)
+	}
+	id := [32]byte(h.Sum(nil))
+	s.mu.Lock()
+	_, known := s.good[id]
+	s.mu.Unlock()
+	if known {
+		return true
+	}
+	if err := verifyPSS(key, tbs, signature); err != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.good == nil || len(s.good) >= maxSignatures {
+		s.good = map[[32]byte]struct{}{}
+	}
+	s.good[id] = struct{}{}
+	return true
+}
