@@ -1,0 +1,86 @@
+package proxy
+
+import (
+	"context"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// Backend is the address of the service behind an inbound server. The zero value is none.
+type Backend struct {
+	scheme          string // "", "http" or "h2c", as written
+	network, target string // for net.Dial
+}
+
+// ParseBackend reads "host:port", "http://host:port", "h2c://host:port" or "unix:/path".
+func ParseBackend(s string) (Backend, error) {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		if path == "" || strings.ContainsRune(path, 0) {
+			return Backend{}, badBackend(s, "a path after unix:")
+		}
+		return Backend{network: "unix", target: path}, nil
+	}
+	scheme, rest, ok := strings.Cut(s, "://")
+	if !ok {
+		scheme, rest = "", s
+	}
+	switch scheme {
+	case "", "http", "h2c":
+	default:
+		return Backend{}, badBackend(s, "host:port, http://host:port, h2c://host:port or unix:/path")
+	}
+	if ok {
+		rest = strings.TrimSuffix(rest, "/")
+	}
+	host, port, err := net.SplitHostPort(rest)
+	if err != nil {
+		return Backend{}, badBackend(s, "host:port")
+	}
+	if strings.ContainsAny(host, "/@?# \t") {
+		return Backend{}, badBackend(s, "a host without a path or user")
+	}
+	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
+		return Backend{}, badBackend(s, "a port from 1 to 65535")
+	}
+	if host == "" {
+		host = "localhost"
+	}
+	return Backend{scheme: scheme, network: "tcp", target: net.JoinHostPort(host, port)}, nil
+}
+
+func badBackend(got, want string) error {
+	return &attest.Error{Code: attest.CodeConfigValue, Check: "backend", Got: strconv.Quote(got), Want: want}
+}
+
+func (b Backend) String() string {
+	switch {
+	case b.network == "unix":
+		return "unix:" + b.target
+	case b.scheme != "":
+		return b.scheme + "://" + b.target
+	default:
+		return b.target
+	}
+}
+
+// authority stands in the URL of a request. It decides nothing: every connection goes to the one address.
+func (b Backend) authority() string {
+	if b.network == "unix" {
+		return "localhost"
+	}
+	return b.target
+}
+
+// dial connects to the service, or answers an *attest.Error.
+func (b Backend) dial(ctx context.Context, limit time.Duration) (net.Conn, error) {
+	d := net.Dialer{Timeout: limit}
+	conn, err := d.DialContext(ctx, b.network, b.target)
+	if err != nil {
+		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: b.String(), Err: err}
+	}
+	return conn, nil
+}

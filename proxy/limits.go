@@ -1,0 +1,53 @@
+package proxy
+
+import "time"
+
+// Limits bound what strangers can make a Server hold. A zero field takes the default that its comment names.
+type Limits struct {
+	Connections int // open at once, 16384; further ones wait in the kernel's queue
+	Handshakes  int // under way at once, 512; further ones wait in the kernel's queue
+
+	Handshake time.Duration // for a handshake, or for dialing and appraising a peer, 10 s
+	Header    time.Duration // for the header of a request, 10 s
+	KeepAlive time.Duration // for an HTTP connection without a request, 2 min
+	Tunnel    time.Duration // for a raw connection on which nothing moves, 1 h; negative for ever
+	Connect   time.Duration // for connecting to the service, 5 s
+	// Answer is how long the service may take from the end of a request to the header of its answer, 60 s; negative for
+	// ever. It bounds no body. gRPC calls are exempt: they carry deadlines of their own, and a server may hold the header
+	// back until it has a first message.
+	Answer time.Duration
+}
+
+const (
+	maxHeader     = 64 << 10 // of a request
+	maxBackHeader = 1 << 20  // of an answer of the service
+	maxStreams    = 256      // concurrent, per HTTP/2 connection
+)
+
+func (l Limits) withDefaults() Limits {
+	atLeast := func(v *int, def int) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	atLeast(&l.Connections, 16384)
+	atLeast(&l.Handshakes, 512)
+	positive := func(v *time.Duration, def time.Duration) {
+		if *v <= 0 {
+			*v = def
+		}
+	}
+	positive(&l.Handshake, 10*time.Second)
+	positive(&l.Header, 10*time.Second)
+	positive(&l.KeepAlive, 2*time.Minute)
+	positive(&l.Connect, 5*time.Second)
+	optional := func(v *time.Duration, def time.Duration) {
+		if *v == 0 {
+			*v = def
+		}
+		*v = max(*v, 0) // 0 now means no limit
+	}
+	optional(&l.Tunnel, time.Hour)
+	optional(&l.Answer, time.Minute)
+	return l
+}

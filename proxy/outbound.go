@@ -1,0 +1,95 @@
+package proxy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// NewOutbound joins every plain local connection with an attested one of its own to a peer. It moves bytes only, so that
+// whatever the two ends speak passes exactly. Nothing is read for the peer before the peer is affirmed.
+func NewOutbound(dial Dial, logger *slog.Logger, limits Limits) *Server {
+	s := newServer(limits, logger)
+	s.establish = func(ctx context.Context, _ net.Conn) (Conn, error) { return dial(ctx) }
+	s.judge = func(r *attest.Result) error {
+		if r == nil {
+			return &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}
+		}
+		return r.Err()
+	}
+	s.refused = func(raw net.Conn, err error) {
+		if s.ctx.Err() == nil {
+			apologise(raw, err)
+		}
+		_ = raw.Close()
+	}
+	s.carry = func(raw net.Conn, l *link, logger *slog.Logger) {
+		join(l, raw, s.limits.Tunnel, &s.pool, logger)
+	}
+	return s
+}
+
+// How long, and for how many bytes, a local client is listened to that cannot be served.
+const (
+	apologyTime  = time.Second
+	apologyBytes = 256 << 10
+)
+
+// apologise tells a client that speaks HTTP/1 why it has no connection. Whoever speaks something else is told nothing:
+// any byte could mean something there.
+func apologise(raw net.Conn, err error) {
+	_ = raw.SetDeadline(time.Now().Add(apologyTime))
+	method, ok := httpMethod(raw)
+	if !ok {
+		return
+	}
+	code := attest.CodeOf(err)
+	text := fmt.Sprintf("jurat: %v\n", err)
+	var coded *attest.Error
+	if errors.As(err, &coded) {
+		text += "next: " + coded.Remedy() + "\n"
+	}
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
+		"Content-Length: %d\r\n%s: %s\r\nConnection: close\r\n\r\n", len(text), HeaderError, code)
+	if method != http.MethodHead {
+		b.WriteString(text)
+	}
+	if _, err := raw.Write(b.Bytes()); err != nil {
+		return
+	}
+	// Closing while the request is still arriving would reset the connection, and the answer with it.
+	if c, ok := raw.(interface{ CloseWrite() error }); ok {
+		_ = c.CloseWrite()
+	}
+	_, _ = io.CopyN(io.Discard, raw, apologyBytes)
+}
+
+// httpMethod reads the first word of what could be a request. "PRI", which opens HTTP/2, is none.
+func httpMethod(raw io.Reader) (string, bool) {
+	var word []byte
+	for c := make([]byte, 1); len(word) <= len(http.MethodOptions); {
+		if _, err := raw.Read(c); err != nil {
+			return "", false
+		}
+		if c[0] != ' ' {
+			word = append(word, c[0])
+			continue
+		}
+		switch method := string(word); method {
+		case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+			http.MethodConnect, http.MethodOptions, http.MethodTrace:
+			return method, true
+		}
+		return "", false
+	}
+	return "", false
+}

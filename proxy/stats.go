@@ -1,0 +1,50 @@
+package proxy
+
+import (
+	"maps"
+	"sync"
+	"sync/atomic"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// Stats is a snapshot of what a Server has seen.
+type Stats struct {
+	Accepted   uint64                 `json:"accepted"`   // connections accepted, before any handshake
+	Handshakes uint64                 `json:"handshakes"` // attested connections established
+	Refused    map[attest.Code]uint64 `json:"refused"`    // connections refused before an application byte moved
+	Active     int64                  `json:"active"`     // attested connections open now
+	Requests   uint64                 `json:"requests"`   // HTTP requests
+	BytesIn    uint64                 `json:"bytes_in"`   // application bytes received over attested connections
+	BytesOut   uint64                 `json:"bytes_out"`  // application bytes sent over attested connections
+}
+
+type counters struct {
+	accepted, handshakes, requests, in, out atomic.Uint64
+	active                                  atomic.Int64
+
+	mu      sync.Mutex
+	refused map[attest.Code]uint64
+}
+
+func (c *counters) refuse(code attest.Code) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.refused == nil {
+		c.refused = make(map[attest.Code]uint64)
+	}
+	c.refused[code]++
+}
+
+func (c *counters) snapshot() Stats {
+	c.mu.Lock()
+	refused := maps.Clone(c.refused)
+	c.mu.Unlock()
+	if refused == nil {
+		refused = map[attest.Code]uint64{}
+	}
+	return Stats{
+		Accepted: c.accepted.Load(), Handshakes: c.handshakes.Load(), Refused: refused, Active: c.active.Load(),
+		Requests: c.requests.Load(), BytesIn: c.in.Load(), BytesOut: c.out.Load(),
+	}
+}
