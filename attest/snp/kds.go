@@ -80,12 +80,18 @@ func Staple(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser) 
 	if err != nil {
 		return &out, err
 	}
-	if len(have.leaves) == 0 {
-		out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: l.Raw})
-	}
 	g, err := l.checkProduct(r)
+	if err == nil {
+		err = l.checkChip(r, g)
+	}
+	if err == nil {
+		err = l.checkTCB(r, g)
+	}
 	if err != nil {
 		return &out, err
+	}
+	if len(have.leaves) == 0 {
+		out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: l.Raw})
 	}
 	var missing []error
 	if ask, err := onlyOne(have.asks, l.signer.issuerName(g)); err != nil || ask == nil {

@@ -1,6 +1,8 @@
 package snp_test
 
 import (
+	"maps"
+	"slices"
 	"testing"
 	"time"
 
@@ -53,4 +55,97 @@ func (r recorded) evidence(t testing.TB) *attest.Evidence {
 	return &attest.Evidence{Format: snp.Format, Raw: vectors.Read(t, "snp/"+r.name+".report"), Endorsements: []attest.Endorsement{
 		{Kind: attest.KindCertificate, Raw: vectors.Read(t, "snp/"+r.leaf)},
 	}}
+}
+
+// allowAll is a policy with one rule that always passes.
+type allowAll struct{}
+
+func (allowAll) Judge(*attest.Claims, attest.Situation) attest.Judgement {
+	return attest.Judgement{ID: "test", Checks: []attest.Check{{ID: "all", Status: attest.StatusPass}}}
+}
+
+func TestRecordings(t *testing.T) {
+	t.Parallel()
+	verifier := snp.NewVerifier(snp.AMDRoots())
+	for _, r := range recordings() {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			ev := r.evidence(t)
+			c, err := verifier.Verify(t.Context(), ev, attest.NoEndorser{}, r.at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c.Product != r.want.Product || c.Generation != r.want.Generation || c.Stepping != r.want.Stepping || c.Version != r.want.Version ||
+				!maps.Equal(c.TCB, r.want.TCB) || !maps.Equal(c.Platform, r.want.Platform) || c.CSP != r.want.CSP || (c.CSP == "") == (len(c.ChipID) == 0) || c.Debug != attest.Off {
+				t.Errorf("%+v", c)
+			}
+			if c.Revocation.Problem == nil || c.Revocation.Problem.Code != attest.CodeEndorsementMissing {
+				t.Errorf("revocation: %+v", c.Revocation)
+			}
+			result := attest.NewAppraiser(attest.NoEndorser{}, verifier).Appraise(t.Context(), ev, attest.Expect(c.ReportData, attest.LevelKey, time.Time{}), allowAll{}, r.at)
+			if !result.Affirmed() {
+				t.Error(result.Err())
+			}
+			data := c.ReportData
+			data[63] ^= 1
+			result = attest.NewAppraiser(attest.NoEndorser{}, verifier).Appraise(t.Context(), ev, attest.Expect(data, attest.LevelKey, time.Time{}), allowAll{}, r.at)
+			if result.Code() != attest.CodeReportData {
+				t.Error(result.Err())
+			}
+			for name, at := range map[string]time.Time{"before": time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC), "after": time.Date(2040, 1, 1, 0, 0, 0, 0, time.UTC)} {
+				if _, err := verifier.Verify(t.Context(), ev, nil, at); attest.CodeOf(err) != attest.CodeChainExpired {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			if _, err := snp.NewVerifier(forge{}.make(t).roots).Verify(t.Context(), ev, nil, r.at); attest.CodeOf(err) != attest.CodeUntrustedRoot && attest.CodeOf(err) != attest.CodeEndorsementMissing {
+				t.Errorf("under a foreign root: %v", err)
+			}
+		})
+	}
+}
+
+func TestRecordedVLEKExpired(t *testing.T) {
+	t.Parallel()
+	ev := recordings()[1].evidence(t)
+	if _, err := snp.NewVerifier(snp.AMDRoots()).Verify(t.Context(), ev, nil, vlekExpiry.Add(time.Second)); attest.CodeOf(err) != attest.CodeChainExpired {
+		t.Error(err)
+	}
+}
+
+func TestRecordedForeignLeaves(t *testing.T) {
+	t.Parallel()
+	verifier := snp.NewVerifier(snp.AMDRoots())
+	all := recordings()
+	for _, r := range all {
+		for _, leaf := range []string{"milan-v2.bad-vcek-legacy.der", "milan-v2.bad-vcek-new.der", all[0].leaf, all[1].leaf, all[2].leaf} {
+			if leaf == r.leaf {
+				continue
+			}
+			swapped := r
+			swapped.leaf = leaf
+			if c, err := verifier.Verify(t.Context(), swapped.evidence(t), nil, r.at); err == nil || c != nil || attest.CodeOf(err) == attest.CodeInternal {
+				t.Errorf("%s with %s: %v", r.name, leaf, err)
+			}
+		}
+	}
+}
+
+// TestEverySignedByteCounts flips one bit of every signed byte.
+func TestEverySignedByteCounts(t *testing.T) {
+	t.Parallel()
+	verifier := snp.NewVerifier(snp.AMDRoots())
+	for _, r := range recordings() {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			ev := r.evidence(t)
+			for at := range snp.SignedSize {
+				flipped := *ev
+				flipped.Raw = slices.Clone(ev.Raw)
+				flipped.Raw[at] ^= 1 << (at % 8)
+				if _, err := verifier.Verify(t.Context(), &flipped, nil, r.at); err == nil || attest.CodeOf(err) == attest.CodeInternal {
+					t.Fatalf("byte %#x: %v", at, err)
+				}
+			}
+		})
+	}
 }
