@@ -91,6 +91,10 @@ const (
 	CodeSimulated Code = "J507"
 	// CodeEmptyPolicy: the policy holds no rule.
 	CodeEmptyPolicy Code = "J508"
+	// CodeMigratable: a migration agent may move the guest.
+	CodeMigratable Code = "J509"
+	// CodePrivilege: the evidence was requested from too low a privilege level.
+	CodePrivilege Code = "J510"
 	// CodeEndorsementMissing: an endorsement is missing.
 	CodeEndorsementMissing Code = "J601"
 	// CodeEndorsementExpired: an endorsement is outside its validity.
@@ -166,6 +170,8 @@ var codeTable = map[Code]codeInfo{
 	CodeClaimAbsent:          {exit: 6, title: "the evidence lacks a claim the policy needs", remedy: "use evidence that carries the claim or drop the rule"},
 	CodeSimulated:            {exit: 6, title: "the evidence is SIMULATED and the policy does not name its root", remedy: "name vendor sim and its root in the policy if this is a rehearsal"},
 	CodeEmptyPolicy:          {exit: 6, title: "the policy holds no rule", remedy: "write a policy; jurat policy init TARGET makes a first one"},
+	CodeMigratable:           {exit: 6, title: "a migration agent may move the guest", remedy: "start the guest without a migration agent or say migration any"},
+	CodePrivilege:            {exit: 6, title: "the evidence was requested from too low a privilege level", remedy: "request it from level 0 or raise workload.privilege"},
 	CodeEndorsementMissing:   {exit: 7, title: "an endorsement is missing", remedy: "supply it with --endorsement or let jurat fetch it from the vendor"},
 	CodeEndorsementExpired:   {exit: 7, title: "an endorsement is outside its validity", remedy: "fetch a current one from the vendor"},
 	CodeEndorserUnreachable:  {exit: 7, title: "the vendor service cannot be reached", remedy: "try again or supply the endorsement with --endorsement"},
