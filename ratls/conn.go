@@ -170,14 +170,15 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 
 // Dial connects to addr ("host:port") and makes an attested connection to its host.
 func (c *Connector) Dial(ctx context.Context, addr string) (*Conn, error) {
-	raw, host, err := dial(ctx, addr)
+	raw, host, err := Connect(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
 	return c.Handshake(ctx, raw, host)
 }
 
-func dial(ctx context.Context, addr string) (net.Conn, string, error) {
+// Connect opens the transport to addr ("host:port") for a Handshake, and answers the name to expect there.
+func Connect(ctx context.Context, addr string) (net.Conn, string, error) {
 	host, _, err := net.SplitHostPort(addr)
 	if err != nil {
 		return nil, "", &attest.Error{Code: attest.CodeUsage, Check: "transport.address", Got: addr, Want: "HOST:PORT", Err: err}
@@ -204,7 +205,7 @@ func finish(ctx context.Context, conn *tls.Conn, result **attest.Result) (*Conn,
 // Peek completes a TLS handshake with whatever listens at addr and answers its certificates, without judging them. The
 // connection is closed before an application byte could move either way. The peer has proven that it holds the leaf's key.
 func Peek(ctx context.Context, addr string) ([][]byte, error) {
-	raw, host, err := dial(ctx, addr)
+	raw, host, err := Connect(ctx, addr)
 	if err != nil {
 		return nil, err
 	}

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
 	"testing"
 	"testing/synctest"
 	"time"
-
-	"net"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls"

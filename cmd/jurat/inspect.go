@@ -1,0 +1,178 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+// inspection is what a peer or a file says about itself. Nothing in it has been checked.
+type inspection struct {
+	Judged       bool            `json:"judged"` // always false
+	Source       string          `json:"source"`
+	Certificate  *certificateOf  `json:"certificate,omitempty"`
+	Format       attest.Format   `json:"format,omitempty"`
+	Evidence     string          `json:"evidence_sha256,omitempty"`
+	Size         int             `json:"evidence_bytes,omitempty"`
+	Endorsements []string        `json:"endorsements,omitempty"`
+	Config       attest.HexBytes `json:"config_digest,omitempty"`
+	ReportData   attest.HexBytes `json:"expected_report_data,omitempty"` // that the leaf demands
+	Report       *snp.Report     `json:"report,omitempty"`
+}
+
+type certificateOf struct {
+	Names     []string  `json:"names"`
+	NotBefore time.Time `json:"not_before"`
+	NotAfter  time.Time `json:"not_after"`
+	Pin       string    `json:"pin"`
+	Bytes     int       `json:"bytes"`
+}
+
+// inspect decodes what a target or a file carries and judges nothing.
+func (a *app) inspect(ctx context.Context, args []string) error {
+	fs := a.flags("inspect TARGET | FILE")
+	asJSON := fs.Bool("json", false, "write JSON")
+	timeout := fs.Duration("timeout", defaultTimeout, "time to connect")
+	rest, err := a.parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 {
+		return usageError("inspect takes one TARGET or FILE")
+	}
+	in := inspection{Source: rest[0]}
+	if _, err := os.Stat(rest[0]); err == nil || isRecord(rest[0]) {
+		err = a.inspectFile(&in, rest[0])
+		if err != nil {
+			return withSubject(err, rest[0])
+		}
+	} else {
+		chain, err := peek(ctx, rest[0], *timeout)
+		if err != nil {
+			return err
+		}
+		if err := in.chain(chain); err != nil {
+			return withSubject(err, rest[0])
+		}
+	}
+	if *asJSON {
+		return writeJSON(a.stdout, in)
+	}
+	in.write(a)
+	return nil
+}
+
+func peek(ctx context.Context, target string, timeout time.Duration) ([][]byte, error) {
+	addr, err := targetAddress(target)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	chain, err := ratls.Peek(ctx, addr)
+	return chain, withSubject(err, addr)
+}
+
+func (a *app) inspectFile(in *inspection, file string) error {
+	raw, err := a.readFile(file)
+	if err != nil {
+		return err
+	}
+	if block, _ := pem.Decode(raw); block != nil && block.Type == "CERTIFICATE" {
+		return in.chain([][]byte{block.Bytes})
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
+		rec, err := record.Decode(raw)
+		if err != nil {
+			return err
+		}
+		if len(rec.Chain) > 0 {
+			return in.chain(rec.Chain)
+		}
+		return in.evidence(rec.Evidence)
+	}
+	if len(raw) > 0 && raw[0] == 0x30 { // a DER SEQUENCE
+		return in.chain([][]byte{raw})
+	}
+	return in.evidence(&attest.Evidence{Format: snp.Format, Raw: raw})
+}
+
+func (in *inspection) chain(chain [][]byte) error {
+	content, err := ratls.Open(chain)
+	if err != nil {
+		return err
+	}
+	leaf := content.Leaf
+	in.Certificate = &certificateOf{Names: append([]string{}, leaf.DNSNames...), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Pin: ratls.Pin(leaf), Bytes: len(leaf.Raw)}
+	for _, ip := range leaf.IPAddresses {
+		in.Certificate.Names = append(in.Certificate.Names, ip.String())
+	}
+	in.Config, in.ReportData = content.Config[:], content.ReportData[:]
+	return in.evidence(content.Evidence)
+}
+
+func (in *inspection) evidence(ev *attest.Evidence) error {
+	digest := ev.Digest()
+	in.Format, in.Evidence, in.Size = ev.Format, hex.EncodeToString(digest[:]), len(ev.Raw)
+	for _, e := range ev.Endorsements {
+		in.Endorsements = append(in.Endorsements, fmt.Sprintf("%s, %d bytes", e.Kind, len(e.Raw)))
+	}
+	report, err := snp.Parse(ev.Raw)
+	in.Report = report
+	return err
+}
+
+func (in *inspection) write(a *app) {
+	fmt.Fprintf(a.stdout, "%s: decoded, not judged: nothing below was verified (jurat verify does that)\n", printable(in.Source))
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(a.stdout, "  %-22s %s\n", name, printable(fmt.Sprintf(format, args...)))
+	}
+	if c := in.Certificate; c != nil {
+		row("names", "%v", c.Names)
+		row("valid", "%s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+		row("pin", "%s", c.Pin)
+		row("certificate", "%d bytes", c.Bytes)
+		row("config digest", "%s", in.Config)
+		row("expects report data", "%s", in.ReportData)
+	}
+	format := string(in.Format)
+	if in.Format != snp.Format {
+		format += " (SIMULATED)"
+	}
+	row("evidence", "%s, %d bytes, sha256 %s", format, in.Size, in.Evidence)
+	for _, e := range in.Endorsements {
+		row("endorsement", "%s", e)
+	}
+	for _, f := range reportFields(in.Report) {
+		row(f[0], "%s", f[1])
+	}
+	fmt.Fprintln(a.stdout, "Tip: for machine-readable output, use --json.")
+}
+
+// reportFields are the fields of a report that a person looks for.
+func reportFields(r *snp.Report) [][2]string {
+	if r == nil {
+		return nil
+	}
+	return [][2]string{
+		{"report", fmt.Sprintf("version %d, signed by %s", r.Version, r.SigningKey)},
+		{"product", fmt.Sprintf("%s (CPUID %02xh/%02xh/%02xh)", r.Product, r.Family, r.Model, r.Stepping)},
+		{"debug", fmt.Sprint(r.Policy.Debug())},
+		{"vmpl", fmt.Sprint(r.VMPL)},
+		{"measurement", r.Measurement.String()},
+		{"report data", r.ReportData.String()},
+		{"host data", r.HostData.String()},
+		{"chip id", r.ChipID.String()},
+		{"reported tcb", fmt.Sprintf("%x", r.ReportedTCB)},
+		{"firmware", r.Current},
+	}
+}

@@ -1,0 +1,37 @@
+package main
+
+import (
+	"io"
+	"log/slog"
+	"sync"
+
+	"go.uber.org/zap"
+	"go.uber.org/zap/exp/zapslog"
+	"go.uber.org/zap/zapcore"
+)
+
+// newLogger logs to w: text for people, or JSON.
+func newLogger(w io.Writer, asJSON bool) *slog.Logger {
+	config := zap.NewProductionEncoderConfig()
+	config.EncodeTime = zapcore.RFC3339TimeEncoder
+	encoder := zapcore.NewConsoleEncoder(config)
+	if asJSON {
+		encoder = zapcore.NewJSONEncoder(config)
+	}
+	core := zapcore.NewCore(encoder, &writer{w: w}, zapcore.InfoLevel)
+	return slog.New(zapslog.NewHandler(core))
+}
+
+// writer keeps lines of concurrent connections apart.
+type writer struct {
+	mu sync.Mutex
+	w  io.Writer
+}
+
+func (w *writer) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.w.Write(p)
+}
+
+func (*writer) Sync() error { return nil }

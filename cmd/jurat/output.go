@@ -1,0 +1,157 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+// verdict is the JSON of verify. Its names are a contract.
+type verdict struct {
+	Verdict    string          `json:"verdict"` // affirmed, refused, undecided
+	Code       attest.Code     `json:"code"`
+	Target     string          `json:"target,omitempty"`
+	TEE        string          `json:"tee"`
+	Binding    attest.Level    `json:"binding"`
+	Simulated  bool            `json:"simulated"`
+	Claims     *attest.Claims  `json:"claims"`
+	Checks     []attest.Check  `json:"checks"`
+	NotChecked []string        `json:"not_checked"`
+	Policy     policyReference `json:"policy"`
+	Evidence   string          `json:"evidence_sha256"`
+	Pin        string          `json:"pin"`
+	Time       time.Time       `json:"time"`
+}
+
+type policyReference struct {
+	ID   string `json:"id"`
+	Line int    `json:"line,omitempty"`
+}
+
+func verdictOf(ap *appraisal) verdict {
+	r := ap.result
+	v := verdict{
+		Verdict: r.Verdict().String(), Code: r.Code(), Target: ap.target, Binding: r.Level(), Claims: r.Claims(),
+		Checks: r.Checks(), NotChecked: r.NotChecked(), Policy: policyReference{r.PolicyID(), r.Line()},
+		Evidence: r.EvidenceDigest(), Time: r.Time().UTC(),
+	}
+	if v.Claims != nil {
+		v.TEE, v.Simulated = v.Claims.TEE, v.Claims.Simulated
+	}
+	if v.NotChecked == nil {
+		v.NotChecked = []string{}
+	}
+	if content, err := ratls.Open(ap.chain); err == nil {
+		v.Pin = ratls.Pin(content.Leaf)
+	}
+	return v
+}
+
+func writeJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	return enc.Encode(v)
+}
+
+// transcript writes the checks of an appraisal for people. Every line of a simulated platform says so.
+func transcript(w io.Writer, v verdict, policyFile string) {
+	p := &printer{w: w}
+	if v.Simulated {
+		p.prefix = "SIMULATED  "
+	}
+	head := v.Target
+	if c := v.Claims; c != nil {
+		head += fmt.Sprintf("   %s · %s · bound to %s", c.Product, strings.ToUpper(c.TEE), bound(v.Binding))
+	}
+	p.line("%s", printable(strings.TrimSpace(head)))
+	var groups []string
+	members := map[string][]attest.Check{}
+	for _, c := range v.Checks {
+		g, _, _ := strings.Cut(c.ID, ".")
+		if members[g] == nil {
+			groups = append(groups, g)
+		}
+		members[g] = append(members[g], c)
+	}
+	for _, g := range groups {
+		p.line("")
+		p.line("%s", printable(g))
+		for _, c := range members[g] {
+			p.check(c, policyFile)
+		}
+	}
+	if len(v.NotChecked) > 0 {
+		p.line("")
+		p.line("not checked")
+		for _, n := range v.NotChecked {
+			p.line("  --    %s", printable(n))
+		}
+	}
+	p.line("")
+}
+
+func bound(l attest.Level) string {
+	switch l {
+	case attest.LevelSession:
+		return "this session"
+	case attest.LevelNonce:
+		return "this key and our nonce"
+	case attest.LevelKey:
+		return "this key"
+	case attest.LevelPinned:
+		return "a pinned key"
+	default:
+		return "nothing"
+	}
+}
+
+type printer struct {
+	w      io.Writer
+	prefix string
+}
+
+func (p *printer) line(format string, args ...any) {
+	fmt.Fprintln(p.w, strings.TrimRight(p.prefix+fmt.Sprintf(format, args...), " "))
+}
+
+func (p *printer) check(c attest.Check, policyFile string) {
+	text := c.Text
+	if text == "" {
+		text = c.ID
+	}
+	switch c.Status {
+	case attest.StatusPass:
+		p.line("  ok    %-44s %s", printable(text), printable(c.Got))
+		return
+	case attest.StatusWarn:
+		p.line("  warn  %-44s %s", printable(text), printable(c.Got))
+		return
+	}
+	where := string(c.Code)
+	if c.Line > 0 && policyFile != "" {
+		where += fmt.Sprintf("  %s:%d", policyFile, c.Line)
+	}
+	p.line("  FAIL  %-44s %s", printable(text), printable(where))
+	if c.Got != "" {
+		p.line("        got   %s", printable(c.Got))
+	}
+	if c.Want != "" {
+		p.line("        want  %s", printable(c.Want))
+	}
+}
+
+// printable keeps a peer from writing control sequences to somebody's terminal.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r >= 0x202a && r <= 0x202e || r >= 0x2066 && r <= 0x2069 {
+			return '?'
+		}
+		return r
+	}, s)
+}

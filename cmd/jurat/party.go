@@ -1,0 +1,224 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/endorse"
+	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/attest/sim"
+	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+const defaultTimeout = 10 * time.Second
+
+// relyingFlags are what every command of a relying party takes.
+type relyingFlags struct {
+	policy  string
+	timeout time.Duration
+	endorserFlags
+}
+
+// endorserFlags say where endorsements come from that evidence does not carry.
+type endorserFlags struct {
+	offline bool
+	cache   string
+	kds     string
+}
+
+func (f *endorserFlags) register(fs *flag.FlagSet) {
+	fs.BoolVar(&f.offline, "offline", false, "fetch nothing: use what the evidence carries")
+	fs.StringVar(&f.cache, "cache", "", "`directory` that keeps fetched endorsements (default: jurat in the user's cache directory)")
+	fs.StringVar(&f.kds, "kds", "", "base `URL` of a mirror of AMD's Key Distribution Service")
+}
+
+func (f *endorserFlags) endorser() (attest.Endorser, error) {
+	if f.offline {
+		return attest.NoEndorser{}, nil
+	}
+	cache := f.cache
+	if cache == "" {
+		if dir, err := os.UserCacheDir(); err == nil {
+			cache = filepath.Join(dir, "jurat")
+		}
+	}
+	return endorse.NewKDS(f.kds, cache)
+}
+
+func (a *app) relyingFlags(fs *flag.FlagSet) *relyingFlags {
+	f := new(relyingFlags)
+	fs.StringVar(&f.policy, "policy", "", "appraisal policy `FILE`")
+	fs.StringVar(&f.policy, "p", "", "short for --policy")
+	fs.DurationVar(&f.timeout, "timeout", defaultTimeout, "time to connect and appraise")
+	f.register(fs)
+	return f
+}
+
+func (f *relyingFlags) load(a *app) (*relying, error) {
+	if f.policy == "" {
+		return nil, usageError("a policy is required: -p policy.yaml (jurat policy init TARGET makes a first one)")
+	}
+	p, err := a.loadPolicy(f.policy)
+	if err != nil {
+		return nil, err
+	}
+	endorser, err := f.endorser()
+	if err != nil {
+		return nil, err
+	}
+	return &relying{policy: p, endorser: endorser, now: a.now, timeout: f.timeout}, nil
+}
+
+func (a *app) loadPolicy(file string) (*policy.Policy, error) {
+	raw, err := a.readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return policy.Parse(file, raw)
+}
+
+// maxFile bounds every file that a command reads.
+const maxFile = 16 << 20
+
+// readFile reads a file, or standard input for "-".
+func (a *app) readFile(file string) ([]byte, error) {
+	var r io.Reader = a.stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return nil, usageError("%v", err)
+		}
+		defer f.Close()
+		r = f
+	}
+	raw, err := io.ReadAll(io.LimitReader(r, maxFile+1))
+	if err != nil {
+		return nil, usageError("%v", err)
+	}
+	if len(raw) > maxFile {
+		return nil, &attest.Error{Code: attest.CodeOversized, Check: "file", Subject: file, Want: fmt.Sprintf("at most %d bytes", maxFile)}
+	}
+	return raw, nil
+}
+
+// relying is a relying party with one policy.
+type relying struct {
+	policy   *policy.Policy
+	endorser attest.Endorser
+	now      func() time.Time
+	timeout  time.Duration
+}
+
+// verifiers of this build. Simulated evidence is verified only under the roots that the policy names.
+func verifiers(simulationRoots []string) []attest.Verifier {
+	return []attest.Verifier{snp.NewVerifier(snp.AMDRoots()), sim.NewVerifier(simulationRoots)}
+}
+
+func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, verifiers(r.policy.SimulationRoots())...), r.policy, r.now)
+}
+
+// appraisal is one peer, judged.
+type appraisal struct {
+	target string // "host:port"
+	name   string // the name the peer had to attest
+	chain  [][]byte
+	result *attest.Result
+	record *record.Record
+}
+
+// dial connects to a target and appraises it; the connection is closed before an application byte could move. An error
+// means that nothing was there to appraise.
+func (r *relying) dial(ctx context.Context, target string) (*appraisal, error) {
+	addr, err := targetAddress(target)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, r.timeout)
+	defer cancel()
+	recorder := record.NewRecorder(r.endorser)
+	ap := &appraisal{target: addr}
+	ap.name, _, _ = net.SplitHostPort(addr)
+	conn, err := ratls.NewConnector(r.party(recorder)).Dial(ctx, addr)
+	var refusal *ratls.Refusal
+	switch {
+	case err == nil:
+		ap.result = conn.Result()
+		for _, c := range conn.ConnectionState().PeerCertificates {
+			ap.chain = append(ap.chain, c.Raw)
+		}
+		_ = conn.Close()
+	case errors.As(err, &refusal):
+		ap.result, ap.chain = refusal.Result, refusal.Chain
+	default:
+		return nil, withSubject(err, addr)
+	}
+	ap.record = &record.Record{Time: ap.result.Time(), Target: addr, ServerName: ap.name, Chain: ap.chain, Fetched: recorder.Fetched()}
+	return ap, nil
+}
+
+// replay appraises a recorded chain at a time, with the endorsements of that day.
+func (r *relying) replay(ctx context.Context, rec *record.Record, at time.Time) *appraisal {
+	past := *r
+	past.now = func() time.Time { return at }
+	result := past.party(rec.Endorser()).Appraise(ctx, rec.Chain, ratls.Server(rec.ServerName))
+	return &appraisal{target: rec.Target, name: rec.ServerName, chain: rec.Chain, result: result, record: rec}
+}
+
+// targetAddress makes "host:port" of HOST, HOST:PORT or an https URL.
+func targetAddress(target string) (string, error) {
+	bad := func(want string) error {
+		return &attest.Error{Code: attest.CodeUsage, Check: "usage", Got: fmt.Sprintf("target %.100q", target), Want: want}
+	}
+	host := target
+	if strings.Contains(target, "://") {
+		u, err := url.Parse(target)
+		if err != nil || u.Host == "" {
+			return "", bad("HOST[:PORT] or https://HOST[:PORT]")
+		}
+		if u.Scheme != "https" {
+			return "", bad("https: nothing else is attested")
+		}
+		host = u.Host
+	}
+	if h, port, err := net.SplitHostPort(host); err == nil {
+		if h == "" || port == "" {
+			return "", bad("HOST:PORT")
+		}
+		return net.JoinHostPort(h, port), nil
+	}
+	host = strings.TrimSuffix(strings.TrimPrefix(host, "["), "]")
+	if host == "" || strings.ContainsAny(host, "/ ") || strings.Count(host, ":") == 1 {
+		return "", bad("HOST[:PORT]")
+	}
+	return net.JoinHostPort(host, "443"), nil
+}
+
+// withSubject says whom an error concerns.
+func withSubject(err error, subject string) error {
+	var coded *attest.Error
+	if errors.As(err, &coded) && coded.Subject == "" {
+		named := *coded
+		named.Subject = subject
+		return &named
+	}
+	return err
+}
+
+func (a *app) warnSimulated(r *attest.Result, target string) {
+	if c := r.Claims(); c != nil && c.Simulated {
+		fmt.Fprintf(a.stderr, "jurat: SIMULATED: %s proves nothing about hardware\n", target)
+	}
+}

@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// pin appraises a target and writes the pin of its key.
+func (a *app) pin(ctx context.Context, args []string) error {
+	fs := a.flags("pin -p policy.yaml TARGET")
+	rf := a.relyingFlags(fs)
+	asJSON := fs.Bool("json", false, "write JSON")
+	rest, err := a.parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if len(rest) != 1 {
+		return usageError("pin takes one TARGET")
+	}
+	rp, err := rf.load(a)
+	if err != nil {
+		return err
+	}
+	ap, err := rp.dial(ctx, rest[0])
+	if err != nil {
+		return err
+	}
+	a.warnSimulated(ap.result, ap.target)
+	if !ap.result.Affirmed() {
+		err := withSubject(ap.result.Err(), ap.target)
+		a.complain(err)
+		return exitError(attest.CodeOf(err).Exit())
+	}
+	v := verdictOf(ap)
+	if *asJSON {
+		return writeJSON(a.stdout, map[string]any{"target": ap.target, "pin": v.Pin, "simulated": v.Simulated})
+	}
+	_, err = fmt.Fprintln(a.stdout, v.Pin)
+	return err
+}

@@ -1,0 +1,307 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/record"
+)
+
+type verifyFlags struct {
+	json, anyData  bool
+	save, at       string
+	evidence       string
+	format         string
+	endorsements   list
+	reportData     string
+	relying        *relyingFlags
+	target         string
+	bareWithTarget bool
+}
+
+// verify appraises a live peer, a record, or a bare piece of evidence.
+func (a *app) verify(ctx context.Context, args []string) error {
+	fs := a.flags("verify -p policy.yaml [flags] TARGET | F.jurat | --evidence FILE")
+	f := &verifyFlags{relying: a.relyingFlags(fs)}
+	fs.BoolVar(&f.json, "json", false, "write the verdict as JSON")
+	fs.StringVar(&f.save, "save", "", "record the appraisal in `F.jurat`")
+	fs.StringVar(&f.at, "at", "", "judge at this `TIME` (RFC 3339, a date, or now); for records and bare evidence")
+	fs.StringVar(&f.evidence, "evidence", "", "bare evidence in `FILE`, bound to nothing")
+	fs.StringVar(&f.format, "format", "", "`format` of the evidence: snp, sim-snp")
+	fs.Var(&f.endorsements, "endorsement", "certificate or CRL `FILE`, DER or PEM; repeat for more")
+	fs.StringVar(&f.reportData, "report-data", "", "what the hardware must have signed, 64 bytes in `HEX`")
+	fs.BoolVar(&f.anyData, "unsafe-any-report-data", false, "accept any report data: the evidence then proves nothing about who sent it")
+	rest, err := a.parse(fs, args)
+	if err != nil {
+		return err
+	}
+	if f.evidence == "" && len(rest) != 1 || f.evidence != "" && len(rest) != 0 {
+		return usageError("verify takes one TARGET or F.jurat, or --evidence FILE")
+	}
+	rp, err := f.relying.load(a)
+	if err != nil {
+		return err
+	}
+	var ap *appraisal
+	switch {
+	case f.evidence != "":
+		ap, err = a.verifyEvidence(ctx, f, rp)
+	case isRecord(rest[0]):
+		ap, err = a.verifyRecord(ctx, f, rp, rest[0])
+	default:
+		ap, err = a.verifyTarget(ctx, f, rp, rest[0])
+	}
+	if err != nil {
+		if f.json && attest.CodeOf(err).Exit() != 2 {
+			ap = &appraisal{result: attest.RefusedResult(err, a.now())}
+			if len(rest) == 1 {
+				ap.target = rest[0]
+			}
+			if err := writeJSON(a.stdout, verdictOf(ap)); err != nil {
+				return err
+			}
+			return exitError(ap.result.Code().Exit())
+		}
+		return err
+	}
+	if f.save != "" {
+		raw, err := record.Encode(ap.record)
+		if err != nil {
+			return err
+		}
+		if err := writeFile(f.save, raw); err != nil {
+			return err
+		}
+	}
+	return a.report(f.json, ap, f.relying.policy)
+}
+
+// report writes the verdict; its exit code is the error.
+func (a *app) report(asJSON bool, ap *appraisal, policyFile string) error {
+	v := verdictOf(ap)
+	if asJSON {
+		if err := writeJSON(a.stdout, v); err != nil {
+			return err
+		}
+	} else {
+		transcript(a.stdout, v, policyFile)
+	}
+	mark := ""
+	if v.Simulated {
+		mark = "SIMULATED "
+	}
+	err := ap.result.Err()
+	switch {
+	case asJSON:
+	case err == nil:
+		fmt.Fprintf(a.stdout, "%saffirmed: %s\n", mark, ap.target)
+	default:
+		var coded *attest.Error
+		errors.As(err, &coded)
+		fmt.Fprintf(a.stderr, "%s%s: %s: %s (%s)\n", mark, v.Verdict, ap.target, coded.Code.Title(), coded.Code)
+		fmt.Fprintf(a.stderr, "%shint: %s\n", mark, printable(coded.Remedy()))
+	}
+	if err != nil {
+		return exitError(attest.CodeOf(err).Exit())
+	}
+	return nil
+}
+
+func isRecord(arg string) bool { return arg == "-" || strings.HasSuffix(arg, ".jurat") }
+
+func (f *verifyFlags) bareOnly() error {
+	if f.format != "" || f.reportData != "" || f.anyData || len(f.endorsements) > 0 {
+		return usageError("--format, --endorsement, --report-data and --unsafe-any-report-data belong to --evidence")
+	}
+	return nil
+}
+
+func (a *app) verifyTarget(ctx context.Context, f *verifyFlags, rp *relying, target string) (*appraisal, error) {
+	if f.at != "" {
+		return nil, usageError("--at judges the past: it takes a record or bare evidence, not a live target")
+	}
+	if err := f.bareOnly(); err != nil {
+		return nil, err
+	}
+	return rp.dial(ctx, target)
+}
+
+func (a *app) verifyRecord(ctx context.Context, f *verifyFlags, rp *relying, file string) (*appraisal, error) {
+	raw, err := a.readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	rec, err := record.Decode(raw)
+	if err != nil {
+		return nil, withSubject(err, file)
+	}
+	at, err := a.parseTime(f.at, rec.Time)
+	if err != nil {
+		return nil, err
+	}
+	if len(rec.Chain) > 0 {
+		if err := f.bareOnly(); err != nil {
+			return nil, err
+		}
+		return rp.replay(ctx, rec, at), nil
+	}
+	// A record without a chain is bare evidence. What it says its report data is came with it and satisfies nothing.
+	want, err := f.expectation()
+	if err != nil {
+		return nil, err
+	}
+	result := attest.NewAppraiser(rec.Endorser(), verifiers(rp.policy.SimulationRoots())...).Appraise(ctx, rec.Evidence, want, rp.policy, at)
+	return &appraisal{target: file, result: result, record: rec}, nil
+}
+
+func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (*appraisal, error) {
+	if f.format == "" {
+		return nil, usageError("--evidence needs --format snp")
+	}
+	if !slices.Contains([]string{"snp", "sim-snp"}, f.format) {
+		return nil, usageError("format %.40q is not known; formats: snp, sim-snp", f.format)
+	}
+	want, err := f.expectation()
+	if err != nil {
+		return nil, err
+	}
+	at, err := a.parseTime(f.at, a.now())
+	if err != nil {
+		return nil, err
+	}
+	raw, err := a.readFile(f.evidence)
+	if err != nil {
+		return nil, err
+	}
+	ev := &attest.Evidence{Format: attest.Format(f.format), Raw: raw}
+	for _, file := range f.endorsements {
+		es, err := a.readEndorsements(file)
+		if err != nil {
+			return nil, err
+		}
+		ev.Endorsements = append(ev.Endorsements, es...)
+	}
+	ctx, cancel := context.WithTimeout(ctx, rp.timeout)
+	defer cancel()
+	recorder := record.NewRecorder(rp.endorser)
+	result := attest.NewAppraiser(recorder, verifiers(rp.policy.SimulationRoots())...).Appraise(ctx, ev, want, rp.policy, at)
+	rec := &record.Record{Time: at, Target: filepath.Base(f.evidence), Evidence: ev, Fetched: recorder.Fetched()}
+	return &appraisal{target: rec.Target, result: result, record: rec}, nil
+}
+
+func (f *verifyFlags) expectation() (attest.Expectation, error) {
+	if f.anyData == (f.reportData != "") {
+		return attest.Expectation{}, &attest.Error{
+			Code: attest.CodeUsage, Check: "usage", Got: "no expected report data", Want: "--report-data HEX or --unsafe-any-report-data, one of them",
+			Hint: "say what the hardware should have signed; a missing expectation is an error",
+		}
+	}
+	if f.anyData {
+		return attest.UnsafeExpectAnything(), nil
+	}
+	data, err := parseReportData(f.reportData)
+	if err != nil {
+		return attest.Expectation{}, err
+	}
+	return attest.Expect(data, attest.LevelNone, time.Time{}), nil
+}
+
+// parseReportData reads 64 bytes in hex. Shorter input is refused rather than padded: padding would let two different
+// values be equal.
+func parseReportData(s string) (attest.ReportData, error) {
+	var data attest.ReportData
+	raw, err := hex.DecodeString(s)
+	if err != nil || len(raw) != len(data) {
+		return data, &attest.Error{Code: attest.CodeUsage, Check: "usage", Got: fmt.Sprintf("report data of %d characters", len(s)), Want: "64 bytes in hex (128 characters)"}
+	}
+	copy(data[:], raw)
+	if data.IsZero() {
+		return data, &attest.Error{Code: attest.CodeUsage, Check: "usage", Got: "report data of zeros", Want: "a value that commits to something"}
+	}
+	return data, nil
+}
+
+func (a *app) parseTime(s string, absent time.Time) (time.Time, error) {
+	switch s {
+	case "":
+		return absent, nil
+	case "now":
+		return a.now(), nil
+	}
+	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
+		if t, err := time.Parse(layout, s); err == nil {
+			return t.UTC(), nil
+		}
+	}
+	return time.Time{}, usageError("time %.40q is not RFC 3339 (2026-11-23T12:00:00Z), a date, or now", s)
+}
+
+// readEndorsements reads a DER or PEM file of certificates or one of a CRL.
+func (a *app) readEndorsements(file string) ([]attest.Endorsement, error) {
+	raw, err := a.readFile(file)
+	if err != nil {
+		return nil, err
+	}
+	var all []attest.Endorsement
+	add := func(der []byte, crl bool) {
+		kind := attest.KindCertificate
+		if crl {
+			kind = attest.KindCRL
+		}
+		all = append(all, attest.Endorsement{Kind: kind, Raw: der})
+	}
+	if block, rest := pem.Decode(raw); block != nil {
+		for ; block != nil; block, rest = pem.Decode(rest) {
+			switch block.Type {
+			case "CERTIFICATE", "X509 CRL":
+				add(block.Bytes, block.Type == "X509 CRL")
+			default:
+				return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "endorsements", Subject: file, Got: fmt.Sprintf("PEM block %.40q", block.Type), Want: "CERTIFICATE or X509 CRL"}
+			}
+		}
+		return all, nil
+	}
+	crl, err := isCRL(raw)
+	if err != nil {
+		return nil, withSubject(err, file)
+	}
+	add(raw, crl)
+	return all, nil
+}
+
+// isCRL tells a DER revocation list from a DER certificate.
+func isCRL(der []byte) (bool, error) {
+	if _, err := x509.ParseCertificate(der); err == nil {
+		return false, nil
+	}
+	if _, err := x509.ParseRevocationList(der); err == nil {
+		return true, nil
+	}
+	return false, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "endorsements", Got: "neither a certificate nor a revocation list", Want: "DER or PEM"}
+}
+
+// writeFile replaces a file in one step: a reader sees the old or the new one.
+func writeFile(file string, raw []byte) error {
+	tmp, err := os.CreateTemp(filepath.Dir(file), ".jurat-*")
+	if err != nil {
+		return usageError("%v", err)
+	}
+	defer os.Remove(tmp.Name())
+	if _, err := tmp.Write(raw); err != nil {
+		return errors.Join(err, tmp.Close())
+	}
+	if err := errors.Join(tmp.Chmod(0o644), tmp.Close()); err != nil {
+		return err
+	}
+	return os.Rename(tmp.Name(), file)
+}

@@ -1,0 +1,280 @@
+// Package arch holds the rules of the house: who may import whom, and why.
+package arch
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+var update = flag.Bool("update", false, "rewrite the list of dependencies")
+
+const (
+	module = "github.com/jurat-tls/jurat"
+	root   = "../.."
+	anyone = ""
+)
+
+type pkg struct {
+	ImportPath string
+	Dir        string
+	Standard   bool
+	GoFiles    []string
+	Imports    []string
+	Deps       []string
+}
+
+func list(t *testing.T, args ...string) []pkg {
+	t.Helper()
+	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Standard,GoFiles,Imports,Deps"}, args...)...)
+	cmd.Dir = root
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0") // the shipped build
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, stderr.String())
+	}
+	var all []pkg
+	for dec := json.NewDecoder(bytes.NewReader(out)); ; {
+		var p pkg
+		if err := dec.Decode(&p); err == io.EOF {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, p)
+	}
+}
+
+// inside reports whether the import path p is path or lies below it. A pattern ending in "$" means path alone.
+func inside(p, path string) bool {
+	if exact, ok := strings.CutSuffix(path, "$"); ok {
+		return p == exact
+	}
+	return p == path || strings.HasPrefix(p, path+"/")
+}
+
+func TestImports(t *testing.T) {
+	ours := func(p string) string { return module + "/" + p }
+	bans := []struct {
+		from   string   // packages in question, which may import one another
+		to     string   // what they may not import
+		except []string // but these may be imported
+		why    string
+	}{
+		{ours("attest$"), module, nil, "the central words depend on nothing of ours, or everything depends on everything"},
+		{ours("attest$"), "third party", nil, "whoever reads a Result must not have to trust a library for it"},
+		{ours("attest"), ours("ratls"), nil, "arrows go downwards: appraisal does not know what carries the evidence"},
+		{ours("attest"), ours("proxy"), nil, "arrows go downwards"},
+		{ours("attest"), ours("xds"), nil, "arrows go downwards"},
+		{ours("attest/snp"), "crypto/tls", nil, "a TEE knows nothing of TLS"},
+		{ours("attest/sim"), "crypto/tls", nil, "a TEE knows nothing of TLS"},
+		{ours("attest/snp"), ours("attest"), []string{ours("attest$")}, "a TEE stands alone: one can be read, and dropped, without the others"},
+		{ours("attest/sim"), ours("attest"), []string{ours("attest$"), ours("attest/snp")}, "a simulated platform runs the real verifier and needs no more"},
+		{ours("attest/policy"), ours("attest"), []string{ours("attest$"), ours("attest/strictyaml")}, "policy judges normalised claims, whoever made them"},
+		{ours("attest/record"), ours("attest"), []string{ours("attest$")}, "a record holds bytes of any TEE"},
+		{ours("attest/endorse"), ours("attest"), []string{ours("attest$")}, "fetching does not know what it fetches"},
+		{ours("ratls"), ours("attest"), []string{ours("attest$")}, "binding does not know vendors"},
+		{ours("ratls"), ours("proxy"), nil, "arrows go downwards"},
+		{ours("ratls"), ours("xds"), nil, "arrows go downwards"},
+		{ours("proxy"), ours("attest"), []string{ours("attest$")}, "the data plane knows a Result, not TEEs"},
+		{ours("proxy"), ours("xds"), nil, "arrows go downwards"},
+		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
+		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
+		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
+	}
+	// Each library lives in one room, so that it can be replaced and its faults have one wall around them.
+	rooms := map[string]string{
+		"github.com/fxamacker/cbor":      ours("ratls/cmw"),
+		"github.com/google/go-sev-guest": ours("attest/snp"),
+		"go.yaml.in/yaml":                ours("attest/strictyaml"),
+		"go.uber.org/zap":                ours("cmd/jurat"),
+		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
+	}
+	for _, p := range list(t, "./...") {
+		if inside(p.ImportPath, module+"/test") {
+			continue // test code may see everything
+		}
+		for _, imp := range p.Imports {
+			third := strings.Contains(strings.SplitN(imp, "/", 2)[0], ".") && !inside(imp, module)
+			for _, b := range bans {
+				hit := inside(imp, b.to) || b.to == "third party" && third
+				concerned := b.from == anyone || inside(p.ImportPath, b.from)
+				allowed := inside(imp, b.from) || slices.ContainsFunc(b.except, func(e string) bool { return inside(imp, e) })
+				if hit && concerned && !allowed {
+					t.Errorf("%s imports %s: %s", p.ImportPath, imp, b.why)
+				}
+			}
+			for lib, room := range rooms {
+				if inside(imp, lib) && p.ImportPath != room {
+					t.Errorf("%s imports %s, which lives in %s", p.ImportPath, imp, room)
+				}
+			}
+		}
+	}
+}
+
+// The list of everything that is linked into the binary is committed: growth of what a verifier has to trust shows in a
+// diff. Run with -update after a change that is meant.
+func TestDependencyList(t *testing.T) {
+	var got bytes.Buffer
+	for _, p := range list(t, "-deps", "./cmd/jurat") {
+		if !p.Standard {
+			got.WriteString(p.ImportPath + "\n")
+		}
+	}
+	lines := strings.Split(strings.TrimSpace(got.String()), "\n")
+	slices.Sort(lines)
+	text := strings.Join(lines, "\n") + "\n"
+	file := filepath.Join(root, "cmd/jurat/deps.txt")
+	if *update {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(want) != text {
+		t.Errorf("cmd/jurat/deps.txt is not what is linked; if that is meant: go test ./test/arch -update\n%s", text)
+	}
+}
+
+// words that may not stand in code that ships, outside the files named.
+var words = []struct {
+	word, why string
+	except    []string
+}{
+	{"VerifyPeerCertificate:", "it is skipped on resumption; VerifyConnection is the only hook", nil},
+	{"VerifyPeerCertificate =", "it is skipped on resumption; VerifyConnection is the only hook", nil},
+	{"InsecureSkipVerify", "only where VerifyConnection does all of the verification", []string{"ratls/conn.go"}},
+	{"KeyLogWriter", "a key log undoes the protection", nil},
+	{"Director:", "ReverseProxy.Director lets a client strip headers through Connection:", nil},
+	{"func init()", "nothing registers itself; wiring is in cmd", nil},
+}
+
+func TestSource(t *testing.T) {
+	for _, p := range list(t, "./...") {
+		if inside(p.ImportPath, module+"/test") {
+			continue
+		}
+		for _, name := range p.GoFiles {
+			file := filepath.Join(p.Dir, name)
+			src, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rel := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/") + "/" + name
+			for _, w := range words {
+				if bytes.Contains(src, []byte(w.word)) && !slices.Contains(w.except, rel) {
+					t.Errorf("%s has %q: %s", rel, w.word, w.why)
+				}
+			}
+			exported(t, rel, src)
+		}
+	}
+}
+
+// exported reports third-party types in exported signatures: a library could then not be replaced without breaking
+// those who use ours.
+func exported(t *testing.T, rel string, src []byte) {
+	file, err := parser.ParseFile(token.NewFileSet(), rel, src, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	third := map[string]string{}
+	for _, imp := range file.Imports {
+		path := strings.Trim(imp.Path.Value, `"`)
+		if !strings.Contains(strings.SplitN(path, "/", 2)[0], ".") || inside(path, module) || inside(path, "golang.org/x") {
+			continue
+		}
+		name := filepath.Base(path)
+		if strings.HasPrefix(name, "v") && len(name) == 2 {
+			name = filepath.Base(filepath.Dir(path))
+		}
+		if imp.Name != nil {
+			name = imp.Name.Name
+		}
+		third[name] = path
+	}
+	look := func(where string, n ast.Node) {
+		if n == nil {
+			return
+		}
+		ast.Inspect(n, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.BlockStmt:
+				return false
+			case *ast.Field:
+				if len(n.Names) > 0 && !slices.ContainsFunc(n.Names, func(i *ast.Ident) bool { return i.IsExported() }) && where == "struct" {
+					return false
+				}
+			case *ast.SelectorExpr:
+				if x, ok := n.X.(*ast.Ident); ok && third[x.Name] != "" {
+					t.Errorf("%s: %s.%s of %s in an exported signature", rel, x.Name, n.Sel.Name, third[x.Name])
+				}
+			}
+			return true
+		})
+	}
+	for _, d := range file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Name.IsExported() {
+				look("func", d.Type)
+			}
+		case *ast.GenDecl:
+			for _, s := range d.Specs {
+				if ts, ok := s.(*ast.TypeSpec); ok && ts.Name.IsExported() {
+					look("struct", ts.Type)
+				}
+			}
+		}
+	}
+}
+
+// Every code of the table has a test that provokes it.
+func TestEveryCodeIsProvoked(t *testing.T) {
+	src, err := os.ReadFile(filepath.Join(root, "attest/codes_gen.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests bytes.Buffer
+	err = filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		if strings.HasSuffix(path, "_test.go") || strings.HasSuffix(path, ".txtar") {
+			raw, err := os.ReadFile(path)
+			tests.Write(raw)
+			return err
+		}
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.SplitSeq(string(src), "\n") {
+		name, rest, ok := strings.Cut(strings.TrimSpace(line), " Code = ")
+		if !ok {
+			continue
+		}
+		code := strings.Trim(strings.Fields(rest)[0], `"`)
+		name = strings.TrimSpace(name)
+		if !bytes.Contains(tests.Bytes(), []byte("attest."+name)) && !bytes.Contains(tests.Bytes(), []byte(code)) {
+			t.Errorf("no test provokes %s (%s)", code, name)
+		}
+	}
+}

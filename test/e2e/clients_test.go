@@ -1,0 +1,305 @@
+package e2e
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const secret = "the page behind the proxy"
+
+// client is an unmodified program that fetches https://HOST:PORT/file, or the repository beside it.
+type client struct {
+	name string
+	// trusting makes the program use the system's trust store outside jurat exec where it would not by itself.
+	trusting []string
+	args     func(l *lab, addr string) []string
+}
+
+func clients(goClient string) []client {
+	url := func(addr string) string { return "https://" + addr + "/file" }
+	return []client{
+		{"curl", nil, func(_ *lab, addr string) []string { return []string{"curl", "-sS", "--max-time", "20", url(addr)} }},
+		{"wget", nil, func(_ *lab, addr string) []string {
+			return []string{"wget", "-qO-", "--tries=1", "--timeout=20", url(addr)}
+		}},
+		{"git", nil, func(_ *lab, addr string) []string {
+			return []string{"git", "ls-remote", "https://" + addr + "/repo.git"}
+		}},
+		{"python urllib", nil, func(_ *lab, addr string) []string {
+			return []string{"python3", "-c", "import sys,urllib.request as r; print(r.urlopen(sys.argv[1],timeout=20).read().decode())", url(addr)}
+		}},
+		// requests brings its own list of authorities; the variable is what Debian and many deployments set.
+		{"python requests", []string{"REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt"}, func(_ *lab, addr string) []string {
+			return []string{"python3", "-c", "import sys,requests; r=requests.get(sys.argv[1],timeout=20); r.raise_for_status(); print(r.text)", url(addr)}
+		}},
+		{"node", []string{"NODE_OPTIONS=--use-openssl-ca"}, func(_ *lab, addr string) []string {
+			return []string{"node", "-e", "fetch(process.argv[1]).then(r=>r.text()).then(t=>console.log(t)).catch(e=>{console.error(e);process.exit(1)})", url(addr)}
+		}},
+		{"go", nil, func(_ *lab, addr string) []string { return []string{goClient, url(addr)} }},
+		{"openssl s_client", nil, func(l *lab, addr string) []string {
+			request := l.write("request", "GET /file HTTP/1.0\r\n\r\n")
+			return []string{"sh", "-c", `exec openssl s_client -quiet -ign_eof -verify_return_error -verify_ip 127.0.0.1 -connect "$1" < "$2"`, "s_client", addr, request}
+		}},
+	}
+}
+
+// buildGoClient builds a program that knows net/http and nothing of jurat.
+func buildGoClient(l *lab) string {
+	l.Helper()
+	src := l.write("main.go", `package main
+
+import (
+	"io"
+	"log"
+	"net/http"
+	"os"
+)
+
+func main() {
+	resp, err := http.Get(os.Args[1])
+	if err != nil {
+		log.Fatal(err)
+	}
+	_, _ = io.Copy(os.Stdout, resp.Body)
+}
+`)
+	out := l.path("goclient")
+	if o := l.run("go", "build", "-o", out, src); o.code != 0 {
+		l.Fatal(o.stderr)
+	}
+	return out
+}
+
+// site makes a folder with a file and a bare repository, as a plain web server would serve it.
+func site(l *lab) string {
+	l.Helper()
+	dir := l.path("site")
+	script := `set -e
+mkdir -p "$1"; cd "$1"; printf %s "$2" > file
+git init -q work; cd work
+git -c user.name=a -c user.email=a@b.example commit -q --allow-empty -m first
+git clone -q --bare . ../repo.git; cd ../repo.git; git update-server-info; rm -rf ../work`
+	if o := l.run("sh", "-c", script, "site", dir, secret); o.code != 0 {
+		l.Fatal(o.stderr)
+	}
+	return dir
+}
+
+// authority is a CA that the system trusts, and that gave an impostor a certificate.
+type authority struct {
+	store string // a folder as /etc/ssl/certs: one file with everything, and one file by hash
+	cert  tls.Certificate
+}
+
+func newAuthority(l *lab) authority {
+	l.Helper()
+	sign := func(template, parent *x509.Certificate, pub, key *ecdsa.PrivateKey) []byte {
+		der, err := x509.CreateCertificate(rand.Reader, template, parent, pub.Public(), key)
+		if err != nil {
+			l.Fatal(err)
+		}
+		return der
+	}
+	newKey := func() *ecdsa.PrivateKey {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			l.Fatal(err)
+		}
+		return key
+	}
+	caKey, key := newKey(), newKey()
+	ca := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "an authority of the system"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+	}
+	caDER := sign(ca, ca, caKey, caKey)
+	leaf := &x509.Certificate{
+		SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "impostor"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}
+	leafDER := sign(leaf, ca, key, caKey)
+	store := l.path("certs")
+	if err := os.Mkdir(store, 0o755); err != nil {
+		l.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := pem.Encode(&out, &pem.Block{Type: "CERTIFICATE", Bytes: caDER}); err != nil {
+		l.Fatal(err)
+	}
+	l.write("certs/ca-certificates.crt", out.String())
+	l.write("certs/authority.pem", out.String())
+	if o := l.run("openssl", "rehash", store); o.code != 0 {
+		l.Fatal(o.stderr)
+	}
+	return authority{store, tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: key}}
+}
+
+// impostor serves the same site under a certificate that the system trusts, and counts what it is sent.
+type impostor struct {
+	addr string
+	mu   sync.Mutex
+	read int
+}
+
+func newImpostor(l *lab, cert tls.Certificate, dir string) *impostor {
+	l.Helper()
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		l.Fatal(err)
+	}
+	i := &impostor{addr: inner.Addr().String()}
+	ln := tls.NewListener(inner, &tls.Config{Certificates: []tls.Certificate{cert}})
+	s := &http.Server{Handler: http.FileServer(http.Dir(dir)), ErrorLog: log.New(io.Discard, "", 0)}
+	go func() { _ = s.Serve(counting{ln, i}) }()
+	l.Cleanup(func() { _ = s.Close() })
+	return i
+}
+
+// taken answers how many bytes of requests arrived since the last call.
+func (i *impostor) taken() int {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	n := i.read
+	i.read = 0
+	return n
+}
+
+type counting struct {
+	net.Listener
+	i *impostor
+}
+
+func (c counting) Accept() (net.Conn, error) {
+	conn, err := c.Listener.Accept()
+	return countingConn{conn, c.i}, err
+}
+
+type countingConn struct {
+	net.Conn
+	i *impostor
+}
+
+func (c countingConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.i.mu.Lock()
+	c.i.read += n
+	c.i.mu.Unlock()
+	return n, err
+}
+
+// inStore runs a command with the authority's folder in place of the system's trust store.
+func (l *lab) inStore(store string, extra []string, args ...string) outcome {
+	l.Helper()
+	script := `mount --bind "$1" /etc/ssl/certs && shift && exec "$@"`
+	cmd := exec.CommandContext(l.Context(), "unshare", append([]string{"-m", "sh", "-c", script, "sh", store}, args...)...)
+	cmd.Env = append(l.env(), extra...)
+	return l.finish(cmd)
+}
+
+// Every usual client reaches the attested server through exec, and none sends a byte to an impostor whom the system
+// trusts. Without exec the same client is taken in, which shows that the impostor is a real one.
+func TestClients(t *testing.T) {
+	need(t, "curl", "wget", "git", "python3", "node", "openssl", "unshare")
+	if exec.Command("python3", "-c", "import requests").Run() != nil {
+		t.Skip("python3-requests is absent (test/setup.sh all fetches it)")
+	}
+	if os.Geteuid() != 0 {
+		t.Skip("root is needed to put an authority into the system's trust store, in a mount namespace")
+	}
+	l := newLab(t)
+	dir := site(l)
+	server := l.start("serve", "--log", "json", "--tee", l.tee(), "--listen", "127.0.0.1:0", "--to", l.page(http.FileServer(http.Dir(dir))))
+	addr := server.address()
+	policy := l.policyFor(addr)
+	ca := newAuthority(l)
+	bad := newImpostor(l, ca.cert, dir)
+	good := func(o outcome) bool {
+		return o.code == 0 && (strings.Contains(o.stdout, secret) || strings.Contains(o.stdout, "HEAD"))
+	}
+	for _, c := range clients(buildGoClient(l)) {
+		t.Run(c.name, func(t *testing.T) {
+			// What is appraised is always the right server; the command then goes where it is told to.
+			exec := func(to string) []string {
+				return append([]string{binary, "exec", "-p", policy, "--to", addr, "--"}, c.args(l, to)...)
+			}
+			if o := l.inStore(ca.store, c.trusting, exec(addr)...); !good(o) {
+				t.Errorf("right server: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+			}
+			if o := l.inStore(ca.store, c.trusting, c.args(l, bad.addr)...); !good(o) || bad.taken() == 0 {
+				t.Errorf("without exec the impostor was not believed, so this shows nothing: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+			}
+			o := l.inStore(ca.store, c.trusting, exec(bad.addr)...)
+			if n := bad.taken(); n != 0 || good(o) || o.code == 0 {
+				t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
+			}
+		})
+	}
+	t.Run("exec against the impostor", func(t *testing.T) {
+		o := l.inStore(ca.store, nil, binary, "exec", "-p", policy, "--to", bad.addr, "--", "curl", "-sS", "https://"+bad.addr+"/file")
+		if o.code != 125 || bad.taken() != 0 || !strings.Contains(o.stderr, "J105") {
+			t.Errorf("exit %d\n%s%s", o.code, o.stdout, o.stderr)
+		}
+	})
+}
+
+// The handshake of a simulated SEV-SNP platform, whose evidence has the size of the real one, stays within one initial
+// congestion window.
+func TestCertificateMessageIsSmall(t *testing.T) {
+	need(t, "openssl")
+	l := newLab(t)
+	addr := l.start("serve", "--log", "json", "--tee", l.tee(), "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1").address()
+	o := l.run("sh", "-c", `openssl s_client -connect "$1" -showcerts -msg </dev/null`, "sh", addr)
+	var size int
+	for line := range strings.SplitSeq(o.stdout, "\n") {
+		var n int
+		if i := strings.Index(line, "Handshake [length "); i >= 0 && strings.HasSuffix(line, ", Certificate") && strings.HasPrefix(line, "<<<") {
+			if _, err := fmt.Sscanf(line[i:], "Handshake [length %x]", &n); err == nil {
+				size = n
+			}
+		}
+	}
+	t.Logf("Certificate message: %d bytes", size)
+	if size == 0 || size >= 13<<10 {
+		t.Fatalf("Certificate message of %d bytes, want less than %d\n%.2000s", size, 13<<10, o.stdout)
+	}
+}
+
+// The private key of the leaf is nowhere in the files of the server, and curl's environment holds no key.
+func TestNoKeyOnDisk(t *testing.T) {
+	l := newLab(t)
+	l.start("serve", "--log", "json", "--tee", l.tee(), "--listen", "127.0.0.1:0", "--to", "127.0.0.1:1").address()
+	root := l.path("sim")
+	err := filepath.WalkDir(l.dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil || d.IsDir() || strings.HasPrefix(path, root) {
+			return err // the simulated vendor's own keys are there, as they would be at the vendor
+		}
+		raw, err := os.ReadFile(path)
+		if bytes.Contains(raw, []byte("PRIVATE KEY")) {
+			t.Errorf("%s holds a private key", path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,22 @@
+#!/bin/sh
+# gofumpt, vet, staticcheck, and generated files that are what their sources say.
+set -eu
+cd "$(dirname "$0")/.."
+tool() { go tool -modfile=test/tools/go.mod "$@"; }
+unformatted=$(tool gofumpt -l .)
+if [ -n "$unformatted" ]; then
+	printf 'not formatted (gofumpt -w):\n%s\n' "$unformatted" >&2
+	exit 1
+fi
+go vet ./...
+tool staticcheck ./...
+for module in test/tools test/oracle; do
+	[ -f "$module/go.mod" ] && go -C "$module" vet ./...
+done
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+go -C test/tools run ./gencodes "$PWD/attest/codes.yaml" "$tmp/codes_gen.go" "$tmp/codes.md"
+cmp attest/codes_gen.go "$tmp/codes_gen.go"
+cmp docs/codes.md "$tmp/codes.md"
+go mod tidy -diff
+echo "lint: clean"
