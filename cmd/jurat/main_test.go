@@ -12,6 +12,9 @@ import (
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/snp"
 )
 
 func TestMain(m *testing.M) {
@@ -33,6 +36,10 @@ func TestScripts(t *testing.T) {
 			"serve": serveInBackground,
 			"exits": exits,
 			"flip":  flip,
+		},
+		Condition: func(cond string) (bool, error) {
+			_, err := snp.Probe()
+			return cond == "tee" && attest.CodeOf(err) != attest.CodeNoTEE, nil
 		},
 		UpdateScripts: os.Getenv("UPDATE") != "",
 	})

@@ -161,7 +161,8 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if !*unsafeListen && !isLocal(out.Address) {
 		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Address)
 	}
-	out.Target, c.Names, c.Outbound = rest[0], names, []outbound{out}
+	out.Target, c.Names = rest[0], names
+	c.Outbound = []outbound{out}
 	if err := c.complete(); err != nil {
 		return err
 	}

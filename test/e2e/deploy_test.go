@@ -147,7 +147,7 @@ func TestContainerImage(t *testing.T) {
 		t.Skip("root is needed to run it in an empty root")
 	}
 	l := newLab(t)
-	if o := l.run("sh", "-c", `mkdir "$2" && cp "$1" "$2/jurat" && chroot --userspec=65532:65532 "$2" /jurat version --json`, "sh", binary, l.path("image")); o.code != 0 || !strings.Contains(o.stdout, `"sha256"`) {
+	if o := l.run("sh", "-c", `mkdir "$2" && cp "$1" "$2/jurat" && chroot --userspec=65532:65532 "$2" /jurat version --json`, "sh", binary, l.path("image")); o.code != 0 || !strings.Contains(o.stdout, `"recipe"`) {
 		t.Errorf("in an empty root: exit %d\n%s%s", o.code, o.stdout, o.stderr)
 	}
 }
