@@ -140,7 +140,7 @@ func (s *Server) leave(ln net.Listener) {
 // handle takes one accepted connection through its handshake and hands it on.
 func (s *Server) handle(raw net.Conn) {
 	logger := s.log.With("remote", addrString(raw.RemoteAddr()))
-	conn, err := s.shake(raw)
+	l, err := s.shake(raw)
 	<-s.handshakes
 	if err != nil {
 		if s.ctx.Err() == nil {
@@ -152,7 +152,6 @@ func (s *Server) handle(raw net.Conn) {
 		<-s.connections
 		return
 	}
-	l := newLink(conn, &s.stats, s.forget)
 	s.stats.handshakes.Add(1)
 	s.stats.active.Add(1)
 	if !s.remember(l) {
@@ -170,15 +169,15 @@ func (s *Server) handle(raw net.Conn) {
 }
 
 // shake runs the handshake within its limits and judges the outcome.
-func (s *Server) shake(raw net.Conn) (conn Conn, err error) {
+func (s *Server) shake(raw net.Conn) (l *link, err error) {
 	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Handshake)
 	defer cancel()
 	defer func() {
 		if p := recover(); p != nil {
-			conn, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
+			l, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
 		}
 	}()
-	conn, err = s.establish(ctx, raw)
+	conn, err := s.establish(ctx, raw)
 	if err == nil && conn == nil {
 		err = &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errors.New("no connection")}
 	}
@@ -190,7 +189,7 @@ func (s *Server) shake(raw net.Conn) (conn Conn, err error) {
 	if err != nil {
 		return nil, withCode(ctx, err)
 	}
-	return conn, nil
+	return newLink(conn, &s.stats, s.forget), nil
 }
 
 // withCode gives an error without a code that of a failed handshake.
@@ -237,6 +236,7 @@ func (s *Server) checkEmpty() {
 // Shutdown stops accepting, breaks off handshakes, lets HTTP requests and raw connections finish until ctx ends, and
 // then cuts off what is left. It answers ctx's error when something had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
+	s.cancel() // first, so that Serve knows why its listener closes
 	s.mu.Lock()
 	s.closing = true
 	for ln := range s.listeners {
@@ -244,7 +244,6 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	}
 	s.checkEmpty()
 	s.mu.Unlock()
-	s.cancel()
 	if s.drain != nil {
 		s.drain(ctx)
 	}

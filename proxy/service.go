@@ -113,6 +113,9 @@ func (h *httpSide) modifyResponse(res *http.Response) error {
 		return nil
 	}
 	strip(res.Trailer, ours)
+	if len(res.Trailer) > 0 && res.Request.Method != http.MethodHead {
+		res.Header.Del("Content-Length") // with one, HTTP/1.1 would not be chunked and could not carry the trailers
+	}
 	res.Body = &responseBody{ReadCloser: res.Body, res: res, log: h.log}
 	return nil
 }
