@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/test/vectors"
 )
 
 func TestMain(m *testing.M) {
@@ -30,6 +32,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SIM", "sim:snp:genoa,dir="+root)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("VECTORS", filepath.Join(vectors.Find(), "snp"))
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
@@ -38,8 +41,14 @@ func TestScripts(t *testing.T) {
 			"flip":  flip,
 		},
 		Condition: func(cond string) (bool, error) {
-			_, err := snp.Probe()
-			return cond == "tee" && attest.CodeOf(err) != attest.CodeNoTEE, nil
+			switch cond {
+			case "tee":
+				_, err := snp.Probe()
+				return attest.CodeOf(err) != attest.CodeNoTEE, nil
+			case "vectors":
+				return vectors.Find() != "", nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		UpdateScripts: os.Getenv("UPDATE") != "",
 	})
