@@ -1,9 +1,11 @@
 package endorse_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/pem"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -12,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -258,61 +261,80 @@ func TestUnreachable(t *testing.T) {
 	}
 }
 
+// transport answers requests without a network.
+type transport func(*http.Request) (*http.Response, error)
+
+func (f transport) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
+
 func TestOneRequestForMany(t *testing.T) {
 	t.Parallel()
-	release := make(chan struct{})
-	s := serve(t, func(w http.ResponseWriter, r *http.Request) {
-		<-release
-		platform(t).KDS().ServeHTTP(w, r)
-	})
-	k := s.kds(t, "", clock)
-	impatient, cancel := context.WithCancel(t.Context())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if _, err := k.Endorse(impatient, chainRef); !errors.Is(err, context.Canceled) {
+	body := platform(t).ARK()
+	synctest.Test(t, func(t *testing.T) {
+		release, requests := make(chan struct{}), 0
+		k, err := endorse.NewKDS("", "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+			requests++
+			<-release
+			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(body))}, nil
+		})}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		impatient, cancel := context.WithCancel(t.Context())
+		gaveUp := make(chan error, 1)
+		go func() {
+			_, err := k.Endorse(impatient, chainRef)
+			gaveUp <- err
+		}()
+		answers := make(chan error, 8)
+		for range cap(answers) {
+			go func() {
+				_, err := k.Endorse(t.Context(), chainRef)
+				answers <- err
+			}()
+		}
+		synctest.Wait()
+		cancel() // one who gives up does not take the others with it
+		if err := <-gaveUp; !errors.Is(err, context.Canceled) || attest.CodeOf(err) != attest.CodeEndorserUnreachable {
 			t.Error(err)
 		}
-	})
-	for s.requests.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
-	var started sync.WaitGroup
-	for range 8 {
-		started.Add(1)
-		wg.Go(func() {
-			started.Done()
-			if _, err := k.Endorse(t.Context(), chainRef); err != nil {
+		close(release)
+		for range cap(answers) {
+			if err := <-answers; err != nil {
 				t.Error(err)
 			}
-		})
-	}
-	started.Wait()
-	time.Sleep(10 * time.Millisecond)
-	cancel() // one who gives up does not take the others with it
-	time.Sleep(10 * time.Millisecond)
-	close(release)
-	wg.Wait()
-	if got := s.requests.Load(); got != 1 {
-		t.Errorf("%d requests", got)
-	}
+		}
+		if requests != 1 {
+			t.Errorf("%d requests", requests)
+		}
+	})
 }
 
-func TestLastToGiveUpCancels(t *testing.T) {
+func TestRequestsEnd(t *testing.T) {
 	t.Parallel()
-	gone := make(chan struct{})
-	s := serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		<-r.Context().Done()
-		close(gone)
-	})
-	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
-	defer cancel()
-	if _, err := s.kds(t, "", clock).Endorse(ctx, chainRef); attest.CodeOf(err) != attest.CodeEndorserUnreachable {
-		t.Fatal(err)
-	}
-	select {
-	case <-gone:
-	case <-time.After(10 * time.Second):
-		t.Fatal("the request goes on although nobody waits")
+	for name, patience := range map[string]time.Duration{"when the last gives up": time.Second, "by themselves": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ended := false
+				k, err := endorse.NewKDS("", "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+					<-r.Context().Done()
+					ended = true
+					return nil, r.Context().Err()
+				})}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), patience)
+				defer cancel()
+				start := time.Now()
+				if _, err := k.Endorse(ctx, chainRef); attest.CodeOf(err) != attest.CodeEndorserUnreachable {
+					t.Error(err)
+				}
+				synctest.Wait()
+				if !ended || time.Since(start) > time.Minute {
+					t.Errorf("the request goes on after %v", time.Since(start))
+				}
+			})
+		})
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -158,7 +159,7 @@ func readAuthority(name string, m *model) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info.Mode().Perm()&^fileMode != 0 {
+	if runtime.GOOS != "windows" && info.Mode().Perm()&^fileMode != 0 {
 		return nil, keep(name, fmt.Errorf("mode %v lets others read the simulated root", info.Mode().Perm()))
 	}
 	raw, err := os.ReadFile(name)

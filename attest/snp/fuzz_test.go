@@ -16,6 +16,11 @@ func FuzzParse(f *testing.F) {
 		r[0] = version
 		f.Add(r)
 	}
+	for _, key := range []byte{1, 2, 7} { // VLEK, reserved, none
+		r := firmware([]byte("seed"))
+		r[0x48] = key << 2
+		f.Add(r)
+	}
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		r, err := Parse(raw)
 		if err != nil {

@@ -149,3 +149,22 @@ func TestEverySignedByteCounts(t *testing.T) {
 		})
 	}
 }
+
+// BenchmarkVerify: "known chain" has seen the chain before, as a relying party has that connects again.
+func BenchmarkVerify(b *testing.B) {
+	r := recordings()[2]
+	ev, roots := r.evidence(b), snp.AMDRoots()
+	known := snp.NewVerifier(roots)
+	for name, verifier := range map[string]func() *snp.Verifier{
+		"known chain": func() *snp.Verifier { return known },
+		"new chain":   func() *snp.Verifier { return snp.NewVerifier(roots) },
+	} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				if _, err := verifier().Verify(b.Context(), ev, nil, r.at); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -29,6 +29,7 @@ type subject struct {
 	ask, ark    *x509.Certificate
 	ours        *snp.Verifier
 	at          time.Time
+	vlek        bool
 	unsupported string // what the oracle does not know; empty where it knows all
 }
 
@@ -79,6 +80,9 @@ func (s subject) oracle(report, leaf []byte) (err error) {
 		return err
 	}
 	evidence := &spb.Attestation{Report: parsed, CertificateChain: &spb.CertificateChain{VcekCert: leaf}}
+	if s.vlek {
+		evidence.CertificateChain = &spb.CertificateChain{VlekCert: leaf}
+	}
 	options := &verify.Options{DisableCertFetching: true, Now: s.at, TrustedRoots: map[string][]*trust.AMDRootCerts{
 		s.line: {{ProductLine: s.line, ProductCerts: &trust.ProductCerts{Ark: s.ark, Ask: s.ask}}},
 	}}
@@ -157,7 +161,7 @@ func TestRecordedVLEK(t *testing.T) {
 	bundle := trust.DefaultRootCerts["Milan"].ProductCerts
 	subject{
 		line: "Milan", report: vectors.Read(t, "snp/milan-v3-vlek.report"), leaf: vectors.Read(t, "snp/milan-v3-vlek.vlek.der"),
-		ask: bundle.Ask, ark: bundle.Ark, ours: snp.NewVerifier(snp.AMDRoots()), at: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC),
+		ask: bundle.Ask, ark: bundle.Ark, ours: snp.NewVerifier(snp.AMDRoots()), at: time.Date(2025, 6, 1, 0, 0, 0, 0, time.UTC), vlek: true,
 		unsupported: "a VLEK, with the roots that come with the oracle",
 	}.compare(t)
 }
