@@ -181,8 +181,10 @@ func Parse(raw []byte) (*Report, error) {
 	if r.r, err = scalar(raw[0x2a0:0x2e8]); err != nil {
 		return nil, err
 	}
-	r.s, err = scalar(raw[0x2e8:0x330])
-	return r, err
+	if r.s, err = scalar(raw[0x2e8:0x330]); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func (r *Report) parseKeys(keys uint32) error {
