@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httputil"
 	"sync/atomic"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -15,6 +16,7 @@ import (
 // requestBody carries the trailers over at its end, and remembers whether it was the client who broke off.
 type requestBody struct {
 	io.ReadCloser
+	began  time.Time
 	in     *http.Request
 	out    http.Header // the announced trailers, without what names the client
 	failed atomic.Bool
@@ -28,7 +30,7 @@ func passTrailers(pr *httputil.ProxyRequest) {
 	if out.Body == nil || out.Body == http.NoBody {
 		return
 	}
-	body := &requestBody{ReadCloser: out.Body, in: pr.In}
+	body := &requestBody{ReadCloser: out.Body, began: time.Now(), in: pr.In}
 	out.Body = body
 	for name := range pr.In.Trailer {
 		if !identifies(name) {
@@ -71,7 +73,14 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	case err == nil:
 	case errors.Is(err, io.EOF):
 		strip(b.res.Trailer, ours)
-	case b.res.Request.Context().Err() == nil:
+	case b.res.Request.Context().Err() != nil: // the client has gone
+	case grpcExpired(b.res.Request):
+		if b.res.Trailer == nil {
+			b.res.Trailer = make(http.Header)
+		}
+		sayExpired(b.res.Trailer)
+		return n, io.EOF
+	default:
 		b.log.Error("the answer broke off", "code", string(attest.CodeBackendFailed), "error", plainError(err))
 	}
 	return n, err

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -159,5 +161,54 @@ func calls(t *testing.T, c pb.TestServiceClient, cancelled <-chan struct{}) {
 	}
 	if _, err := duplex.Recv(); !errors.Is(err, io.EOF) || fmt.Sprint(duplex.Trailer()["x-tail"]) != "[t]" {
 		t.Fatalf("got %v with trailer %v", err, duplex.Trailer())
+	}
+}
+
+// TestGRPCDeadline: a server whose clock runs out resets the stream, before or after its answer has begun.
+func TestGRPCDeadline(t *testing.T) {
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/begun" {
+			w.Header().Set("Content-Type", "application/grpc")
+			_ = http.NewResponseController(w).Flush()
+		}
+		if d, err := time.ParseDuration(r.Header.Get("X-Wait")); err == nil {
+			<-time.After(d)
+		}
+		panic(http.ErrAbortHandler)
+	}))
+	in := start(t, inboundHTTP(t, shake(nil, "h2"), addr, proxy.Limits{}, nil))
+	c := client(t, direct(in), "h2")
+	for _, tt := range []struct {
+		path, timeout string
+		status        int
+		grpc          string
+		broken        bool
+	}{
+		{"/", "50m", 200, "4", false},
+		{"/", "50000u", 200, "4", false},
+		{"/begun", "50m", 200, "4", false},
+		{"/", "1H", 502, "", false},
+		{"/", "99999999H", 502, "", false},
+		{"/", "x", 502, "", false},
+		{"/", "-1S", 502, "", false},
+		{"/", "", 502, "", false},
+		{"/begun", "1H", 200, "", true},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+tt.path, io.NopCloser(strings.NewReader("x")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", "application/grpc+proto")
+		req.Header.Set("Grpc-Timeout", tt.timeout)
+		req.Header.Set("X-Wait", "60ms")
+		res, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if said := res.Header.Get("Grpc-Status") + res.Trailer.Get("Grpc-Status"); res.StatusCode != tt.status || said != tt.grpc || (err != nil) != tt.broken {
+			t.Errorf("%s with %q: got %s, %q, %v", tt.path, tt.timeout, res.Status, said, err)
+		}
 	}
 }

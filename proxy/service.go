@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
 	"net/http/httptrace"
 	"net/textproto"
-	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -96,11 +94,6 @@ func (s *service) pick(r *http.Request) *http.Transport {
 	}
 }
 
-func isGRPC(r *http.Request) bool {
-	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return r.ProtoMajor == 2 && (t == "application/grpc" || strings.HasPrefix(t, "application/grpc+"))
-}
-
 var errNotAsked = errors.New("the service switched protocols unasked")
 
 // modifyResponse keeps the service from speaking for the proxy.
@@ -124,6 +117,11 @@ func (h *httpSide) modifyResponse(res *http.Response) error {
 func (h *httpSide) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if r.Context().Err() != nil {
 		panic(http.ErrAbortHandler) // the client has gone
+	}
+	if grpcExpired(r) {
+		w.Header().Set("Content-Type", "application/grpc")
+		sayExpired(w.Header())
+		return
 	}
 	if b, ok := r.Body.(*requestBody); ok && b.failed.Load() {
 		w.Header().Set("Connection", "close")
