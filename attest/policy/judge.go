@@ -87,8 +87,12 @@ func (p *Policy) judgeRevocation(t *transcript, c *attest.Claims, s attest.Situa
 	case r.Problem != nil:
 		code := r.Problem.Code
 		check := t.fail(id, p.revocation.line, code, r.Problem.Got, r.Problem.Want, attest.SourceVendor)
-		if check.Remedy = r.Problem.Remedy(); check.Got == "" && r.Problem.Err != nil {
+		check.Remedy = r.Problem.Remedy()
+		if check.Got == "" && r.Problem.Err != nil {
 			check.Got = r.Problem.Err.Error()
+		}
+		if check.Want == "" {
+			check.Want = "a current revocation list"
 		}
 	case r.Issued.IsZero() || r.Expires.IsZero():
 		t.fail(id, p.revocation.line, attest.CodeEndorsementMissing, "nothing about revoked keys", "a revocation list", attest.SourceVendor)

@@ -32,15 +32,15 @@ type Policy struct {
 
 // platform is one pattern of platforms.allow or platforms.deny. Empty fields match everything.
 type platform struct {
-	text               string // as written, for the transcript
-	line               int
-	vendor, tee        string
-	generations        []string // any of them; nil for all
-	product, stepping  string
-	root               string // simulated platforms only
-	chips              []string
-	because            string
-	until              time.Time // the rule no longer holds from this moment; zero for ever
+	text              string // as written, for the transcript
+	line              int
+	vendor, tee       string
+	generations       []string // any of them; nil for all
+	product, stepping string
+	root              string // simulated platforms only
+	chips             []string
+	because           string
+	until             time.Time // the rule no longer holds from this moment; zero for ever
 }
 
 type floor struct {

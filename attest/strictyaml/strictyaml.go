@@ -55,14 +55,14 @@ func Parse(file string, raw []byte) (Node, error) {
 	return root, root.check(0)
 }
 
-var lineOf = regexp.MustCompile(`line (\d+)`)
+var lineOf = regexp.MustCompile(`line (\d+):? ?`)
 
 func syntax(file string, err error) error {
 	subject := file
 	if m := lineOf.FindStringSubmatch(err.Error()); m != nil {
 		subject += ":" + m[1]
 	}
-	text := strings.TrimPrefix(strings.SplitN(err.Error(), "\n", 2)[0], "yaml: ")
+	text := lineOf.ReplaceAllString(strings.TrimPrefix(strings.SplitN(err.Error(), "\n", 2)[0], "yaml: "), "")
 	return &attest.Error{Code: attest.CodeConfigSyntax, Check: "config", Subject: subject, Err: errors.New(text)}
 }
 

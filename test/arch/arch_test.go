@@ -161,7 +161,7 @@ var words = []struct {
 	{"VerifyPeerCertificate =", "it is skipped on resumption; VerifyConnection is the only hook", nil},
 	{"InsecureSkipVerify", "only where VerifyConnection does all of the verification", []string{"ratls/conn.go"}},
 	{"KeyLogWriter", "a key log undoes the protection", nil},
-	{"Director:", "ReverseProxy.Director lets a client strip headers through Connection:", nil},
+	{"\tDirector:", "ReverseProxy.Director lets a client strip headers through Connection:", nil},
 	{"func init()", "nothing registers itself; wiring is in cmd", nil},
 }
 

@@ -1,0 +1,361 @@
+package policy_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy"
+)
+
+var now = time.Date(2026, 11, 23, 12, 0, 0, 0, time.UTC)
+
+const (
+	launch = "55d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d055d0"
+	other  = "90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be90be"
+	root   = "sha256:1111111111111111111111111111111111111111111111111111111111111111"
+)
+
+// base is a policy that accepts claims(); cases change a line of it.
+const base = `policy: payments
+platforms:
+  allow: [amd genoa+]
+tcb: {snp: 23}
+workload:
+  measurement: {any_of: [{value: ` + launch + `, name: v1}]}
+  debug: off
+binding: key
+freshness: {evidence: 1h, endorsements: 30d}
+`
+
+func claims() *attest.Claims {
+	level := 0
+	measured := attest.HexBytes{}
+	for range 48 / 2 {
+		measured = append(measured, 0x55, 0xd0)
+	}
+	return &attest.Claims{
+		Vendor: "amd", TEE: "snp", Product: "EPYC Genoa", Generation: "genoa", Stepping: "B1", Root: root,
+		TCB: attest.TCB{"snp": 23, "microcode": 84}, Debug: attest.Off, Migratable: attest.Off, Privilege: &level,
+		Provenance: attest.Provenance{ChipID: attest.HexBytes{1, 2, 3}},
+		Measured:   map[string]attest.HexBytes{"launch": measured},
+		Revocation: attest.Revocation{Issued: now.Add(-24 * time.Hour), Expires: now.Add(24 * time.Hour)},
+	}
+}
+
+func situation() attest.Situation {
+	return attest.Situation{Level: attest.LevelKey, Made: now.Add(-time.Minute), Now: now}
+}
+
+func parse(t testing.TB, text string) *policy.Policy {
+	t.Helper()
+	p, err := policy.Parse("p.yaml", []byte(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// codes answers the codes of the failing checks.
+func codes(j attest.Judgement) (out []attest.Code) {
+	for _, c := range j.Checks {
+		if c.Status != attest.StatusPass {
+			out = append(out, c.Code)
+		}
+	}
+	if len(j.Checks) == 0 {
+		out = append(out, attest.CodeEmptyPolicy)
+	}
+	return out
+}
+
+func TestJudge(t *testing.T) {
+	type change = func(*attest.Claims, *attest.Situation)
+	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(base) }
+	low := 1
+	simulated := func(c *attest.Claims, _ *attest.Situation) { c.Vendor, c.Simulated = "sim", true }
+	simRule := `[{vendor: sim, root: "` + root + `"}]`
+	for name, c := range map[string]struct {
+		policy string
+		change change
+		want   []attest.Code
+	}{
+		"all well": {base, nil, nil},
+
+		"older generation":               {base, func(c *attest.Claims, _ *attest.Situation) { c.Generation = "milan" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"later generation":               {base, func(c *attest.Claims, _ *attest.Situation) { c.Generation = "turin" }, nil},
+		"unknown generation":             {base, func(c *attest.Claims, _ *attest.Situation) { c.Generation = "venice" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"no generation":                  {base, func(c *attest.Claims, _ *attest.Situation) { c.Generation = "" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"other vendor":                   {base, func(c *attest.Claims, _ *attest.Situation) { c.Vendor = "intel" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"no vendor":                      {base, func(c *attest.Claims, _ *attest.Situation) { c.Vendor = "" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"any generation of a vendor":     {replace("amd genoa+", "amd *"), func(c *attest.Claims, _ *attest.Situation) { c.Generation = "venice" }, nil},
+		"one generation only":            {replace("amd genoa+", "amd genoa"), func(c *attest.Claims, _ *attest.Situation) { c.Generation = "turin" }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"by TEE":                         {replace("amd genoa+", "amd snp"), nil, nil},
+		"by another TEE":                 {replace("amd genoa+", "amd tdx"), nil, []attest.Code{attest.CodePlatformNotAllowed}},
+		"by TEE and generation":          {replace("amd genoa+", "amd snp genoa+"), nil, nil},
+		"by stepping":                    {replace("amd genoa+", "{vendor: amd, stepping: B2}"), nil, []attest.Code{attest.CodePlatformNotAllowed}},
+		"by product":                     {replace("amd genoa+", "{vendor: amd, product: EPYC Genoa}"), nil, nil},
+		"by another product":             {replace("amd genoa+", "{vendor: amd, product: EPYC Siena}"), nil, []attest.Code{attest.CodePlatformNotAllowed}},
+		"by chip":                        {replace("amd genoa+", "{vendor: amd, chip_ids: [0a0b, 010203]}"), nil, nil},
+		"by other chips":                 {replace("amd genoa+", "{vendor: amd, chip_ids: [0a0b]}"), nil, []attest.Code{attest.CodePlatformNotAllowed}},
+		"by chip, and the host masks it": {replace("amd genoa+", "{vendor: amd, chip_ids: [010203]}"), func(c *attest.Claims, _ *attest.Situation) { c.Provenance.ChipID = nil }, []attest.Code{attest.CodePlatformNotAllowed}},
+		"allowed until later":            {replace("amd genoa+", "{vendor: amd, generation: genoa, until: 2026-12-01}"), nil, nil},
+		"allowed until earlier":          {replace("amd genoa+", "{vendor: amd, generation: genoa, until: 2026-11-23}"), nil, []attest.Code{attest.CodePlatformNotAllowed}},
+		"second rule":                    {replace("amd genoa+", "intel tdx, amd genoa"), nil, nil},
+
+		"denied":                          {replace("tcb:", "  deny: [amd genoa]\ntcb:"), nil, []attest.Code{attest.CodePlatformDenied}},
+		"another one denied":              {replace("tcb:", "  deny: [amd milan, {vendor: amd, generation: genoa, stepping: B2}]\ntcb:"), nil, nil},
+		"denied by chip":                  {replace("tcb:", "  deny: [{vendor: amd, chip_ids: [010203]}]\ntcb:"), nil, []attest.Code{attest.CodePlatformDenied}},
+		"denied by chip, which is masked": {replace("tcb:", "  deny: [{vendor: amd, chip_ids: [010203]}]\ntcb:"), func(c *attest.Claims, _ *attest.Situation) { c.Provenance.ChipID = nil }, []attest.Code{attest.CodePlatformDenied}},
+		"denied, the generation unknown":  {replace("amd genoa+", "amd *", "tcb:", "  deny: [amd milan]\ntcb:"), func(c *attest.Claims, _ *attest.Situation) { c.Generation = "" }, []attest.Code{attest.CodePlatformDenied}},
+		"denied until later":              {replace("tcb:", "  deny: [{vendor: amd, generation: genoa, until: 2026-12-01}]\ntcb:"), nil, []attest.Code{attest.CodePlatformDenied}},
+		"denied until earlier":            {replace("tcb:", "  deny: [{vendor: amd, generation: genoa, until: 2026-11-23}]\ntcb:"), nil, nil},
+		"denied in capitals":              {replace("tcb:", "  deny: [AMD Genoa]\ntcb:"), nil, []attest.Code{attest.CodePlatformDenied}},
+
+		"simulated, not named":            {base, simulated, []attest.Code{attest.CodeSimulated}},
+		"simulated, posing as the vendor": {base, func(c *attest.Claims, _ *attest.Situation) { c.Simulated = true }, []attest.Code{attest.CodeSimulated}},
+		"simulated, named":                {replace("[amd genoa+]", simRule), simulated, nil},
+		"simulated, another root":         {replace("[amd genoa+]", strings.Replace(simRule, "11", "22", 1)), simulated, []attest.Code{attest.CodeSimulated}},
+		"simulated, another generation":   {replace("[amd genoa+]", strings.Replace(simRule, "root", "generation: milan, root", 1)), simulated, []attest.Code{attest.CodeSimulated}},
+		"simulated, denied":               {replace("[amd genoa+]", simRule+"\n  deny: [{vendor: sim, generation: genoa}]"), simulated, []attest.Code{attest.CodePlatformDenied}},
+		"simulated, denied by root":       {replace("[amd genoa+]", simRule+"\n  deny: "+simRule), simulated, []attest.Code{attest.CodePlatformDenied}},
+		"hardware that calls itself sim":  {replace("[amd genoa+]", simRule), func(c *attest.Claims, _ *attest.Situation) { c.Vendor = "sim" }, []attest.Code{attest.CodePlatformNotAllowed}},
+
+		"firmware below the floor": {replace("snp: 23", "snp: 24"), nil, []attest.Code{attest.CodeTCBBelowFloor}},
+		"component absent":         {replace("snp: 23", "fmc: 0"), nil, []attest.Code{attest.CodeClaimAbsent}},
+		"two floors":               {replace("snp: 23", "snp: 24, microcode: 85"), nil, []attest.Code{attest.CodeTCBBelowFloor, attest.CodeTCBBelowFloor}},
+
+		"other measurement":  {replace(launch, other), nil, []attest.Code{attest.CodeMeasurement}},
+		"no measurement":     {base, func(c *attest.Claims, _ *attest.Situation) { c.Measured = nil }, []attest.Code{attest.CodeClaimAbsent}},
+		"second measurement": {replace("[{value", "["+other+", {value"), nil, nil},
+		"prefix of it":       {replace(launch, launch[:40]), nil, []attest.Code{attest.CodeMeasurement}},
+		"measurement any":    {replace("{any_of: [{value: "+launch+", name: v1}]}", "any"), func(c *attest.Claims, _ *attest.Situation) { c.Measured = nil }, nil},
+
+		"debug":               {base, func(c *attest.Claims, _ *attest.Situation) { c.Debug = attest.On }, []attest.Code{attest.CodeDebug}},
+		"debug absent":        {base, func(c *attest.Claims, _ *attest.Situation) { c.Debug = attest.Absent }, []attest.Code{attest.CodeClaimAbsent}},
+		"debug any":           {replace("debug: off", "debug: any"), func(c *attest.Claims, _ *attest.Situation) { c.Debug = attest.On }, nil},
+		"migration":           {base, func(c *attest.Claims, _ *attest.Situation) { c.Migratable = attest.On }, []attest.Code{attest.CodeMigratable}},
+		"migration absent":    {base, func(c *attest.Claims, _ *attest.Situation) { c.Migratable = attest.Absent }, []attest.Code{attest.CodeClaimAbsent}},
+		"migration any":       {replace("debug: off", "debug: off\n  migration: any"), func(c *attest.Claims, _ *attest.Situation) { c.Migratable = attest.On }, nil},
+		"privilege":           {base, func(c *attest.Claims, _ *attest.Situation) { c.Privilege = &low }, []attest.Code{attest.CodePrivilege}},
+		"privilege 1":         {replace("debug: off", "debug: off\n  privilege: 1"), func(c *attest.Claims, _ *attest.Situation) { c.Privilege = &low }, nil},
+		"no privilege levels": {base, func(c *attest.Claims, _ *attest.Situation) { c.Privilege = nil }, nil},
+
+		"bound too weakly":           {base, func(_ *attest.Claims, s *attest.Situation) { s.Level = attest.LevelPinned }, []attest.Code{attest.CodeBindingTooWeak}},
+		"bound more strongly":        {base, func(_ *attest.Claims, s *attest.Situation) { s.Level = attest.LevelSession }, nil},
+		"no level":                   {base, func(_ *attest.Claims, s *attest.Situation) { s.Level = "" }, []attest.Code{attest.CodeBindingTooWeak}},
+		"session is the default":     {replace("binding: key\n", ""), nil, []attest.Code{attest.CodeBindingTooWeak}},
+		"bare evidence":              {base, func(_ *attest.Claims, s *attest.Situation) { s.Level, s.Made = attest.LevelNone, time.Time{} }, []attest.Code{attest.CodeBindingTooWeak}},
+		"bare evidence, named":       {replace("binding: key", "binding: none"), func(_ *attest.Claims, s *attest.Situation) { s.Level, s.Made = attest.LevelNone, time.Time{} }, nil},
+		"evidence of an hour":        {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-time.Hour) }, nil},
+		"evidence too old":           {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-time.Hour - time.Second) }, []attest.Code{attest.CodeEvidenceTooOld}},
+		"evidence from the future":   {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(6 * time.Minute) }, []attest.Code{attest.CodeEvidenceTooOld}},
+		"evidence of unknown age":    {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld}},
+		"a day is the default limit": {replace("freshness: {evidence: 1h, endorsements: 30d}\n", ""), func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-25 * time.Hour) }, []attest.Code{attest.CodeEvidenceTooOld}},
+
+		"no revocation list":   {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation = attest.Revocation{} }, []attest.Code{attest.CodeEndorsementMissing}},
+		"list without an end":  {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Expires = time.Time{} }, []attest.Code{attest.CodeEndorsementMissing}},
+		"list expired":         {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Expires = now.Add(-time.Second) }, []attest.Code{attest.CodeEndorsementExpired}},
+		"list from the future": {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Issued = now.Add(time.Hour) }, []attest.Code{attest.CodeEndorsementExpired}},
+		"list too old":         {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Issued = now.Add(-31 * 24 * time.Hour) }, []attest.Code{attest.CodeEndorsementTooOld}},
+		"list could not be had": {base, func(c *attest.Claims, _ *attest.Situation) {
+			c.Revocation = attest.Revocation{Problem: &attest.Error{Code: attest.CodeEndorserUnreachable}}
+		}, []attest.Code{attest.CodeEndorserUnreachable}},
+		"a problem beats the list": {base, func(c *attest.Claims, _ *attest.Situation) {
+			c.Revocation.Problem = &attest.Error{Code: attest.CodeEndorserUnreachable}
+		}, []attest.Code{attest.CodeEndorserUnreachable}},
+		"revocation unchecked": {base + "revocation: unchecked\n", func(c *attest.Claims, _ *attest.Situation) { c.Revocation = attest.Revocation{} }, nil},
+		"everything wrong at once": {replace("snp: 23", "snp: 24"), func(c *attest.Claims, s *attest.Situation) {
+			c.Debug, c.Generation, s.Level = attest.On, "milan", attest.LevelNone
+		}, []attest.Code{attest.CodeBindingTooWeak, attest.CodePlatformNotAllowed, attest.CodeTCBBelowFloor, attest.CodeDebug}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			cl, s := claims(), situation()
+			if c.change != nil {
+				c.change(cl, &s)
+			}
+			j := parse(t, c.policy).Judge(cl, s)
+			if got := codes(j); fmt.Sprint(got) != fmt.Sprint(c.want) {
+				t.Fatalf("got %v, want %v", got, c.want)
+			}
+			for _, check := range j.Checks {
+				if check.Status == attest.StatusFail && (check.Remedy == "" || check.Want == "" || check.ID == "" || check.Text == "") {
+					t.Errorf("a refusal that does not explain itself: %+v", check)
+				}
+			}
+		})
+	}
+}
+
+func TestParseErrors(t *testing.T) {
+	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(base) }
+	for name, c := range map[string]struct{ in, want string }{
+		"empty":                 {"", `p.yaml: a required value is missing: got an empty file (J704)`},
+		"no name":               {replace("policy: payments\n", ""), `p.yaml:1:1: a required value is missing: want policy (J704)`},
+		"no platforms":          {"policy: p\nworkload: {measurement: any, debug: off}\n", `p.yaml:1:1: a required value is missing: want platforms (J704)`},
+		"no allow":              {replace("allow:", "deny:"), `p.yaml:3:3: a required value is missing: want platforms.allow (J704)`},
+		"empty allow":           {replace("[amd genoa+]", "[]"), `p.yaml:3:10: a value is not allowed: got platforms.allow: an empty list, want at least one entry (J703)`},
+		"no workload":           {"policy: p\nplatforms: {allow: [amd genoa]}\n", `p.yaml:1:1: a required value is missing: want workload (J704)`},
+		"no measurement":        {replace("  measurement: {any_of: [{value: "+launch+", name: v1}]}\n", ""), `p.yaml:6:3: a required value is missing: want workload.measurement (J704)`},
+		"no debug":              {replace("  debug: off\n", ""), `p.yaml:6:3: a required value is missing: want workload.debug (J704)`},
+		"debug on":              {replace("debug: off", "debug: on"), `p.yaml:7:10: a value is not allowed: got workload.debug: "on", want one of off, any (J703)`},
+		"misspelt key":          {replace("platforms:", "platform:"), `p.yaml:2:1: the file has an unknown key: got "platform", want one of policy, platforms, tcb, workload, binding, freshness, revocation (J702)`},
+		"misspelt generation":   {replace("genoa+", "genao+"), `p.yaml:3:11: a value is not allowed: got platforms.allow: generation "genao" of amd, want one of milan, genoa, turin (J703)`},
+		"misspelt denial":       {replace("tcb:", "  deny: [amd milna]\ntcb:"), `p.yaml:4:10: a value is not allowed: got platforms.deny: generation "milna" of amd, want one of milan, genoa, turin (J703)`},
+		"no order known":        {replace("amd genoa+", "Q R+"), `p.yaml:3:11: a value is not allowed: got platforms.allow: "r+", want a list of generations: this build knows no order of those of "q" (J703)`},
+		"one word":              {replace("amd genoa+", "amd"), `p.yaml:3:11: a value is not allowed: got platforms.allow: "amd", want "vendor generation", "vendor generation+" (and later), "vendor tee" or "vendor *" (J703)`},
+		"every vendor":          {replace("amd genoa+", `"* genoa"`), `p.yaml:3:11: a value is not allowed: got platforms.allow: "* genoa", want "vendor generation", "vendor generation+" (and later), "vendor tee" or "vendor *" (J703)`},
+		"every vendor, in full": {replace("amd genoa+", `{vendor: "*"}`), `p.yaml:3:20: a value is not allowed: got platforms.allow.vendor: "*", want the name of one vendor (J703)`},
+		"sim in short":          {replace("amd genoa+", "sim genoa"), `p.yaml:3:11: a value is not allowed: got platforms.allow: vendor sim without its root, want {vendor: sim, root: "sha256:…"} (J703)`},
+		"sim without root":      {replace("amd genoa+", "{vendor: sim}"), `p.yaml:3:11: a value is not allowed: got platforms.allow: vendor sim without its root, want {vendor: sim, root: "sha256:…"} (J703)`},
+		"sim with half a root":  {replace("amd genoa+", "{vendor: sim, root: sha256:11}"), `p.yaml:3:31: a value is not allowed: got platforms.allow.root: "sha256:11", want "sha256:" and 64 hex digits (J703)`},
+		"root of hardware":      {replace("amd genoa+", `{vendor: amd, root: "`+root+`"}`), `p.yaml:3:31: a value is not allowed: got platforms.allow.root: a root, want none: hardware has its vendor's root (J703)`},
+		"measurement empty":     {replace("value: "+launch, `value: ""`), `p.yaml:6:34: a value is not allowed: got workload.measurement.any_of.value: nothing, want text (J703)`},
+		"measurement short":     {replace("value: "+launch, "value: 55d0"), `p.yaml:6:34: a value is not allowed: got workload.measurement.any_of.value: "55d0", want 20 to 64 bytes in hex (J703)`},
+		"measurement of zeros":  {replace("value: "+launch, "value: \""+strings.Repeat("0", 96)+"\""), `p.yaml:6:34: a value is not allowed: got workload.measurement.any_of.value: a measurement of zeros, want the digest of your software (J703)`},
+		"no measurements":       {replace("[{value: "+launch+", name: v1}]", "[]"), `p.yaml:6:25: a value is not allowed: got workload.measurement.any_of: an empty list, want at least one entry (J703)`},
+		"negative floor":        {replace("snp: 23", "snp: -1"), `p.yaml:4:12: a value is not allowed: got tcb.snp: "-1", want a whole number from 0 to 4294967295 (J703)`},
+		"unknown level":         {replace("binding: key", "binding: kye"), `p.yaml:8:10: a value is not allowed: got binding: "kye", want one of session, nonce, key, pinned, none (J703)`},
+		"no limit":              {replace("evidence: 1h", "evidence: 0s"), `p.yaml:9:23: a value is not allowed: got freshness.evidence: "0s", want a length of time such as 10m, 24h or 30d (J703)`},
+		"bad date":              {replace("amd genoa+", "{vendor: amd, until: soon}"), `p.yaml:3:32: a value is not allowed: got platforms.allow.until: "soon", want a date such as 2027-01-01 (J703)`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, err := policy.Parse("p.yaml", []byte(c.in))
+			if err == nil || err.Error() != c.want {
+				t.Fatalf("got  %v\nwant %s", err, c.want)
+			}
+			if p != nil {
+				t.Fatal("a policy beside an error")
+			}
+		})
+	}
+}
+
+func TestZeroPolicyRefuses(t *testing.T) {
+	for name, j := range map[string]attest.Judgement{
+		"zero":      new(policy.Policy).Judge(claims(), situation()),
+		"nil":       (*policy.Policy)(nil).Judge(claims(), situation()),
+		"no claims": parse(t, base).Judge(nil, situation()),
+	} {
+		if len(j.Checks) != 0 {
+			t.Errorf("%s: %v", name, j.Checks)
+		}
+	}
+	if got := codes(parse(t, base).Judge(new(attest.Claims), attest.Situation{})); len(got) < 5 {
+		t.Errorf("empty claims fail only %v", got)
+	}
+}
+
+func TestAccessors(t *testing.T) {
+	p := parse(t, strings.Replace(base, "[amd genoa+]", `[amd milan, {vendor: sim, root: "`+root+`"}, {vendor: sim, generation: turin, root: "`+root+`"}]`, 1))
+	if p.Name() != "payments" || p.Binding() != attest.LevelKey || fmt.Sprint(p.SimulationRoots()) != "["+root+"]" {
+		t.Errorf("got %q, %q, %v", p.Name(), p.Binding(), p.SimulationRoots())
+	}
+	if a, b := parse(t, base), parse(t, base+"#\n"); a.ID() == b.ID() || !strings.HasPrefix(a.ID(), "sha256:") {
+		t.Errorf("ids %s and %s", a.ID(), b.ID())
+	}
+}
+
+// What loosens a policy is said aloud by Explain.
+func TestExplainSaysWhatIsLoose(t *testing.T) {
+	loose := parse(t, "policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any, migration: any}\nbinding: none\nrevocation: unchecked\n").Explain()
+	for _, want := range []string{"ANY software", "MAY read the guest", "MAY be moved", "bound to NOTHING", "NOT checked", "firmware may be of ANY level", "of any generation"} {
+		if !strings.Contains(loose, want) {
+			t.Errorf("it does not say %q:\n%s", want, loose)
+		}
+	}
+	if simulated := parse(t, strings.Replace(base, "amd genoa+", `{vendor: sim, root: "`+root+`"}`, 1)).Explain(); !strings.Contains(simulated, "SIMULATED") {
+		t.Error(simulated)
+	}
+}
+
+// A proposed policy accepts the claims it was made of, and says nothing about debugging that loosens it.
+func TestPropose(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c := claims()
+		level := rapid.IntRange(0, 3).Draw(t, "privilege")
+		c.Privilege = &level
+		c.Generation = rapid.SampledFrom([]string{"milan", "genoa", "turin"}).Draw(t, "generation")
+		c.TCB = attest.TCB{}
+		for _, component := range rapid.SliceOfDistinct(rapid.SampledFrom([]string{"snp", "tee", "fmc", "microcode"}), rapid.ID[string]).Draw(t, "components") {
+			c.TCB[component] = rapid.Uint64Range(0, 255).Draw(t, component)
+		}
+		if rapid.Bool().Draw(t, "simulated") {
+			c.Simulated, c.Vendor = true, "sim"
+		}
+		if rapid.Bool().Draw(t, "migratable") {
+			c.Migratable = attest.On
+		}
+		debug := rapid.Bool().Draw(t, "debug")
+		c.Debug = attest.FlagOf(debug)
+		text, err := policy.Propose(c, attest.LevelKey, rapid.String().Filter(func(s string) bool { return s != "" }).Draw(t, "name"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := policy.Parse("p.yaml", text)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, text)
+		}
+		got := codes(p.Judge(c, situation()))
+		if debug && fmt.Sprint(got) != fmt.Sprint([]attest.Code{attest.CodeDebug}) || !debug && got != nil {
+			t.Fatalf("got %v\n%s", got, text)
+		}
+	})
+	if _, err := policy.Propose(&attest.Claims{Vendor: "amd"}, attest.LevelKey, "x"); attest.CodeOf(err) != attest.CodeClaimAbsent {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Adding a denial or raising a floor never turns a refusal into an acceptance, and a denial that matches always wins.
+func TestTighteningNeverLoosens(t *testing.T) {
+	generations := []string{"milan", "genoa", "turin", "venice", ""}
+	rapid.Check(t, func(t *rapid.T) {
+		c := claims()
+		c.Generation = rapid.SampledFrom(generations).Draw(t, "generation")
+		c.TCB["snp"] = rapid.Uint64Range(0, 40).Draw(t, "snp")
+		floor := rapid.Uint64Range(0, 40).Draw(t, "floor")
+		allow := rapid.SampledFrom([]string{"amd *", "amd milan+", "amd genoa", "amd turin+"}).Draw(t, "allow")
+		write := func(floor uint64, deny string) string {
+			text := strings.NewReplacer("amd genoa+", allow, "snp: 23", fmt.Sprint("snp: ", floor)).Replace(base)
+			if deny != "" {
+				text = strings.Replace(text, "tcb:", "  deny: ["+deny+"]\ntcb:", 1)
+			}
+			return text
+		}
+		accepts := func(text string) bool {
+			p, err := policy.Parse("p.yaml", []byte(text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return codes(p.Judge(c, situation())) == nil
+		}
+		before := accepts(write(floor, ""))
+		denied := rapid.SampledFrom([]string{"milan", "genoa", "turin"}).Draw(t, "denied")
+		after := accepts(write(floor+rapid.Uint64Range(0, 5).Draw(t, "more"), "amd "+denied))
+		if after && !before || after && c.Generation == denied {
+			t.Fatalf("before %v, after denying %s: %v", before, denied, after)
+		}
+	})
+}
+
+func FuzzParse(f *testing.F) {
+	f.Add([]byte(base))
+	f.Add([]byte("policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any}\nbinding: none\n"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		p, err := policy.Parse("p.yaml", raw)
+		if err != nil {
+			if attest.CodeOf(err).Exit() != 2 {
+				t.Fatalf("error without a code of its own: %v", err)
+			}
+			return
+		}
+		if codes(p.Judge(new(attest.Claims), attest.Situation{})) == nil {
+			t.Fatalf("accepts empty claims:\n%s", raw)
+		}
+		_ = p.Explain()
+	})
+}

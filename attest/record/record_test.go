@@ -1,0 +1,211 @@
+package record_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/record"
+)
+
+func sample() *record.Record {
+	return &record.Record{
+		Time: time.Date(2026, 11, 23, 12, 0, 0, 123456789, time.UTC), Target: "a.example:443", ServerName: "a.example",
+		Chain: [][]byte{{0x30, 1}, {0x30, 2}},
+		Fetched: []record.Fetched{
+			{Ref: attest.Ref{Service: "amd-kds", Path: "/vcek/v1/Milan/crl", Kind: attest.KindCRL}, Endorsements: []attest.Endorsement{{Kind: attest.KindCRL, Raw: []byte{1}}}},
+			{Ref: attest.Ref{Service: "amd-kds", Path: "/vcek/v1/Milan/x?<&>", Kind: attest.KindCertificate}, Problem: &attest.Error{Code: attest.CodeEndorserUnreachable, Check: "endorsements", Got: "nothing", Err: errors.New("no route")}},
+		},
+		Challenge: []byte{9, 9},
+	}
+}
+
+func TestRoundTrip(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		data := rapid.SliceOfN(rapid.Byte(), 1, 64)
+		r := &record.Record{Time: time.Unix(rapid.Int64Range(0, 1<<33).Draw(t, "time"), rapid.Int64Range(0, 999_999_999).Draw(t, "ns")).UTC(), Target: rapid.StringMatching(`[a-z<>&"é]{0,20}`).Draw(t, "target")}
+		endorsements := func() (out []attest.Endorsement) {
+			for range rapid.IntRange(1, 3).Draw(t, "endorsements") {
+				out = append(out, attest.Endorsement{Kind: attest.KindCertificate, Raw: data.Draw(t, "endorsement")})
+			}
+			return out
+		}
+		if rapid.Bool().Draw(t, "bare") {
+			r.Evidence = &attest.Evidence{Format: "snp", Raw: data.Draw(t, "raw"), Endorsements: endorsements()}
+		} else {
+			r.ServerName, r.Chain = "a", [][]byte{data.Draw(t, "leaf")}
+		}
+		for range rapid.IntRange(0, 3).Draw(t, "fetched") {
+			f := record.Fetched{Ref: attest.Ref{Service: "s", Path: rapid.String().Draw(t, "path"), Kind: attest.KindCRL}}
+			if rapid.Bool().Draw(t, "problem") {
+				f.Problem = &attest.Error{Code: attest.CodeEndorsementMissing, Got: "x", Err: errors.New("y")}
+			} else {
+				f.Endorsements = endorsements()
+			}
+			r.Fetched = append(r.Fetched, f)
+		}
+		raw, err := record.Encode(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := record.Decode(raw)
+		if err != nil {
+			t.Fatalf("%v\n%s", err, raw)
+		}
+		if !reflect.DeepEqual(got, r) {
+			t.Fatalf("got  %+v\nwant %+v", got, r)
+		}
+		again, err := record.Encode(got)
+		if err != nil || !bytes.Equal(raw, again) {
+			t.Fatalf("encodes differently the second time: %v", err)
+		}
+	})
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	raw, err := record.Encode(sample())
+	if err != nil {
+		t.Fatal(err)
+	}
+	good := string(raw)
+	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(good) }
+	for name, in := range map[string]string{
+		"empty":                     "",
+		"not JSON":                  "jurat",
+		"null":                      "null",
+		"list":                      "[]",
+		"trailing":                  good + "{}",
+		"truncated":                 good[:len(good)/2],
+		"other version":             replace(`"jurat": 1`, `"jurat": 2`),
+		"no version":                replace(`"jurat": 1,`, ``),
+		"no time":                   replace(`"2026-11-23T12:00:00.123456789Z"`, `"0001-01-01T00:00:00Z"`),
+		"unknown key":               replace(`"target"`, `"more": 1, "target"`),
+		"key twice":                 replace(`"target"`, `"server_name": "evil.example", "target"`),
+		"key in capitals":           replace(`"server_name"`, `"Server_name"`),
+		"twin in capitals":          replace(`"target"`, `"SERVER_NAME": "evil.example", "target"`),
+		"twin with a Kelvin sign":   replace(`"service": "amd-kds"`, `"service": "amd-kds", "\u212aind": "crl"`),
+		"chain and evidence":        replace(`"chain"`, `"evidence": {"format": "snp", "raw": "AA=="}, "chain"`),
+		"chain without name":        replace(`"server_name": "a.example",`, ``),
+		"neither":                   `{"jurat": 1, "time": "2026-11-23T12:00:00Z", "target": "a"}`,
+		"answer with neither":       replace(`"endorsements"`, `"problem": null, "endorsements": [], "Endorsements"`),
+		"answer with both":          replace(`"kind": "crl",`, `"kind": "crl", "problem": {"code": "J601"},`),
+		"failed fetch that affirms": replace(`J603`, ``),
+		"failed fetch that refuses": replace(`J603`, `J304`),
+		"bad base64":                replace(`"MAE="`, `"***"`),
+		"bad challenge":             replace(`"0909"`, `"zz"`),
+		"deep":                      `{"jurat": 1, "chain": ` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`,
+		"long text":                 replace(`a.example:443`, strings.Repeat("a", 2000)),
+		"too long":                  strings.Repeat(" ", record.MaxSize+1),
+	} {
+		t.Run(name, func(t *testing.T) {
+			if in == good {
+				t.Fatal("the case changes nothing")
+			}
+			if r, err := record.Decode([]byte(in)); attest.CodeOf(err) != attest.CodeMalformedRecord || r != nil {
+				t.Fatalf("got %v, %v", r, err)
+			}
+		})
+	}
+	if _, err := record.Decode(raw); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := record.Encode(&record.Record{Time: time.Now()}); attest.CodeOf(err) != attest.CodeMalformedRecord {
+		t.Errorf("an empty record encodes: %v", err)
+	}
+}
+
+type endorser func(attest.Ref) ([]attest.Endorsement, error)
+
+func (e endorser) Endorse(_ context.Context, ref attest.Ref) ([]attest.Endorsement, error) {
+	return e(ref)
+}
+
+// A replay answers what was answered, errors included, and asks nobody.
+func TestReplay(t *testing.T) {
+	refs := map[string]attest.Ref{}
+	for _, p := range []string{"good", "coded", "plain", "empty", "refused"} {
+		refs[p] = attest.Ref{Service: "s", Path: p, Kind: attest.KindCRL}
+	}
+	recorder := record.NewRecorder(endorser(func(ref attest.Ref) ([]attest.Endorsement, error) {
+		switch ref.Path {
+		case "good":
+			return []attest.Endorsement{{Kind: attest.KindCRL, Raw: []byte{1}}}, nil
+		case "coded":
+			return nil, &attest.Error{Code: attest.CodeEndorserRefused, Got: "429"}
+		case "plain":
+			return nil, errors.New("no route")
+		case "refused":
+			return nil, &attest.Error{Code: attest.CodeSignature}
+		}
+		return nil, nil
+	}))
+	type answer struct {
+		n    int
+		text string
+	}
+	ask := func(e attest.Endorser, ref attest.Ref) answer {
+		list, err := e.Endorse(t.Context(), ref)
+		if err == nil {
+			return answer{len(list), ""}
+		}
+		if !attest.CodeOf(err).Undecidable() {
+			t.Errorf("%s: a failed fetch decides: %v", ref.Path, err)
+		}
+		return answer{len(list), err.Error()}
+	}
+	live := map[string]answer{}
+	for name, ref := range refs {
+		live[name] = ask(recorder, ref)
+	}
+	r := sample()
+	r.Fetched = recorder.Fetched()
+	raw, err := record.Encode(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := record.Decode(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, ref := range refs {
+		if got := ask(again.Endorser(), ref); got != live[name] {
+			t.Errorf("%s: replayed %v, was %v", name, got, live[name])
+		}
+	}
+	if _, err := again.Endorser().Endorse(t.Context(), attest.Ref{Service: "s", Path: "never asked"}); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+		t.Errorf("never asked: %v", err)
+	}
+}
+
+func FuzzDecode(f *testing.F) {
+	raw, err := record.Encode(sample())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add([]byte(`{"jurat":1,"time":"2026-11-23T12:00:00Z","target":"a","evidence":{"format":"snp","raw":"AA=="}}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		r, err := record.Decode(raw)
+		if err != nil {
+			if attest.CodeOf(err) != attest.CodeMalformedRecord {
+				t.Fatalf("got %v", err)
+			}
+			return
+		}
+		once, err := record.Encode(r)
+		if err != nil {
+			t.Fatalf("decodes and does not encode: %v", err)
+		}
+		again, err := record.Decode(once)
+		if err != nil || !reflect.DeepEqual(r, again) {
+			t.Fatalf("another record the second time: %v", err)
+		}
+	})
+}
