@@ -174,11 +174,16 @@ func TestRefusals(t *testing.T) {
 		"changed after signing":        {forge{raw: func(r []byte) []byte { r[0x50] ^= 1; return r }}, attest.CodeSignature},
 		"signed by another key":        {func() (f forge) { f.key.report = k.otherLeaf; return }(), attest.CodeSignature},
 
-		"another chip":                    {reportHook(set(0x1a0, 99)), attest.CodeChipMismatch},
-		"another chip, last byte":         {reportHook(set(0x1df, 99)), attest.CodeChipMismatch},
-		"another chip of Turin":           {reportHook(set(0x1a7, 99)).onTurin(), attest.CodeChipMismatch},
-		"chip id of the wrong length":     {leafHook(extension(chip(8), 4)), attest.CodeChipMismatch},
-		"masked chip id":                  {reportHook(func(r []byte) { clear(r[0x1a0:0x1e0]) }), attest.CodeChipMismatch},
+		"another chip":                {reportHook(set(0x1a0, 99)), attest.CodeChipMismatch},
+		"another chip, last byte":     {reportHook(set(0x1df, 99)), attest.CodeChipMismatch},
+		"another chip of Turin":       {reportHook(set(0x1a7, 99)).onTurin(), attest.CodeChipMismatch},
+		"chip id of the wrong length": {leafHook(extension(chip(8), 4)), attest.CodeChipMismatch},
+		"masked chip id":              {reportHook(func(r []byte) { clear(r[0x1a0:0x1e0]) }), attest.CodeChipMismatch},
+		"masked chip id, HWID of zeros": {func() forge {
+			f := leafHook(extension(make([]byte, 64), 4))
+			f.report = func(r []byte) { clear(r[0x1a0:0x1e0]) }
+			return f
+		}(), attest.CodeChipMismatch},
 		"no HWID":                         {leafHook(extension(nil, 4)), attest.CodeChipMismatch},
 		"HWID of 63 bytes":                {leafHook(extension(chip(63), 4)), attest.CodeMalformedEndorsement},
 		"reported bootloader":             {reportHook(set(0x180, 9)), attest.CodeTCBMismatch},
@@ -341,8 +346,13 @@ func addCertificate(t *testing.T, cn string) func([]attest.Endorsement) []attest
 	}
 }
 
+// secondASK staples another ASK that would do as well.
 func secondASK(t *testing.T) func([]attest.Endorsement) []attest.Endorsement {
-	return addCertificate(t, "SEV-Milan")
+	t.Helper()
+	replace := replaceASK(t, func(*x509.Certificate) {})
+	return func(e []attest.Endorsement) []attest.Endorsement {
+		return append(slices.Clone(e), replace(slices.Clone(e))[1])
+	}
 }
 
 // replaceASK staples another ASK with the ASK's key, signed by the ARK's key under the ARK's name.
