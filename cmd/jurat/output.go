@@ -70,6 +70,7 @@ func transcript(w io.Writer, v verdict, policyFile string) {
 		head += fmt.Sprintf("   %s · %s · bound to %s", c.Product, strings.ToUpper(c.TEE), bound(v.Binding))
 	}
 	p.line("%s", printable(strings.TrimSpace(head)))
+	p.line("judged at %s by %s %s", v.Time.Format(time.RFC3339), printable(policyFile), v.Policy.ID)
 	var groups []string
 	members := map[string][]attest.Check{}
 	for _, c := range v.Checks {
