@@ -64,18 +64,23 @@ func (h HexBytes) String() string {
 // Claims are the normalised facts of one piece of Evidence: signed by the hardware, or endorsed by its vendor. A field
 // that the evidence does not carry keeps its zero value, and a rule over it refuses.
 type Claims struct {
-	Vendor     string              `json:"vendor"`              // "amd", "intel", "aws", "arm"; "sim" for every simulated platform
-	TEE        string              `json:"tee"`                 // "snp", "tdx", ...
-	Product    string              `json:"product"`             // the vendor's product name, such as "EPYC Genoa"
-	Generation string              `json:"generation"`          // such as "milan", "genoa", "turin"
-	Stepping   string              `json:"stepping,omitempty"`  // such as "B1"
-	Simulated  bool                `json:"simulated,omitempty"` // made by software under a locally made root
-	Root       string              `json:"root"`                // "sha256:" and hex of the trust anchor's DER
-	TCB        TCB                 `json:"tcb,omitempty"`       // security version numbers by component
-	Version    int                 `json:"version"`             // version of the evidence format
-	Debug      Flag                `json:"debug"`               // the guest can be read by a debugger of the host
-	Migratable Flag                `json:"migratable"`          // a migration agent may move the guest
-	Privilege  *int                `json:"privilege,omitempty"` // privilege level of the requester (VMPL on SNP), 0 highest
+	Vendor     string              `json:"vendor"`               // "amd", "intel", "aws", "arm"; "sim" for every simulated platform
+	TEE        string              `json:"tee"`                  // "snp", "tdx", ...
+	Product    string              `json:"product"`              // the vendor's product name, such as "EPYC Genoa"
+	Generation string              `json:"generation"`           // such as "milan", "genoa", "turin"
+	Stepping   string              `json:"stepping,omitempty"`   // such as "B1"
+	Simulated  bool                `json:"simulated,omitempty"`  // made by software under a locally made root
+	Root       string              `json:"root"`                 // "sha256:" and hex of the trust anchor's DER
+	TCB        TCB                 `json:"tcb,omitempty"`        // security version numbers by component
+	TCBStatus  string              `json:"tcb_status,omitempty"` // the vendor's judgement, such as "UpToDate"; empty where the vendor gives none
+	TCBDate    time.Time           `json:"tcb_date,omitzero"`    // of the TCB level reached, by the vendor
+	Evaluation *uint64             `json:"evaluation,omitempty"` // tcbEvaluationDataNumber of the collateral that judged it
+	Advisories []string            `json:"advisories,omitempty"` // vendor's advisories that apply at this level
+	FMSPC      HexBytes            `json:"fmspc,omitempty"`      // Intel's family, model, stepping, platform, custom SKU
+	Version    int                 `json:"version"`              // version of the evidence format
+	Debug      Flag                `json:"debug"`                // the guest can be read by a debugger of the host
+	Migratable Flag                `json:"migratable"`           // a migration agent may move the guest
+	Privilege  *int                `json:"privilege,omitempty"`  // privilege level of the requester (VMPL on SNP), 0 highest
 	Provenance `json:"provenance"` // which machine
 	Platform   map[string]Flag     `json:"platform,omitempty"`     // platform bits: smt, tsme, ecc, rapl_off, ciphertext_hiding, alias_check
 	Measured   map[string]HexBytes `json:"measurements,omitempty"` // "launch" and, where the TEE has them, others
@@ -100,6 +105,7 @@ type TCB map[string]uint64
 // Provenance tells which machine produced the evidence.
 type Provenance struct {
 	ChipID HexBytes `json:"chip_id,omitempty"` // AMD HWID; empty where the host masks it
+	PPID   HexBytes `json:"ppid,omitempty"`    // Intel's platform provisioning id
 	CSP    string   `json:"csp,omitempty"`     // cloud provider that a VLEK was issued to
 }
 
