@@ -14,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/test/vectors"
 )
 
 // firmware answers with a well-formed report that nobody signed.
@@ -416,7 +417,8 @@ func TestStaplesWhatFits(t *testing.T) {
 		{"leaf alone", 2, table(guidVCEK, pairs[2].leaf), 1},
 		{"ASK of another", 0, table(guidVCEK, pairs[0].leaf, guidASK, ask), 1},
 		{"junk ASK and list", 2, table(guidVCEK, pairs[2].leaf, guidASK, []byte("x"), guidCRL, []byte("y")), 1},
-		{"leaf of another chip", 2, table(guidVCEK, pairs[0].leaf), 0},
+		{"leaf of another product", 2, table(guidVCEK, pairs[0].leaf), 0},
+		{"leaf of another chip", 0, table(guidVCEK, vectors.Read(t, "snp/milan-v2.bad-vcek-legacy.der")), 0},
 		{"VLEK", 1, table(guidVLEK, pairs[1].leaf), 1},
 		{"VLEK under the VCEK's name", 1, table(guidVCEK, pairs[1].leaf), 0},
 		{"junk", 0, table(guidVCEK, []byte("x")), 0},
