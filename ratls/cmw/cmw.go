@@ -50,10 +50,7 @@ type endorsement struct {
 
 // Marshal encodes evidence and the digest of the measured configuration as the value of the id-pe-cmw extension.
 func Marshal(ev *attest.Evidence, config [32]byte) ([]byte, error) {
-	p := payload{Format: string(ev.Format), Raw: ev.Raw, Config: config[:], Endorsements: []endorsement{}}
-	for _, e := range ev.Endorsements {
-		p.Endorsements = append(p.Endorsements, endorsement{Kind: string(e.Kind), Raw: e.Raw})
-	}
+	p := payload{Format: string(ev.Format), Raw: ev.Raw, Config: config[:], Endorsements: pack(ev.Endorsements)}
 	value, err := encode(p)
 	if err != nil {
 		return nil, err
@@ -101,11 +98,23 @@ func Unmarshal(der []byte) (*attest.Evidence, [32]byte, error) {
 		return nil, config, malformed(fmt.Sprintf("a configuration digest of %d bytes", len(p.Config)), nil)
 	}
 	copy(config[:], p.Config)
-	ev := &attest.Evidence{Format: attest.Format(p.Format), Raw: p.Raw}
-	for _, e := range p.Endorsements {
-		ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.Kind(e.Kind), Raw: e.Raw})
+	return &attest.Evidence{Format: attest.Format(p.Format), Raw: p.Raw, Endorsements: unpack(p.Endorsements)}, config, nil
+}
+
+func pack(list []attest.Endorsement) []endorsement {
+	var out []endorsement
+	for _, e := range list {
+		out = append(out, endorsement{Kind: string(e.Kind), Raw: e.Raw})
 	}
-	return ev, config, nil
+	return out
+}
+
+func unpack(list []endorsement) []attest.Endorsement {
+	var out []attest.Endorsement
+	for _, e := range list {
+		out = append(out, attest.Endorsement{Kind: attest.Kind(e.Kind), Raw: e.Raw})
+	}
+	return out
 }
 
 func malformed(got string, err error) error {
