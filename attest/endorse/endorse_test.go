@@ -421,7 +421,8 @@ func TestStatic(t *testing.T) {
 	}
 	for _, r := range []attest.Ref{
 		ref("/vcek/v1/Milan/crl", attest.KindCRL), ref("/vlek/v1/Genoa/cert_chain", attest.KindCertificate), ref("/vcek/v1/Genoa/00", attest.KindCertificate),
-		{Service: "other", Path: crlRef.Path, Kind: attest.KindCRL}, ref(crlRef.Path, attest.KindCertificate), ref("x", attest.KindCRL), ref("/x", attest.KindCRL),
+		{Service: "other", Path: crlRef.Path, Kind: attest.KindCRL},
+		ref(crlRef.Path, attest.KindCertificate), ref("x", attest.KindCRL), ref("/x", attest.KindCRL),
 	} {
 		if _, err := s.Endorse(t.Context(), r); attest.CodeOf(err) != attest.CodeEndorsementMissing {
 			t.Errorf("%v: %v", r, err)

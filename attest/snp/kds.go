@@ -24,8 +24,10 @@ func LeafRefs(raw []byte) ([]attest.Ref, error) {
 
 func leafRefs(r *Report) ([]attest.Ref, error) {
 	if r.signer == vlek {
-		return nil, &attest.Error{Code: attest.CodeEndorsementMissing, Check: checkChain, Got: "no VLEK stapled", Want: "the VLEK certificate",
-			Hint: "the cloud provider supplies the VLEK to its guests: the attester must staple it, or supply it with --endorsement"}
+		return nil, &attest.Error{
+			Code: attest.CodeEndorsementMissing, Check: checkChain, Got: "no VLEK stapled", Want: "the VLEK certificate",
+			Hint: "the cloud provider supplies the VLEK to its guests: the attester must staple it, or supply it with --endorsement",
+		}
 	}
 	if r.masked() {
 		return nil, refuse(attest.CodeEndorsementMissing, checkChain, "no VCEK stapled, and the host masks the chip id to fetch it by", "the VCEK certificate")

@@ -194,8 +194,10 @@ func (l *leaf) checkChip(r *Report, g *generation) error {
 		return refuse(attest.CodeSignerMismatch, checkChip, "a VCEK that names a cloud provider", "a chip")
 	}
 	if r.masked() {
-		return &attest.Error{Code: attest.CodeChipMismatch, Check: checkChip, Got: "a report without chip id", Want: "the chip that the VCEK is for",
-			Hint: "the host masks the chip id; it must not where a VCEK signs"}
+		return &attest.Error{
+			Code: attest.CodeChipMismatch, Check: checkChip, Got: "a report without chip id", Want: "the chip that the VCEK is for",
+			Hint: "the host masks the chip id; it must not where a VCEK signs",
+		}
 	}
 	if len(l.hwid) != g.hwid || string(l.hwid) != string(r.ChipID[:g.hwid]) {
 		return refuse(attest.CodeChipMismatch, checkChip, "a certificate for chip "+abbreviate(l.hwid), abbreviate(r.ChipID[:g.hwid]))

@@ -273,12 +273,18 @@ func TestRefusals(t *testing.T) {
 		"two ASKs":             {forge{staple: secondASK(t)}, attest.CodeChain},
 		"foreign certificate":  {forge{staple: addCertificate(t, "example.com")}, attest.CodeChain},
 		"foreign root stapled": {forge{staple: addCertificate(t, "ARK-Milan")}, attest.CodeUntrustedRoot},
-		"no leaf": {forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[1:] }},
-			attest.CodeEndorsementMissing},
-		"no VLEK": {forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[1:] }}.asVLEK(),
-			attest.CodeEndorsementMissing},
-		"no ASK": {forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[:1] }},
-			attest.CodeEndorsementMissing},
+		"no leaf": {
+			forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[1:] }},
+			attest.CodeEndorsementMissing,
+		},
+		"no VLEK": {
+			forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[1:] }}.asVLEK(),
+			attest.CodeEndorsementMissing,
+		},
+		"no ASK": {
+			forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[:1] }},
+			attest.CodeEndorsementMissing,
+		},
 
 		"revoked ASK":           {forge{crl: revokes(2)}, attest.CodeRevoked},
 		"revoked ARK":           {forge{crl: revokes(1)}, attest.CodeRevoked},
