@@ -18,15 +18,13 @@ import (
 )
 
 type verifyFlags struct {
-	json, anyData  bool
-	save, at       string
-	evidence       string
-	format         string
-	endorsements   list
-	reportData     string
-	relying        *relyingFlags
-	target         string
-	bareWithTarget bool
+	json, anyData bool
+	save, at      string
+	evidence      string
+	format        string
+	endorsements  list
+	reportData    string
+	relying       *relyingFlags
 }
 
 // verify appraises a live peer, a record, or a bare piece of evidence.
