@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -185,6 +186,8 @@ func (f *file) check() error {
 		return malformed(errors.New("both a chain and bare evidence: which of them counts is not for the file to say"))
 	case len(f.Chain) > 0 && f.ServerName == "":
 		return malformed(errors.New("a chain without the name that was expected"))
+	case len(f.Chain) > 0 && hostOf(f.Target) != f.ServerName:
+		return malformed(errors.New("a target that is not the name that was expected: a verdict would be read as one about it"))
 	case len(f.Chain) > maxChain, len(f.Fetched) > maxFetched:
 		return malformed(errors.New("too many entries"))
 	case len(f.Target) > maxText, len(f.ServerName) > maxText, len(f.Challenge) > maxText:
@@ -200,6 +203,15 @@ func (f *file) check() error {
 		}
 	}
 	return nil
+}
+
+// hostOf is the host of "host:port", and empty for anything else.
+func hostOf(target string) string {
+	host, _, err := net.SplitHostPort(target)
+	if err != nil {
+		return ""
+	}
+	return host
 }
 
 func malformed(err error) error {

@@ -40,7 +40,7 @@ func TestRoundTrip(t *testing.T) {
 		if rapid.Bool().Draw(t, "bare") {
 			r.Evidence = &attest.Evidence{Format: "snp", Raw: data.Draw(t, "raw"), Endorsements: endorsements()}
 		} else {
-			r.ServerName, r.Chain = "a", [][]byte{data.Draw(t, "leaf")}
+			r.Target, r.ServerName, r.Chain = "a:443", "a", [][]byte{data.Draw(t, "leaf")}
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "fetched") {
 			f := record.Fetched{Ref: attest.Ref{Service: "s", Path: rapid.String().Draw(t, "path"), Kind: attest.KindCRL}}
@@ -101,7 +101,9 @@ func TestDecodeRefuses(t *testing.T) {
 		"bad base64":                replace(`"MAE="`, `"***"`),
 		"bad challenge":             replace(`"0909"`, `"zz"`),
 		"deep":                      `{"jurat": 1, "chain": ` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`,
-		"long text":                 replace(`a.example:443`, strings.Repeat("a", 2000)),
+		"long text":                 replace(`a.example:443`, "a.example:"+strings.Repeat("4", 2000)),
+		"target of another name":    replace(`a.example:443`, "bank.example:443"),
+		"target without a port":     replace(`a.example:443`, "a.example"),
 		"too long":                  strings.Repeat(" ", record.MaxSize+1),
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -219,6 +219,6 @@ func withSubject(err error, subject string) error {
 
 func (a *app) warnSimulated(r *attest.Result, target string) {
 	if c := r.Claims(); c != nil && c.Simulated {
-		fmt.Fprintf(a.stderr, "jurat: SIMULATED: %s proves nothing about hardware\n", target)
+		fmt.Fprintf(a.stderr, "jurat: SIMULATED: %s proves nothing about hardware\n", printable(target))
 	}
 }

@@ -102,11 +102,11 @@ func (a *app) report(asJSON bool, ap *appraisal, policyFile string) error {
 	switch {
 	case asJSON:
 	case err == nil:
-		fmt.Fprintf(a.stdout, "%saffirmed: %s\n", mark, ap.target)
+		fmt.Fprintf(a.stdout, "%saffirmed: %s\n", mark, printable(ap.target))
 	default:
 		var coded *attest.Error
 		errors.As(err, &coded)
-		fmt.Fprintf(a.stderr, "%s%s: %s: %s (%s)\n", mark, v.Verdict, ap.target, coded.Code.Title(), coded.Code)
+		fmt.Fprintf(a.stderr, "%s%s: %s: %s (%s)\n", mark, v.Verdict, printable(ap.target), coded.Code.Title(), coded.Code)
 		fmt.Fprintf(a.stderr, "%shint: %s\n", mark, printable(coded.Remedy()))
 	}
 	if err != nil {
