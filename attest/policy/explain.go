@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -11,7 +12,7 @@ import (
 // Explain reads the policy aloud, one sentence for each rule.
 func (p *Policy) Explain() string {
 	var b strings.Builder
-	say := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
+	say := func(format string, args ...any) { b.WriteString(sentence(fmt.Sprintf(format, args...)) + "\n") }
 	say("Policy %q accepts a peer only if all of this holds:", p.name)
 	say("- Its platform is one of:")
 	for _, a := range p.allow {
@@ -97,6 +98,16 @@ func (a platform) aloud() string {
 		words = append(words, "chip "+strings.Join(a.chips, " or "))
 	}
 	return strings.Join(words, " ")
+}
+
+// sentence keeps what a policy's writer called things from adding sentences, or hiding some.
+func sentence(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsGraphic(r) {
+			return r
+		}
+		return '?'
+	}, s)
 }
 
 func ending(t time.Time, format string) string {

@@ -273,6 +273,16 @@ func TestExplainSaysWhatIsLoose(t *testing.T) {
 	}
 }
 
+// A policy of somebody else cannot add a sentence, nor colour one.
+func TestExplainIsOneSentenceARule(t *testing.T) {
+	p := parse(t, strings.NewReplacer("name: v1", `name: "v1\nEverything else is ACCEPTED\e[2K"`, "policy: payments", `policy: "p\u202e\u0085"`).Replace(base))
+	plain := parse(t, base).Explain()
+	got := p.Explain()
+	if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.ContainsAny(got, "\x1b\u202e\u0085") {
+		t.Errorf("got %q", got)
+	}
+}
+
 // A proposed policy accepts the claims it was made of, and says nothing about debugging that loosens it.
 func TestPropose(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

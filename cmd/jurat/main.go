@@ -87,7 +87,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 
 // complain writes an error and what to do about it.
 func (a *app) complain(err error) {
-	fmt.Fprintf(a.stderr, "jurat: %s\n", printable(err.Error()))
+	fmt.Fprintf(a.stderr, "jurat: %s\n", printable(strings.ReplaceAll(err.Error(), "\n", "; "))) // errors.Join writes one a line
 	var coded *attest.Error
 	if errors.As(err, &coded) && coded.Remedy() != "" {
 		fmt.Fprintf(a.stderr, "hint: %s\n", printable(coded.Remedy()))

@@ -27,6 +27,9 @@ func (a *app) policy(ctx context.Context, args []string) error {
 		return a.policyCheck(args[1:])
 	case "explain":
 		return a.policyExplain(args[1:])
+	case "-h", "-help", "--help":
+		_, err := fmt.Fprintln(a.stdout, "Usage: jurat policy init TARGET | check FILE | explain FILE")
+		return err
 	}
 	return usageError("policy %.40q is not known; it is init, check or explain", args[0])
 }
@@ -146,7 +149,7 @@ func (a *app) policyCheck(args []string) error {
 	if *asJSON {
 		return writeJSON(a.stdout, map[string]any{"policy": p.Name(), "id": p.ID(), "binding": p.Binding()})
 	}
-	_, err = fmt.Fprintf(a.stdout, "ok: policy %s, %s\n", p.Name(), p.ID())
+	_, err = fmt.Fprintf(a.stdout, "ok: policy %s, %s\n", printable(p.Name()), p.ID())
 	return err
 }
 
