@@ -67,6 +67,14 @@ func (b Backend) String() string {
 	}
 }
 
+// CheckRaw reports why raw TCP cannot be carried to b: bytes have no scheme.
+func (b Backend) CheckRaw() error {
+	if b.target == "" || b.scheme != "" {
+		return badBackend(b.String(), "host:port or unix:/path for raw TCP")
+	}
+	return nil
+}
+
 // authority stands in the URL of a request. It decides nothing: every connection goes to the one address.
 func (b Backend) authority() string {
 	if b.network == "unix" {

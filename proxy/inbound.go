@@ -23,8 +23,8 @@ func NewInboundHTTP(handshake Handshake, backend Backend, logger *slog.Logger, l
 
 // NewInboundTCP joins every attested connection with one of its own to the service at backend.
 func NewInboundTCP(handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
-	if backend.target == "" || backend.scheme != "" {
-		return nil, badBackend(backend.String(), "host:port or unix:/path for raw TCP")
+	if err := backend.CheckRaw(); err != nil {
+		return nil, err
 	}
 	s := newInbound(handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {

@@ -64,8 +64,8 @@ func NewIdentity(ctx context.Context, attester attest.Attester, names []string, 
 	if opts.Lifetime == 0 {
 		opts.Lifetime = DefaultLifetime
 	}
-	if opts.Lifetime < 2*backdate {
-		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "identity.lifetime", Got: opts.Lifetime.String(), Want: fmt.Sprintf("at least %s", 2*backdate)}
+	if err := CheckLifetime(opts.Lifetime); err != nil {
+		return nil, err
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now
@@ -82,17 +82,33 @@ func NewIdentity(ctx context.Context, attester attest.Attester, names []string, 
 	return id, nil
 }
 
+// CheckLifetime reports what is wrong with the lifetime of a leaf.
+func CheckLifetime(d time.Duration) error {
+	if d < 2*backdate {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "identity.lifetime", Got: d.String(), Want: fmt.Sprintf("at least %s", 2*backdate)}
+	}
+	return nil
+}
+
+// CheckName reports what is wrong with a name that an identity is to have.
+func CheckName(n string) error {
+	if _, err := netip.ParseAddr(n); err == nil || validHost(strings.ToLower(n)) {
+		return nil
+	}
+	return &attest.Error{Code: attest.CodeConfigValue, Check: "identity.names", Got: fmt.Sprintf("%.100q", n), Want: "a DNS name or an IP address"}
+}
+
 func (id *Identity) addName(n string) error {
+	if err := CheckName(n); err != nil {
+		return err
+	}
 	if ip, err := netip.ParseAddr(n); err == nil {
-		if ip = ip.Unmap(); !slices.Contains(id.ips, ip) {
+		if ip = ip.Unmap().WithZone(""); !slices.Contains(id.ips, ip) { // a certificate has no room for zones
 			id.ips = append(id.ips, ip)
 		}
 		return nil
 	}
 	n = strings.ToLower(n)
-	if !validHost(n) {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "identity.names", Got: fmt.Sprintf("%.100q", n), Want: "a DNS name or an IP address"}
-	}
 	if !slices.Contains(id.dns, n) {
 		id.dns = append(id.dns, n)
 	}

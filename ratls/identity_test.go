@@ -37,6 +37,15 @@ func TestIdentityRefuses(t *testing.T) {
 	}
 }
 
+// The zone of an address is a matter of this host: no certificate can carry it, so no evidence may sign it.
+func TestZoneOfAnAddress(t *testing.T) {
+	id := identity(t, "fe80::1%eth0")
+	r := accepting().Appraise(t.Context(), [][]byte{id.Leaf().Certificate.Raw}, ratls.Server("fe80::1"))
+	if !r.Affirmed() {
+		t.Fatal(r.Err())
+	}
+}
+
 func TestRenewal(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		hw := &hardware{}

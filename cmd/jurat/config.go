@@ -7,7 +7,6 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
-	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -33,10 +32,13 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 		return err
 	}
 	c.TEE, c.Lifetime, c.drain = "auto", ratls.DefaultLifetime, defaultDrain
-	if v := m.Get("identity"); v.Present() {
+	switch v := m.Get("identity"); {
+	case v.Present():
 		if err := c.loadIdentity(v); err != nil {
 			return err
 		}
+	case !m.Get("listen").Present():
+		c.TEE = "" // who only asks others for evidence needs no TEE
 	}
 	if v := m.Get("drain"); v.Present() {
 		if c.drain, err = v.Duration(); err != nil {
@@ -73,16 +75,33 @@ func (c *serveConfig) loadIdentity(v strictyaml.Node) error {
 		if c.TEE, err = e.Text(); err != nil {
 			return err
 		}
+		if err := checkTEE(c.TEE); err != nil {
+			return withSubject(err, e.Position())
+		}
 	}
 	if e := m.Get("lifetime"); e.Present() {
 		if c.Lifetime, err = e.Duration(); err != nil {
 			return err
 		}
+		if err := ratls.CheckLifetime(c.Lifetime); err != nil {
+			return withSubject(err, e.Position())
+		}
 	}
 	if e := m.Get("names"); e.Present() {
-		c.Names, err = each(e, strictyaml.Node.Text)
+		c.Names, err = each(e, identityName)
 	}
 	return err
+}
+
+func identityName(v strictyaml.Node) (string, error) {
+	n, err := v.Text()
+	if err != nil {
+		return "", err
+	}
+	if err := ratls.CheckName(n); err != nil {
+		return "", withSubject(err, v.Position())
+	}
+	return n, nil
 }
 
 // each reads the elements of a list.
@@ -122,13 +141,13 @@ func (l *configLoader) inbound(v strictyaml.Node) (in inbound, err error) {
 	if in.To, err = l.text(m, "to"); err != nil {
 		return in, err
 	}
-	if _, err := proxy.ParseBackend(in.To); err != nil {
-		return in, withSubject(err, m.Get("to").Position())
-	}
 	if e := m.Get("tcp"); e.Present() {
 		if in.TCP, err = e.Bool(); err != nil {
 			return in, err
 		}
+	}
+	if _, err := in.parseBackend(); err != nil {
+		return in, withSubject(err, m.Get("to").Position())
 	}
 	if e := m.Get("require"); e.Present() {
 		in.require, err = l.policy(e)
@@ -143,6 +162,9 @@ func (l *configLoader) outbound(v strictyaml.Node) (out outbound, err error) {
 	}
 	if out.Address, err = l.text(m, "listen"); err != nil {
 		return out, err
+	}
+	if err := checkAddress(out.Address); err != nil {
+		return out, withSubject(err, m.Get("listen").Position())
 	}
 	open := false
 	if e := m.Get("unsafe_listen"); e.Present() {

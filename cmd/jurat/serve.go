@@ -198,9 +198,20 @@ func (c *serveConfig) complete() error {
 	if len(c.Inbound)+len(c.Outbound) == 0 {
 		return &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Want: "an entry in listen or upstreams"}
 	}
+	if c.TEE != "" || len(c.Inbound) > 0 {
+		if err := checkTEE(c.TEE); err != nil {
+			return err
+		}
+	}
+	if err := ratls.CheckLifetime(c.Lifetime); err != nil {
+		return err
+	}
+	if c.drain < 0 {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "drain", Got: c.drain.String(), Want: "a length of time"}
+	}
 	for i := range c.Inbound {
 		in := &c.Inbound[i]
-		backend, err := proxy.ParseBackend(in.To)
+		backend, err := in.parseBackend()
 		if err != nil {
 			return err
 		}
@@ -226,16 +237,36 @@ func (c *serveConfig) complete() error {
 	if len(c.Inbound) > 0 && len(c.Names) == 0 {
 		c.Names = c.defaultNames()
 	}
+	for _, n := range c.Names {
+		if err := ratls.CheckName(n); err != nil {
+			return err
+		}
+	}
 	slices.Sort(c.Names)
 	c.Names = slices.Compact(c.Names)
 	return nil
 }
 
+func (in *inbound) parseBackend() (proxy.Backend, error) {
+	backend, err := proxy.ParseBackend(in.To)
+	if err == nil && in.TCP {
+		err = backend.CheckRaw()
+	}
+	return backend, err
+}
+
 func checkAddress(address string) error {
-	if kind, addr := network(address); kind == "tcp" && !isSystemd(address) {
-		if _, _, err := net.SplitHostPort(addr); err != nil {
-			return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: fmt.Sprintf("%.100q", address), Want: "host:port, unix:/path or systemd:NAME"}
+	kind, addr := network(address)
+	ok := addr != ""
+	if kind == "tcp" && !isSystemd(address) {
+		_, port, err := net.SplitHostPort(addr)
+		if ok = err == nil; ok {
+			_, err = net.LookupPort("tcp", port)
+			ok = err == nil
 		}
+	}
+	if !ok {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: fmt.Sprintf("%.100q", address), Want: "host:port, unix:/path or systemd:NAME"}
 	}
 	return nil
 }
@@ -243,7 +274,7 @@ func checkAddress(address string) error {
 // defaultNames are those by which this machine and its own users reach it.
 func (c *serveConfig) defaultNames() []string {
 	names := []string{"localhost", "127.0.0.1", "::1"}
-	if host, err := os.Hostname(); err == nil && host != "" {
+	if host, err := os.Hostname(); err == nil && ratls.CheckName(host) == nil {
 		names = append(names, host)
 	}
 	for _, in := range c.Inbound {

@@ -23,16 +23,35 @@ type platform struct {
 	simulated bool
 }
 
+func teeName(spec string) string {
+	name, _, _ := strings.Cut(spec, ",")
+	name, _, _ = strings.Cut(name, ":")
+	return name
+}
+
+// checkTEE checks the value of --tee as far as that goes without opening the platform.
+func checkTEE(spec string) error {
+	switch name := teeName(spec); name {
+	case "auto", "snp":
+		if name != spec {
+			return usageError("--tee %s takes no options", name)
+		}
+		return nil
+	case "sim":
+		_, err := sim.ParseConfig(spec)
+		return err
+	}
+	return usageError("--tee %.40q is not known; it is auto, snp or sim", spec)
+}
+
 // openTEE opens the platform that spec names. "auto" is the hardware that is here and never a simulation: a proxy that
 // silently proved nothing would be worse than one that does not start.
 func openTEE(spec string, endorser attest.Endorser, log *slog.Logger) (*platform, error) {
-	name, _, _ := strings.Cut(spec, ",")
-	name, _, _ = strings.Cut(name, ":")
-	switch name {
+	if err := checkTEE(spec); err != nil {
+		return nil, err
+	}
+	switch teeName(spec) {
 	case "auto", "snp":
-		if name != spec {
-			return nil, usageError("--tee %s takes no options", name)
-		}
 		attester, err := snp.NewAttester()
 		if err != nil {
 			return nil, err
