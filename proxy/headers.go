@@ -9,12 +9,21 @@ var identityNames = [...]string{
 	"ssl-client", "x-ssl", "x-amzn-mtls", "x-arr-clientcert",
 }
 
+// Names that a service may read as one that decides where a message ends, or as a variable of its own environment
+// (CVE-2016-5385). Spelt with hyphens the first two are net/http's to deal with, and never among the headers.
+var misreadNames = [...]string{"transfer-encoding", "content-length", "proxy"}
+
 // identifies reports whether a service could take the header for a statement about the client. Many servers hand headers
 // on as variables in which every character but letters and digits becomes the same underscore, so jurat_result and
-// Jurat.Result are Jurat-Result to them.
+// Jurat.Result are Jurat-Result to them. The same goes for what it could take for a statement about the message.
 func identifies(name string) bool {
 	if ours(name) {
 		return true
+	}
+	for _, misread := range misreadNames {
+		if len(name) == len(misread) && foldedPrefix(name, misread) {
+			return true
+		}
 	}
 	for _, prefix := range identityNames {
 		if foldedPrefix(name, prefix) {

@@ -108,8 +108,8 @@ func (h *httpSide) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case r.Method == http.MethodConnect:
 		http.Error(w, "jurat: no tunnels through this proxy", http.StatusMethodNotAllowed)
 		return
-	case r.Method == "PRI", r.URL.Opaque != "":
-		// The first is HTTP/2 where HTTP/1.1 was negotiated, the second no path on this service; neither may be passed on.
+	case r.Method == "PRI", r.URL.Opaque != "", !fitsHTTP1(r):
+		// The first is HTTP/2 where HTTP/1.1 was negotiated, the second no path on this service; none may be passed on.
 		w.Header().Set("Connection", "close")
 		http.Error(w, "jurat: bad request", http.StatusBadRequest)
 		return
@@ -123,6 +123,19 @@ func (h *httpSide) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	// still reads gets a request with a hole.
 	_ = http.NewResponseController(w).EnableFullDuplex()
 	h.proxy.ServeHTTP(w, r)
+}
+
+// fitsHTTP1 reports whether the first lines of r can be written in HTTP/1.1. net/http sees to that where they came in it;
+// in HTTP/2 a method or a query with a space would become a request line with a version of the client's choice, and a
+// host of other characters an empty Host beside an X-Forwarded-Host that says more.
+func fitsHTTP1(r *http.Request) bool {
+	const punctuation = "!#$%&'*+-.^_`|~"
+	within := func(s, more string) bool {
+		return !strings.ContainsFunc(s, func(c rune) bool {
+			return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune(more, c)
+		})
+	}
+	return within(r.Method, punctuation) && within(r.Host, "!$%&'()*+,-.:;=[]_~") && !strings.Contains(r.URL.RawQuery, " ")
 }
 
 func webSocket(r *http.Request) bool {
