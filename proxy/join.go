@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jurat-tls/jurat/attest"
 )
 
 const bufferSize = 32 << 10
@@ -65,6 +67,10 @@ func join(l *link, plain net.Conn, idle time.Duration, pool *buffers, logger *sl
 		}
 	}
 	if broken != nil {
+		var coded *attest.Error
+		if errors.As(broken, &coded) {
+			logger = logger.With("code", string(coded.Code), "next", coded.Remedy())
+		}
 		logger.Info("connection broken", "error", broken.Error())
 	}
 	_ = l.Close()

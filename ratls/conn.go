@@ -25,6 +25,15 @@ type Conn struct {
 // Result is the affirmed Attestation Result of the peer; nil at a server that does not ask its clients for evidence.
 func (c *Conn) Result() *attest.Result { return c.result }
 
+// Read gives the refusal of our own evidence its code: in TLS 1.3 a client learns of it only here.
+func (c *Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if coded := PeerError(err); attest.CodeOf(coded) == attest.CodePeerRefused {
+		err = coded
+	}
+	return n, err
+}
+
 // Refusal is the error of a handshake whose peer was appraised and not affirmed.
 type Refusal struct {
 	Result *attest.Result

@@ -119,7 +119,7 @@ func TestRefusedClients(t *testing.T) {
 				t.Fatal(err) // in TLS 1.3 the client is done before the server has judged it
 			}
 			_, err = exchange(conn, "secret")
-			code(t, ratls.PeerError(err), attest.CodePeerRefused)
+			code(t, err, attest.CodePeerRefused)
 			s := <-seen
 			code(t, s.err, c.want)
 			if len(s.read) != 0 {

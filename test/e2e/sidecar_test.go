@@ -342,13 +342,16 @@ func TestSidecarsRefuse(t *testing.T) {
 	addr := server.addr
 
 	t.Run("client without evidence", func(t *testing.T) {
-		bare := l.start("forward", "--log", "json", "-p", policy, "--listen", "127.0.0.1:0", addr).address()
-		o := l.run("curl", "-sS", "-i", "--max-time", "20", "http://"+bare+"/")
+		bare := l.start("forward", "--log", "json", "-p", policy, "--listen", "127.0.0.1:0", addr)
+		o := l.run("curl", "-sS", "-i", "--max-time", "20", "http://"+bare.address()+"/")
 		if strings.Contains(o.stdout, "200 OK") {
 			t.Errorf("served: %s", o.stdout)
 		}
 		if e := server.wait("handshake refused"); e.text("code") != "J105" {
 			t.Errorf("the server says %v", e)
+		}
+		if e := bare.wait("connection broken"); e.text("code") != "J103" || e.text("next") == "" {
+			t.Errorf("the client's side says %v", e)
 		}
 		o = l.run("curl", "-sS", "-k", "--max-time", "20", "https://"+addr+"/")
 		if o.code == 0 {
