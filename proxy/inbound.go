@@ -41,6 +41,7 @@ func NewInboundTCP(handshake Handshake, backend Backend, logger *slog.Logger, li
 
 func newInbound(handshake Handshake, logger *slog.Logger, limits Limits) *Server {
 	s := newServer(limits, logger)
+	s.hurries = true
 	s.establish = func(ctx context.Context, raw net.Conn) (Conn, error) {
 		raw = Watch(raw)
 		// A peer that sends one byte a second must not outlive the limit, even if the handshake forgets to look.

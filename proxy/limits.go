@@ -5,9 +5,10 @@ import "time"
 // Limits bound what strangers can make a Server hold. A zero field takes the default that its comment names.
 type Limits struct {
 	Connections int // open at once, 16384; further ones wait in the kernel's queue
-	Handshakes  int // under way at once, 512; further ones wait in the kernel's queue
+	Handshakes  int // under way at once, 4096; further ones wait in the kernel's queue
 
 	Handshake time.Duration // for a handshake, or for dialing and appraising a peer, 10 s
+	Crowded   time.Duration // for the handshake of a client while others wait for its place, 1 s
 	Header    time.Duration // for the header of a request, 10 s
 	KeepAlive time.Duration // for an HTTP connection without a request, 2 min
 	Tunnel    time.Duration // for a raw connection on which nothing moves, 1 h; negative for ever
@@ -31,13 +32,14 @@ func (l Limits) withDefaults() Limits {
 		}
 	}
 	atLeast(&l.Connections, 16384)
-	atLeast(&l.Handshakes, 512)
+	atLeast(&l.Handshakes, 4096)
 	positive := func(v *time.Duration, def time.Duration) {
 		if *v <= 0 {
 			*v = def
 		}
 	}
 	positive(&l.Handshake, 10*time.Second)
+	positive(&l.Crowded, time.Second)
 	positive(&l.Header, 10*time.Second)
 	positive(&l.KeepAlive, 2*time.Minute)
 	positive(&l.Connect, 5*time.Second)

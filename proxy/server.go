@@ -21,6 +21,7 @@ type Server struct {
 
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
+	hurries   bool                                             // whether a handshake may lose its place to one that waits
 	refused   func(raw net.Conn, err error)                    // says goodbye to raw
 	carry     func(raw net.Conn, l *link, logger *slog.Logger) // runs in the connection's goroutine
 	drain     func(context.Context)                            // lets requests finish; nil when there are none
@@ -36,6 +37,7 @@ type Server struct {
 	closing   bool
 	listeners map[net.Listener]struct{}
 	open      map[*link]struct{}
+	pending   map[*pending]struct{}
 	empty     chan struct{} // closed when closing and nothing is open
 }
 
@@ -51,6 +53,7 @@ func newServer(limits Limits, logger *slog.Logger) *Server {
 		handshakes:  make(chan struct{}, limits.Handshakes),
 		listeners:   make(map[net.Listener]struct{}),
 		open:        make(map[*link]struct{}),
+		pending:     make(map[*pending]struct{}),
 		empty:       make(chan struct{}),
 	}
 }
@@ -92,7 +95,7 @@ func (s *Server) Serve(ln net.Listener) error {
 			_ = raw.Close()
 			return nil
 		}
-		if !s.take(s.handshakes) {
+		if !s.takePlace() {
 			<-s.connections
 			_ = raw.Close()
 			return nil
@@ -116,6 +119,70 @@ func (s *Server) take(slots chan struct{}) bool {
 		return true
 	case <-s.ctx.Done():
 		return false
+	}
+}
+
+var errCrowded = errors.New("others waited for the place of a handshake that took too long")
+
+// takePlace waits for a place among the handshakes. Where all are taken, those that have had their time in a crowd lose
+// theirs: clients that connect and say nothing would otherwise keep everybody out for as long as a handshake may last.
+func (s *Server) takePlace() bool {
+	for {
+		select {
+		case s.handshakes <- struct{}{}:
+			return true
+		default:
+		}
+		timer := time.NewTimer(s.hurry())
+		select {
+		case s.handshakes <- struct{}{}:
+			timer.Stop()
+			return true
+		case <-s.ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		}
+	}
+}
+
+// hurry ends the handshakes that have had their time in a crowd, and answers when the next one has.
+func (s *Server) hurry() time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	next := s.limits.Crowded
+	for h := range s.pending {
+		if left := s.limits.Crowded - time.Since(h.began); left > 0 {
+			next = min(next, left)
+		} else {
+			h.end(errCrowded)
+		}
+	}
+	return max(next, time.Millisecond)
+}
+
+// pending is a handshake that may be hurried.
+type pending struct {
+	began time.Time
+	end   context.CancelCauseFunc
+}
+
+// begin makes the context of a handshake; done releases it.
+func (s *Server) begin() (ctx context.Context, done func()) {
+	ctx, end := context.WithCancelCause(s.ctx)
+	ctx, cancel := context.WithTimeout(ctx, s.limits.Handshake)
+	h := &pending{time.Now(), end}
+	if s.hurries {
+		s.mu.Lock()
+		s.pending[h] = struct{}{}
+		s.mu.Unlock()
+	}
+	return ctx, func() {
+		s.mu.Lock()
+		delete(s.pending, h)
+		s.mu.Unlock()
+		cancel()
+		end(nil)
 	}
 }
 
@@ -170,8 +237,8 @@ func (s *Server) handle(raw net.Conn) {
 
 // shake runs the handshake within its limits and judges the outcome.
 func (s *Server) shake(raw net.Conn) (l *link, err error) {
-	ctx, cancel := context.WithTimeout(s.ctx, s.limits.Handshake)
-	defer cancel()
+	ctx, done := s.begin()
+	defer done()
 	defer func() {
 		if p := recover(); p != nil {
 			l, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
@@ -198,7 +265,7 @@ func withCode(ctx context.Context, err error) error {
 	switch {
 	case errors.As(err, &coded):
 		return err
-	case errors.Is(ctx.Err(), context.DeadlineExceeded):
+	case errors.Is(ctx.Err(), context.DeadlineExceeded), errors.Is(context.Cause(ctx), errCrowded):
 		return &attest.Error{Code: attest.CodeTimeout, Check: "transport", Err: err}
 	default:
 		return &attest.Error{Code: attest.CodeHandshake, Check: "transport", Err: err}

@@ -140,6 +140,49 @@ func TestSlowHandshakes(t *testing.T) {
 	}
 }
 
+// TestCrowdedHandshakes: clients that say nothing keep nobody out for the whole time a handshake may last, and where there
+// is room nobody is hurried.
+func TestCrowdedHandshakes(t *testing.T) {
+	const places = 4
+	addr := rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	limits := proxy.Limits{Handshakes: places, Handshake: time.Hour, Crowded: 20 * time.Millisecond}
+	in := inboundTCP(t, shake(nil), addr, limits, nil)
+	server := start(t, in)
+	var silent []net.Conn
+	for range places {
+		c, err := net.Dial("tcp", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		silent = append(silent, c)
+	}
+	until(t, "all places are taken", func() bool { return in.Stats().Accepted == places })
+	_ = silent[0].SetReadDeadline(time.Now().Add(5 * limits.Crowded))
+	if _, err := silent[0].Read(make([]byte, 1)); !timeout(err) {
+		t.Errorf("hurried although nobody waits: %v", err)
+	}
+	for range 2 * places {
+		c, err := net.Dial("tcp", server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	c, err := dialTLS(t.Context(), server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = c.Write([]byte("x"))
+	if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	if n := in.Stats().Refused[attest.CodeTimeout]; n == 0 {
+		t.Errorf("refused %v", in.Stats().Refused)
+	}
+}
+
 // TestLateSuccess: a handshake that ends after its time is over does not count.
 func TestLateSuccess(t *testing.T) {
 	handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
