@@ -138,6 +138,10 @@ func decode(leaf *x509.Certificate) (*Content, error) {
 		// The claims buffer has no room for them, so the hardware did not sign them.
 		return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "alternative names other than DNS names and IP addresses"}
 	}
+	if leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0 {
+		// jurat exec gives the leaf to programs as the one authority they have: it must not be able to certify others.
+		return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "a certificate that may certify others"}
+	}
 	ev, config, err := cmw.Unmarshal(ext)
 	if err != nil {
 		return nil, err

@@ -104,7 +104,9 @@ func TestAppraise(t *testing.T) {
 		"other critical": {sameKey(func(c *x509.Certificate) {
 			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}})
 		}), ratls.AnyClient(), at(time.Minute), attest.CodeCriticalExtension},
-		"evidence twice": {sameKey(func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, c.ExtraExtensions[0]) }), ratls.AnyClient(), at(time.Minute), attest.CodeDuplicateExtension},
+		"an authority":         {sameKey(func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }), ratls.AnyClient(), at(time.Minute), attest.CodeMalformedCertificate},
+		"a key that certifies": {sameKey(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature }), ratls.AnyClient(), at(time.Minute), attest.CodeMalformedCertificate},
+		"evidence twice":       {sameKey(func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, c.ExtraExtensions[0]) }), ratls.AnyClient(), at(time.Minute), attest.CodeDuplicateExtension},
 		"evidence of a neighbour": {sameKey(func(c *x509.Certificate) {
 			for _, e := range identity(t, "a.example").Leaf().Certificate.Extensions {
 				if e.Id.Equal(cmw.OID()) {

@@ -142,7 +142,7 @@ func closedEnv(dir string, leaves [][]byte, base []string) ([]string, error) {
 		return nil, err
 	}
 	curlrc := fmt.Sprintf("cacert = \"%s\"\ncapath = \"%s\"\npinnedpubkey = \"%s\"\nproto = \"=https\"\nproto-redir = \"=https\"\n", leaf, none, strings.Join(pins, ";"))
-	wgetrc := fmt.Sprintf("ca_certificate = %s\nca_directory = %s\nhttps_only = on\n", leaf, none)
+	wgetrc := fmt.Sprintf("ca_certificate = %s\nca_directory = %s\ncheck_certificate = on\nhttps_only = on\n", leaf, none)
 	gitconfig := fmt.Sprintf("[http]\n\tsslVerify = true\n\tsslCAInfo = %s\n\tsslCAPath = %s\n\tpinnedPubkey = %s\n", leaf, none, strings.Join(pins, ";"))
 	for name, content := range map[string]string{"leaf.pem": bundle.String(), ".curlrc": curlrc, "wgetrc": wgetrc, "gitconfig": gitconfig} {
 		if err := os.WriteFile(file(name), []byte(content), 0o400); err != nil {
@@ -157,16 +157,19 @@ func closedEnv(dir string, leaves [][]byte, base []string) ([]string, error) {
 		"GIT_SSL_CAINFO": leaf, "GIT_SSL_CAPATH": none,
 		"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "include.path", "GIT_CONFIG_VALUE_0": file("gitconfig"),
 		"WGETRC": file("wgetrc"), "AWS_CA_BUNDLE": leaf, "CARGO_HTTP_CAINFO": leaf,
+		"GRPC_DEFAULT_SSL_ROOTS_FILE_PATH": leaf, "npm_config_cafile": leaf, "npm_config_strict_ssl": "true",
 	}
 	// A proxy would be a second party; verification that is switched off would be none.
 	drop := []string{
-		"NODE_EXTRA_CA_CERTS", "NODE_TLS_REJECT_UNAUTHORIZED", "PYTHONHTTPSVERIFY", "GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "GIT_PROXY_SSL_CAINFO",
-		"http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+		"NODE_EXTRA_CA_CERTS", "NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "PYTHONHTTPSVERIFY", "PIP_TRUSTED_HOST",
+		"GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "GIT_PROXY_SSL_CAINFO", "npm_config_ca", "npm_config_cafile", "npm_config_strict_ssl",
+		"http_proxy", "https_proxy", "all_proxy", "npm_config_proxy", "npm_config_https_proxy",
 	}
 	env := slices.DeleteFunc(slices.Clone(base), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
 		_, replaced := set[name]
-		return replaced || slices.Contains(drop, name) || strings.HasPrefix(name, "GIT_CONFIG_")
+		dropped := slices.ContainsFunc(drop, func(d string) bool { return strings.EqualFold(d, name) })
+		return replaced || dropped || strings.HasPrefix(name, "GIT_CONFIG_")
 	})
 	for name, value := range set {
 		env = append(env, name+"="+value)

@@ -30,7 +30,7 @@ type verdict struct {
 
 type policyReference struct {
 	ID   string `json:"id"`
-	Line int    `json:"line,omitempty"`
+	Line int    `json:"line"` // 0 where no line of the policy refused
 }
 
 func verdictOf(ap *appraisal) verdict {

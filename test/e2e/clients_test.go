@@ -254,6 +254,17 @@ func TestClients(t *testing.T) {
 			}
 		})
 	}
+	t.Run("wget where the machine's configuration verifies nothing", func(t *testing.T) {
+		careless := []string{"SYSTEM_WGETRC=" + l.write("wgetrc", "check_certificate = off\n")}
+		fetch := []string{"wget", "-qO-", "--tries=1", "--timeout=20", "https://" + bad.addr + "/file"}
+		if o := l.inStore(l.dir, careless, fetch...); !good(o) || bad.taken() == 0 {
+			t.Errorf("without exec the impostor was not believed, so this shows nothing: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+		}
+		o := l.inStore(ca.store, careless, append([]string{binary, "exec", "-p", policy, "--to", addr, "--"}, fetch...)...)
+		if n := bad.taken(); n != 0 || good(o) {
+			t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
+		}
+	})
 	t.Run("exec against the impostor", func(t *testing.T) {
 		o := l.inStore(ca.store, nil, binary, "exec", "-p", policy, "--to", bad.addr, "--", "curl", "-sS", "https://"+bad.addr+"/file")
 		if o.code != 125 || bad.taken() != 0 || !strings.Contains(o.stderr, "J105") {
