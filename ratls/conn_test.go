@@ -217,6 +217,53 @@ func TestResumptionIsRefused(t *testing.T) {
 	}
 }
 
+// ticketBox is a client's store of tickets.
+type ticketBox struct{ got int }
+
+func (*ticketBox) Get(string) (*tls.ClientSessionState, bool)     { return nil, false }
+func (b *ticketBox) Put(_ string, ticket *tls.ClientSessionState) { b.got++ }
+
+// No client is given a ticket, not even one that would keep it.
+func TestNoTickets(t *testing.T) {
+	addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1")))
+	box := new(ticketBox)
+	client := ratls.ClientConfig(accepting(), "127.0.0.1")
+	client.SessionTicketsDisabled, client.ClientSessionCache = false, box
+	conn, err := tls.Dial("tcp", addr, client)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_, _ = io.WriteString(conn, "x")
+	_ = conn.CloseWrite()
+	_, _ = io.ReadAll(conn) // takes a ticket in, if there is one
+	<-seen
+	if box.got != 0 {
+		t.Errorf("%d tickets", box.got)
+	}
+}
+
+// What cannot be decided is not accepted, on either side.
+func TestUndecidedIsRefused(t *testing.T) {
+	undecided := relyingParty(policy{refuse: attest.CodeEndorsementMissing}, time.Now)
+	addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1")))
+	_, err := ratls.NewConnector(undecided).Dial(t.Context(), addr)
+	code(t, err, attest.CodeEndorsementMissing)
+	<-seen
+	addr, seen = acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), undecided))
+	conn, err := ratls.NewMutualConnector(identity(t), accepting()).Dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = exchange(conn, "secret")
+	code(t, err, attest.CodePeerRefused)
+	s := <-seen
+	code(t, s.err, attest.CodeEndorsementMissing)
+	if len(s.read) != 0 {
+		t.Fatalf("the server read %q", s.read)
+	}
+}
+
 func TestPublicConfigs(t *testing.T) {
 	server := ratls.MutualServerConfig(identity(t, "127.0.0.1"), accepting())
 	seen := make(chan error, 1)

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"log/slog"
+	"math"
 	"sync"
 
 	"go.uber.org/zap"
@@ -19,7 +20,7 @@ func newLogger(w io.Writer, asJSON bool) *slog.Logger {
 		encoder = zapcore.NewJSONEncoder(config)
 	}
 	core := zapcore.NewCore(encoder, &writer{w: w}, zapcore.InfoLevel)
-	return slog.New(zapslog.NewHandler(core))
+	return slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(slog.Level(math.MaxInt))))
 }
 
 // writer keeps lines of concurrent connections apart.
