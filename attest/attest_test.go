@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"testing"
 	"time"
 
@@ -101,6 +102,39 @@ func TestAppraise(t *testing.T) {
 	}
 }
 
+// situated is a policy that passes and remembers what it was told.
+type situated struct{ attest.Situation }
+
+func (s *situated) Judge(_ *attest.Claims, situation attest.Situation) attest.Judgement {
+	s.Situation = situation
+	return attest.Judgement{Checks: []attest.Check{pass("a")}}
+}
+
+// The older of two dates counts: the transport's and the one that the hardware signed.
+func TestAppraisedAge(t *testing.T) {
+	data, old := attest.ReportData{1}, now.Add(-time.Hour)
+	for name, c := range map[string]struct {
+		transport, signed, want time.Time
+		level                   attest.Level
+	}{
+		"transport's alone": {now, time.Time{}, now, attest.LevelKey},
+		"signed alone":      {time.Time{}, old, old, attest.LevelKey},
+		"signed is older":   {now, old, old, attest.LevelKey},
+		"signed is younger": {old, now, old, attest.LevelKey},
+		"neither":           {time.Time{}, time.Time{}, time.Time{}, attest.LevelKey},
+		"bare evidence":     {time.Time{}, old, time.Time{}, attest.LevelNone},
+	} {
+		policy := new(situated)
+		signed := verifier(func(*attest.Evidence) (*attest.Claims, error) {
+			return &attest.Claims{ReportData: data, Made: c.signed}, nil
+		})
+		r := attest.NewAppraiser(attest.NoEndorser{}, signed).Appraise(t.Context(), &attest.Evidence{Raw: data[:]}, attest.Expect(data, c.level, c.transport), policy, now)
+		if !r.Affirmed() || !policy.Made.Equal(c.want) {
+			t.Errorf("%s: made %v, want %v", name, policy.Made, c.want)
+		}
+	}
+}
+
 func TestAppraiserTriesTheNextVerifier(t *testing.T) {
 	notMine := verifier(func(*attest.Evidence) (*attest.Claims, error) { return nil, attest.ErrNotMine })
 	data := attest.ReportData{1}
@@ -181,4 +215,56 @@ func TestClaimsJSON(t *testing.T) {
 	if got["vendor"] != "amd" || got["debug"] != false || got["migratable"] != nil || got["report_data"].(string)[:2] != "ab" {
 		t.Fatalf("got %s", raw)
 	}
+}
+
+// A retained Result is judged again under another policy, from the claims that were verified once.
+func TestRejudge(t *testing.T) {
+	data := attest.ReportData{1}
+	want := attest.Expect(data, attest.LevelKey, now).WithConfig([32]byte{7}).With(pass("tls"))
+	verified := 0
+	appraiser := attest.NewAppraiser(attest.NoEndorser{}, verifier(func(ev *attest.Evidence) (*attest.Claims, error) {
+		verified++
+		return authentic(ev)
+	}))
+	first := appraiser.Appraise(t.Context(), &attest.Evidence{Raw: data[:]}, want, policy{pass("old"), fail("bad", attest.CodeDebug, 3)}, now)
+	if first.Code() != attest.CodeDebug {
+		t.Fatal(first.Err())
+	}
+	later := now.Add(time.Hour)
+	seen := seeing{}
+	second := first.Rejudge(&seen, later)
+	if !second.Affirmed() || verified != 1 || !second.Time().Equal(later) || second.Level() != attest.LevelKey || second.EvidenceDigest() != first.EvidenceDigest() {
+		t.Fatalf("got %v after %d verifications", second.Err(), verified)
+	}
+	if !seen.situation.Now.Equal(later) || !seen.situation.Made.Equal(now) || seen.situation.Config != [32]byte{7} {
+		t.Fatalf("the policy was told %+v", seen.situation)
+	}
+	var ids []string
+	for _, c := range second.Checks() {
+		ids = append(ids, c.ID)
+	}
+	if got := fmt.Sprint(ids); got != "[tls binding.report_data new]" {
+		t.Fatalf("checks %s", got)
+	}
+	if third := second.Rejudge(policy{fail("x", attest.CodePlatformDenied, 9)}, later); third.Affirmed() || third.Code() != attest.CodePlatformDenied || third.Line() != 9 {
+		t.Fatalf("got %v", third.Err())
+	}
+	if second.Rejudge(nil, later).Code() != attest.CodeEmptyPolicy || second.Rejudge(policy{}, later).Code() != attest.CodeEmptyPolicy {
+		t.Fatal("affirmed without a policy")
+	}
+	// What was refused before a policy was asked stays refused, with its reason.
+	wrong := appraiser.Appraise(t.Context(), &attest.Evidence{Raw: []byte("x")}, want, policy{pass("a")}, now)
+	for _, r := range []*attest.Result{wrong, nil, {}} {
+		if again := r.Rejudge(policy{pass("a")}, later); again.Affirmed() || r == wrong && again.Code() != attest.CodeReportData {
+			t.Fatalf("got %v", again.Err())
+		}
+	}
+}
+
+// seeing is a policy that keeps what it was told and accepts it.
+type seeing struct{ situation attest.Situation }
+
+func (s *seeing) Judge(_ *attest.Claims, told attest.Situation) attest.Judgement {
+	s.situation = told
+	return attest.Judgement{Checks: []attest.Check{pass("new")}}
 }

@@ -64,7 +64,7 @@ func (h HexBytes) String() string {
 // Claims are the normalised facts of one piece of Evidence: signed by the hardware, or endorsed by its vendor. A field
 // that the evidence does not carry keeps its zero value, and a rule over it refuses.
 type Claims struct {
-	Vendor     string              `json:"vendor"`               // "amd", "intel", "aws", "arm"; "sim" for every simulated platform
+	Vendor     string              `json:"vendor"`               // "amd", "intel", "aws", "arm", "tcg"; "sim" for every simulated platform
 	TEE        string              `json:"tee"`                  // "snp", "tdx", ...
 	Product    string              `json:"product"`              // the vendor's product name, such as "EPYC Genoa"
 	Generation string              `json:"generation"`           // such as "milan", "genoa", "turin"
@@ -74,6 +74,7 @@ type Claims struct {
 	TCB        TCB                 `json:"tcb,omitempty"`        // security version numbers by component
 	TCBStatus  string              `json:"tcb_status,omitempty"` // the vendor's judgement, such as "UpToDate"; empty where the vendor gives none
 	TCBDate    time.Time           `json:"tcb_date,omitzero"`    // of the TCB level reached, by the vendor
+	TCBJudged  time.Time           `json:"tcb_judged,omitzero"`  // when the vendor issued the oldest document that TCBStatus comes from
 	Evaluation *uint64             `json:"evaluation,omitempty"` // tcbEvaluationDataNumber of the collateral that judged it
 	Advisories []string            `json:"advisories,omitempty"` // vendor's advisories that apply at this level
 	FMSPC      HexBytes            `json:"fmspc,omitempty"`      // Intel's family, model, stepping, platform, custom SKU
@@ -83,8 +84,11 @@ type Claims struct {
 	Privilege  *int                `json:"privilege,omitempty"`  // privilege level of the requester (VMPL on SNP), 0 highest
 	Provenance `json:"provenance"` // which machine
 	Platform   map[string]Flag     `json:"platform,omitempty"`     // platform bits: smt, tsme, ecc, rapl_off, ciphertext_hiding, alias_check
-	Measured   map[string]HexBytes `json:"measurements,omitempty"` // "launch" and, where the TEE has them, others
+	Measured   map[string]HexBytes `json:"measurements,omitempty"` // "launch" and, where the TEE has them, others: rtmr0, pcr7, signer
+	Numbers    map[string]uint64   `json:"numbers,omitempty"`      // signed numbers that are no TCB component, such as isv_svn
 	ReportData ReportData          `json:"-"`                      // what the hardware signed for the attester
+	Made       time.Time           `json:"made,omitzero"`          // when the evidence was made, where the hardware signs a time of its own
+	Folded     bool                `json:"-"`                      // ReportData is the Fold of the report data: this hardware has no room for more
 	Revocation Revocation          `json:"revocation"`
 	// Checks the verifier made on the way here, all passed, for the transcript; and what it did not check.
 	Checks     []Check  `json:"-"`
@@ -106,6 +110,7 @@ type TCB map[string]uint64
 type Provenance struct {
 	ChipID HexBytes `json:"chip_id,omitempty"` // AMD HWID; empty where the host masks it
 	PPID   HexBytes `json:"ppid,omitempty"`    // Intel's platform provisioning id
+	Module string   `json:"module,omitempty"`  // instance that made the evidence where it is no chip, such as a Nitro enclave's module id
 	CSP    string   `json:"csp,omitempty"`     // cloud provider that a VLEK was issued to
 }
 

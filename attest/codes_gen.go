@@ -37,6 +37,10 @@ const (
 	CodeMalformedEndorsement Code = "J209"
 	// CodeReservedBits: reserved fields of the evidence are not zero.
 	CodeReservedBits Code = "J210"
+	// CodeDuplicateField: a field occurs twice.
+	CodeDuplicateField Code = "J211"
+	// CodeUnknownField: a field that matters is not known.
+	CodeUnknownField Code = "J212"
 	// CodeSignature: the hardware signature does not verify.
 	CodeSignature Code = "J301"
 	// CodeUntrustedRoot: the chain ends in a root that is not trusted.
@@ -59,6 +63,20 @@ const (
 	CodeSignerMismatch Code = "J310"
 	// CodeUnknownAlgorithm: the signature algorithm is not known.
 	CodeUnknownAlgorithm Code = "J311"
+	// CodeTCBRevoked: the vendor revoked this TCB level.
+	CodeTCBRevoked Code = "J312"
+	// CodeQuotingEnclave: the quoting enclave is not the vendor's.
+	CodeQuotingEnclave Code = "J313"
+	// CodeTCBUnknown: the vendor lists no TCB level for this platform.
+	CodeTCBUnknown Code = "J314"
+	// CodeLink: two parts of the evidence do not belong together.
+	CodeLink Code = "J315"
+	// CodeEventLog: the event log does not lead to the signed registers.
+	CodeEventLog Code = "J316"
+	// CodeSelection: the quote does not cover the registers it must.
+	CodeSelection Code = "J317"
+	// CodeTDXModule: the TDX module is not the vendor's.
+	CodeTDXModule Code = "J318"
 	// CodeReportData: the hardware signed other report data.
 	CodeReportData Code = "J401"
 	// CodeNoExpectation: no expected report data was given.
@@ -75,6 +93,10 @@ const (
 	CodeEvidenceTooOld Code = "J407"
 	// CodeBindingTooWeak: the evidence is bound more weakly than the policy demands.
 	CodeBindingTooWeak Code = "J408"
+	// CodeResultExpired: the attestation result is outside its validity.
+	CodeResultExpired Code = "J409"
+	// CodeResultSigner: nobody who is trusted signed the attestation result.
+	CodeResultSigner Code = "J410"
 	// CodePlatformNotAllowed: no rule allows this platform.
 	CodePlatformNotAllowed Code = "J501"
 	// CodeMeasurement: the measurement is not an accepted one.
@@ -95,6 +117,22 @@ const (
 	CodeMigratable Code = "J509"
 	// CodePrivilege: the evidence was requested from too low a privilege level.
 	CodePrivilege Code = "J510"
+	// CodeTCBStatus: the policy does not accept the vendor's status of this TCB.
+	CodeTCBStatus Code = "J511"
+	// CodeLifecycle: the platform is not in its secured state.
+	CodeLifecycle Code = "J512"
+	// CodeNoFloor: the policy states no firmware for this platform.
+	CodeNoFloor Code = "J513"
+	// CodeAdvisory: an advisory of the vendor applies that is not tolerated.
+	CodeAdvisory Code = "J514"
+	// CodePlatformBit: a platform bit is not as the policy demands.
+	CodePlatformBit Code = "J515"
+	// CodeNumber: a signed number is not as the policy demands.
+	CodeNumber Code = "J516"
+	// CodeConfigDigest: the configuration is not an accepted one.
+	CodeConfigDigest Code = "J517"
+	// CodeRule: a rule of the policy refuses.
+	CodeRule Code = "J518"
 	// CodeEndorsementMissing: an endorsement is missing.
 	CodeEndorsementMissing Code = "J601"
 	// CodeEndorsementExpired: an endorsement is outside its validity.
@@ -115,6 +153,8 @@ const (
 	CodeConfigMissing Code = "J704"
 	// CodeUsage: the command line is not understood.
 	CodeUsage Code = "J705"
+	// CodePolicyLooser: the policy is not at least as strict as its floor.
+	CodePolicyLooser Code = "J706"
 	// CodeNoTEE: there is no TEE here.
 	CodeNoTEE Code = "J801"
 	// CodeAttesterFailed: the TEE did not give evidence.
@@ -123,6 +163,8 @@ const (
 	CodeInternal Code = "J803"
 	// CodeListen: the listening socket cannot be opened.
 	CodeListen Code = "J804"
+	// CodeLogBroken: the evidence log is not whole.
+	CodeLogBroken Code = "J805"
 )
 
 var codeTable = map[Code]codeInfo{
@@ -143,6 +185,8 @@ var codeTable = map[Code]codeInfo{
 	CodeMalformedRecord:      {exit: 5, title: "the .jurat record is malformed", remedy: "save it again with jurat verify --save"},
 	CodeMalformedEndorsement: {exit: 5, title: "an endorsement is malformed", remedy: "fetch the endorsement again from the vendor"},
 	CodeReservedBits:         {exit: 5, title: "reserved fields of the evidence are not zero", remedy: "upgrade jurat; unknown fields are never guessed at"},
+	CodeDuplicateField:       {exit: 5, title: "a field occurs twice", remedy: "the input is broken or hostile; two readers would see two different things"},
+	CodeUnknownField:         {exit: 5, title: "a field that matters is not known", remedy: "upgrade jurat; unknown fields are never guessed at"},
 	CodeSignature:            {exit: 5, title: "the hardware signature does not verify", remedy: "the evidence was altered or belongs to another chip"},
 	CodeUntrustedRoot:        {exit: 5, title: "the chain ends in a root that is not trusted", remedy: "for a simulated platform name vendor sim and its root in the policy"},
 	CodeChain:                {exit: 5, title: "the endorsement chain does not verify", remedy: "fetch the chain again from the vendor"},
@@ -154,6 +198,13 @@ var codeTable = map[Code]codeInfo{
 	CodeProductMismatch:      {exit: 5, title: "evidence and certificate name different products", remedy: "the evidence is inconsistent; do not connect"},
 	CodeSignerMismatch:       {exit: 5, title: "the signing key is not of the kind the evidence names", remedy: "supply the VCEK or the VLEK as the report says"},
 	CodeUnknownAlgorithm:     {exit: 5, title: "the signature algorithm is not known", remedy: "upgrade jurat"},
+	CodeTCBRevoked:           {exit: 5, title: "the vendor revoked this TCB level", remedy: "update the platform firmware; no policy can accept it as it is"},
+	CodeQuotingEnclave:       {exit: 5, title: "the quoting enclave is not the vendor's", remedy: "the evidence was made by other software; do not connect"},
+	CodeTCBUnknown:           {exit: 5, title: "the vendor lists no TCB level for this platform", remedy: "fetch current endorsements; an unlisted level is never guessed at"},
+	CodeLink:                 {exit: 5, title: "two parts of the evidence do not belong together", remedy: "the evidence is pieced together; do not connect"},
+	CodeEventLog:             {exit: 5, title: "the event log does not lead to the signed registers", remedy: "collect log and evidence together again"},
+	CodeSelection:            {exit: 5, title: "the quote does not cover the registers it must", remedy: "quote all registers that the policy names"},
+	CodeTDXModule:            {exit: 5, title: "the TDX module is not the vendor's", remedy: "the guest runs under other software; do not connect"},
 	CodeReportData:           {exit: 5, title: "the hardware signed other report data", remedy: "the evidence is not for this key; do not connect"},
 	CodeNoExpectation:        {exit: 5, title: "no expected report data was given", remedy: "say what the hardware should have signed; a missing expectation is an error"},
 	CodeName:                 {exit: 5, title: "the certificate is for other names", remedy: "connect by a name the peer has attested or start it with --name"},
@@ -162,6 +213,8 @@ var codeTable = map[Code]codeInfo{
 	CodeResumed:              {exit: 5, title: "the connection was resumed instead of attested", remedy: "disable session resumption at the peer"},
 	CodeEvidenceTooOld:       {exit: 6, title: "the evidence is older than the policy allows", remedy: "let the peer renew or relax freshness.evidence"},
 	CodeBindingTooWeak:       {exit: 6, title: "the evidence is bound more weakly than the policy demands", remedy: "connect with a stronger binding or lower binding in the policy"},
+	CodeResultExpired:        {exit: 5, title: "the attestation result is outside its validity", remedy: "have the evidence appraised again"},
+	CodeResultSigner:         {exit: 5, title: "nobody who is trusted signed the attestation result", remedy: "get it from a verifier whose key you trust"},
 	CodePlatformNotAllowed:   {exit: 6, title: "no rule allows this platform", remedy: "add the platform to platforms.allow if you accept it"},
 	CodeMeasurement:          {exit: 6, title: "the measurement is not an accepted one", remedy: "add the value to workload.measurement if you accept this software"},
 	CodePlatformDenied:       {exit: 6, title: "a rule denies this platform", remedy: "move the service to another platform"},
@@ -172,6 +225,14 @@ var codeTable = map[Code]codeInfo{
 	CodeEmptyPolicy:          {exit: 6, title: "the policy holds no rule", remedy: "write a policy; jurat policy init TARGET makes a first one"},
 	CodeMigratable:           {exit: 6, title: "a migration agent may move the guest", remedy: "start the guest without a migration agent or say migration any"},
 	CodePrivilege:            {exit: 6, title: "the evidence was requested from too low a privilege level", remedy: "request it from level 0 or raise workload.privilege"},
+	CodeTCBStatus:            {exit: 6, title: "the policy does not accept the vendor's status of this TCB", remedy: "update the platform firmware or name the status in tcb.status"},
+	CodeLifecycle:            {exit: 6, title: "the platform is not in its secured state", remedy: "move the service to a platform that is"},
+	CodeNoFloor:              {exit: 6, title: "the policy states no firmware for this platform", remedy: "add the platform to an entry of tcb.per"},
+	CodeAdvisory:             {exit: 6, title: "an advisory of the vendor applies that is not tolerated", remedy: "update the platform firmware or tolerate the advisory by name"},
+	CodePlatformBit:          {exit: 6, title: "a platform bit is not as the policy demands", remedy: "change the setting of the machine or move the service"},
+	CodeNumber:               {exit: 6, title: "a signed number is not as the policy demands", remedy: "update the software or correct the policy"},
+	CodeConfigDigest:         {exit: 6, title: "the configuration is not an accepted one", remedy: "add the digest to workload.config if you accept this configuration"},
+	CodeRule:                 {exit: 6, title: "a rule of the policy refuses", remedy: "see the rule in the line named"},
 	CodeEndorsementMissing:   {exit: 7, title: "an endorsement is missing", remedy: "supply it with --endorsement or let jurat fetch it from the vendor"},
 	CodeEndorsementExpired:   {exit: 7, title: "an endorsement is outside its validity", remedy: "fetch a current one from the vendor"},
 	CodeEndorserUnreachable:  {exit: 7, title: "the vendor service cannot be reached", remedy: "try again or supply the endorsement with --endorsement"},
@@ -182,8 +243,10 @@ var codeTable = map[Code]codeInfo{
 	CodeConfigValue:          {exit: 2, title: "a value is not allowed", remedy: "correct the line named"},
 	CodeConfigMissing:        {exit: 2, title: "a required value is missing", remedy: "add the key named"},
 	CodeUsage:                {exit: 2, title: "the command line is not understood", remedy: "see jurat help"},
+	CodePolicyLooser:         {exit: 6, title: "the policy is not at least as strict as its floor", remedy: "tighten what is listed or change the floor"},
 	CodeNoTEE:                {exit: 8, title: "there is no TEE here", remedy: "run inside a confidential VM or rehearse with --tee sim"},
 	CodeAttesterFailed:       {exit: 1, title: "the TEE did not give evidence", remedy: "see jurat doctor"},
 	CodeInternal:             {exit: 1, title: "internal error", remedy: "report it with the output of jurat version --json"},
 	CodeListen:               {exit: 1, title: "the listening socket cannot be opened", remedy: "choose a free address"},
+	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 }

@@ -12,6 +12,13 @@ type ReportData [64]byte
 // IsZero reports whether r is the zero value.
 func (r ReportData) IsZero() bool { return r == ReportData{} }
 
+// Fold is what hardware signs that has no room for 64 bytes, such as a TPM: the SHA-256 of r, followed by zeros.
+func (r ReportData) Fold() (folded ReportData) {
+	sum := sha256.Sum256(r[:])
+	copy(folded[:], sum[:])
+	return folded
+}
+
 // Format names the encoding of Evidence, such as "snp".
 type Format string
 
@@ -21,12 +28,15 @@ type Evidence struct {
 	Format       Format
 	Raw          []byte
 	Endorsements []Endorsement
+	// EventLog is the log of what was measured, in the form of the platform (TCG2 or CCEL); empty where there is none.
+	// Nobody signed it: a Verifier believes it only where it leads to registers that are signed.
+	EventLog []byte
 }
 
 // Digest is the SHA-256 of the raw evidence; it names the evidence in logs and results.
 func (e *Evidence) Digest() [32]byte { return sha256.Sum256(e.Raw) }
 
-// Endorsement is something a vendor vouches for: a certificate or a CRL in DER.
+// Endorsement is something a vendor vouches for.
 type Endorsement struct {
 	Kind Kind
 	Raw  []byte
@@ -39,13 +49,17 @@ type Kind string
 const (
 	KindCertificate Kind = "certificate" // one DER certificate
 	KindCRL         Kind = "crl"         // one DER certificate revocation list
+	KindTCBInfo     Kind = "tcb-info"    // Intel TCB info with its signature: the JSON body exactly as the vendor's service answers it
+	KindQEIdentity  Kind = "qe-identity" // Intel QE identity with its signature, likewise
+	KindPublicKey   Kind = "public-key"  // one DER SubjectPublicKeyInfo, where the vendor endorses a bare key
 )
 
 // Bounds on Evidence from outside, enforced before anything is parsed.
 const (
-	MaxRaw          = 64 << 10 // bytes of raw evidence
-	MaxEndorsement  = 64 << 10 // bytes of one endorsement
-	MaxEndorsements = 16       // endorsements stapled to one piece of evidence
+	MaxRaw          = 64 << 10  // bytes of raw evidence
+	MaxEndorsement  = 64 << 10  // bytes of one endorsement
+	MaxEndorsements = 16        // endorsements stapled to one piece of evidence
+	MaxEventLog     = 512 << 10 // bytes of an event log
 )
 
 // Ref names an Endorsement at a vendor's service. Path is built by the TEE's package from validated fields only; the

@@ -37,7 +37,9 @@ type Check struct {
 	Code   Code   `json:"code,omitempty"`
 	Source Source `json:"source,omitempty"`
 	Line   int    `json:"line,omitempty"` // line of the policy
-	Remedy string `json:"remedy,omitempty"`
+	// Nearest is the reference value that comes closest to what was got, and where it differs; empty when none does.
+	Nearest string `json:"nearest,omitempty"`
+	Remedy  string `json:"remedy,omitempty"`
 }
 
 // Level says what the hardware's signature commits to; see DESIGN §3. The zero value is no level at all and satisfies
@@ -60,7 +62,7 @@ func (l Level) Valid() bool { return levelRank[l] != 0 }
 
 // AtLeast reports whether l resists everything that want does. An unknown level on either side never does.
 func (l Level) AtLeast(want Level) bool {
-	return l.Valid() && want.Valid() && levelRank[l] >= levelRank[want]
+	return want.Valid() && levelRank[l] >= levelRank[want] // an unknown l ranks below all
 }
 
 // Expectation is what the relying party expects the hardware to have signed. Its zero value never matches. Make one with
@@ -71,6 +73,8 @@ type Expectation struct {
 	any   bool
 	// Made is when the evidence was made according to what the hardware signed; zero when that is unknown.
 	made time.Time
+	// Digest of the configuration that data commits to; zero for none.
+	config [32]byte
 	// Checks on the transport that were made before.
 	checks []Check
 }
@@ -86,15 +90,22 @@ func (e Expectation) With(checks ...Check) Expectation {
 	return e
 }
 
+// WithConfig says which digest of a configuration the expected data commits to.
+func (e Expectation) WithConfig(digest [32]byte) Expectation {
+	e.config = digest
+	return e
+}
+
 // UnsafeExpectAnything accepts any report data: the evidence then proves nothing about who sent it. The level is
 // LevelNone, which a policy must name.
 func UnsafeExpectAnything() Expectation { return Expectation{level: LevelNone, any: true} }
 
 // Situation is what a Policy is told beside the Claims.
 type Situation struct {
-	Level Level
-	Made  time.Time // when the evidence was made; zero when unknown
-	Now   time.Time // the relying party's clock
+	Level  Level
+	Made   time.Time // when the evidence was made; zero when unknown
+	Now    time.Time // the relying party's clock
+	Config [32]byte  // digest of the measured configuration, which the report data commits to; zero when there is none
 }
 
 // Judgement is a Policy's answer: one Check for every rule it holds. No checks at all is a refusal.
@@ -142,6 +153,10 @@ type Result struct {
 	line       int
 	digest     [32]byte
 	time       time.Time
+	// What a policy was told, to judge anew: nil when the evidence was found wanting before a policy was reached.
+	situation *Situation
+	before    int // checks made before the policy's
+	skipped   int // entries of notChecked made before the policy's
 }
 
 // RefusedResult is a refusal for err without an appraisal, for example of a peer that offers no evidence.
@@ -150,6 +165,43 @@ func RefusedResult(err error, now time.Time) *Result {
 	r.fail(err)
 	r.conclude()
 	return r
+}
+
+// Rejudge gives the Result that another policy has for the same evidence at another time, without verifying it again. It
+// is for peers that are still connected and for recorded ones: whether keys were revoked or certificates expired since is
+// not looked at, except as far as the policy bounds the age of evidence and endorsements. A refusal that no policy was
+// asked about stays one.
+func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
+	if r == nil || r.situation == nil {
+		return RefusedResult(r.Err(), now)
+	}
+	next := &Result{
+		level: r.level, claims: r.claims, digest: r.digest, time: now,
+		checks: slices.Clone(r.checks[:r.before]), notChecked: slices.Clone(r.notChecked[:r.skipped]),
+	}
+	s := *r.situation
+	s.Now = now
+	if err := next.judge(policy, s); err != nil {
+		next.fail(err)
+	}
+	next.conclude()
+	return next
+}
+
+// judge asks the policy.
+func (r *Result) judge(policy Policy, s Situation) error {
+	if policy == nil {
+		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
+	}
+	r.situation, r.before, r.skipped = &s, len(r.checks), len(r.notChecked)
+	j := policy.Judge(r.claims, s)
+	r.policyID = j.ID
+	r.notChecked = append(r.notChecked, j.NotChecked...)
+	if len(j.Checks) == 0 {
+		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
+	}
+	r.checks = append(r.checks, j.Checks...)
+	return nil
 }
 
 // Affirmed reports whether every check passed. It is false for nil.
@@ -233,7 +285,7 @@ func (r *Result) conclude() {
 		switch {
 		case !c.Code.Undecidable() && r.verdict != Refused:
 			r.verdict, r.code, r.line = Refused, c.Code, c.Line
-		case c.Code.Undecidable() && r.verdict == Affirmed:
+		case r.verdict == Affirmed:
 			r.verdict, r.code, r.line = Undecided, c.Code, c.Line
 		}
 	}
