@@ -3,7 +3,7 @@ GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 FUZZTIME ?= 5s
 
-.PHONY: help build demo test lint bench fuzz-smoke repro generate
+.PHONY: help build demo test ego lint bench bench-ratio fuzz-smoke repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -20,11 +20,32 @@ test: ## all tests, with the race detector; fetches the clients they use
 	@test/setup.sh all
 	@test/run.sh
 
+ego: ## build bin/jurat-ego, with the attester for enclaves run by EGo, and test it (needs a C compiler)
+	@test/setup.sh cc
+	@test/ego.sh
+
 lint: ## gofumpt, vet, staticcheck, generated files
 	@test/lint.sh
 
-bench: ## benchmarks
+bench: ## benchmarks; each warm verification beside the signature verifications it can't avoid
 	go test -run '^$$' -bench . -benchmem ./...
+	@$(MAKE) --no-print-directory bench-ratio
+
+bench-ratio: ## the latter alone
+	@go build -C test/tools -o ../../bin/bench ./bench
+	@bin/bench ./attest/...
+
+# What decides over evidence, and what that stands on. Simulated platforms decide nothing.
+MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/endorse ./attest/eventlog ./attest/nitro \
+	./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+
+mutation: ## remove the checks of MUTATE's packages one by one: each removal has to fail a test
+	@go build -C test/tools -o ../../bin/mutation ./mutation
+	@bin/mutation -allow test/mutation.txt $(MUTATE)
+
+mutation-ego: ## the same for the attester that needs EGo's library and a C compiler
+	@go build -C test/tools -o ../../bin/mutation ./mutation
+	@CGO_ENABLED=1 GOFLAGS=-tags=ego bin/mutation -allow test/mutation.txt ./attest/sgx/ego
 
 fuzz-smoke: ## run every fuzz target for FUZZTIME
 	@test/fuzz.sh $(FUZZTIME)
@@ -34,3 +55,4 @@ repro: ## build twice in two directories and compare
 
 generate: ## generate what is generated
 	go generate ./...
+	go run ./cmd/jurat policy schema >docs/policy.schema.json

@@ -69,7 +69,7 @@ func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Ex
 	if err != nil {
 		return nil, attest.Expectation{}, err
 	}
-	want := attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore)
+	want := attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore).WithConfig(c.Config)
 	if !peer.any {
 		want = want.With(attest.Check{ID: "binding.name", Status: attest.StatusPass, Text: "certificate is for this name", Got: peer.name, Source: attest.SourceHardware})
 	}

@@ -10,7 +10,7 @@ if [ -n "$unformatted" ]; then
 fi
 go vet ./...
 tool staticcheck ./...
-for module in test/tools test/oracle; do
+for module in test/tools test/oracle test/emulate/tsmfs; do
 	[ -f "$module/go.mod" ] && go -C "$module" vet ./...
 done
 tmp=$(mktemp -d)
@@ -18,5 +18,7 @@ trap 'rm -rf "$tmp"' EXIT
 go -C test/tools run ./gencodes "$PWD/attest/codes.yaml" "$tmp/codes_gen.go" "$tmp/codes.md"
 cmp attest/codes_gen.go "$tmp/codes_gen.go"
 cmp docs/codes.md "$tmp/codes.md"
+go run ./cmd/jurat policy schema >"$tmp/policy.schema.json"
+cmp docs/policy.schema.json "$tmp/policy.schema.json"
 go mod tidy -diff
 echo "lint: clean"

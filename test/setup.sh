@@ -2,7 +2,7 @@
 # Fetches the programs named, or all that the tests use, as Debian packages. Without root it names what is missing: the
 # tests that need it are skipped, and counted.
 set -eu
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm
 missing= packages=
 for p in "$@"; do
 	package=$p

@@ -3,9 +3,17 @@ package endorse_test
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -57,9 +65,13 @@ func serve(t *testing.T, h http.HandlerFunc) *server {
 	return s
 }
 
-func (s *server) kds(t *testing.T, dir string, at func() time.Time) *endorse.KDS {
+// most is the source of jitter that waits longest.
+func most() float64 { return 1 }
+
+func (s *server) kds(t *testing.T, dir string, at func() time.Time) *endorse.Service {
 	t.Helper()
-	k, err := endorse.NewKDS(s.URL, dir, endorse.WithClient(s.Client()), endorse.WithClock(at))
+	hosts := endorse.Hosts{AMD: s.URL, Intel: s.URL}
+	k, err := endorse.New(hosts, dir, endorse.WithClient(s.Client()), endorse.WithClock(at), endorse.WithRandom(most))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +139,7 @@ func TestCache(t *testing.T) {
 	var mu sync.Mutex
 	later := func(d time.Duration) { mu.Lock(); at = at.Add(d); mu.Unlock() }
 	tick := func() time.Time { mu.Lock(); defer mu.Unlock(); return at }
-	ask := func(k *endorse.KDS, r attest.Ref, requests int64) {
+	ask := func(k *endorse.Service, r attest.Ref, requests int64) {
 		t.Helper()
 		list, err := k.Endorse(t.Context(), r)
 		if err != nil || len(list) == 0 {
@@ -194,12 +206,20 @@ func TestFaults(t *testing.T) {
 		"junk":    {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, attest.CodeEndorserUnreachable},
 		"endless": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(make([]byte, 1<<20)) }, attest.CodeEndorserUnreachable},
 		"truncated": {func(w http.ResponseWriter, _ *http.Request) {
-			w.Header().Set("Content-Length", "1000")
-			_, _ = w.Write([]byte("30"))
+			w.Header().Set("Content-Length", "10000")
+			_, _ = w.Write(platform(t).ARK())
+		}, attest.CodeEndorserUnreachable},
+		"oversized": {func(w http.ResponseWriter, _ *http.Request) {
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: platform(t).ARK()})
+			_, _ = w.Write(bytes.Repeat([]byte("\n"), attest.MaxEndorsement))
 		}, attest.CodeEndorserUnreachable},
 		"a list for a certificate": {func(w http.ResponseWriter, r *http.Request) {
 			r.URL.Path = crlRef.Path
 			platform(t).KDS().ServeHTTP(w, r)
+		}, attest.CodeEndorserUnreachable},
+		"a list too": {func(w http.ResponseWriter, _ *http.Request) {
+			_ = pem.Encode(w, &pem.Block{Type: "CERTIFICATE", Bytes: platform(t).ARK()})
+			_ = pem.Encode(w, &pem.Block{Type: "X509 CRL", Bytes: pcs(t).RootCRL})
 		}, attest.CodeEndorserUnreachable},
 		"many certificates": {func(w http.ResponseWriter, _ *http.Request) {
 			for range attest.MaxEndorsements + 1 {
@@ -256,7 +276,7 @@ func TestUnreachable(t *testing.T) {
 	s := serve(t, nil)
 	k := s.kds(t, "", clock)
 	s.Close()
-	if _, err := k.Endorse(t.Context(), chainRef); attest.CodeOf(err) != attest.CodeEndorserUnreachable {
+	if _, err := k.Endorse(t.Context(), chainRef); attest.CodeOf(err) != attest.CodeEndorserUnreachable || strings.Contains(err.Error(), "Get ") {
 		t.Fatal(err)
 	}
 }
@@ -271,7 +291,7 @@ func TestOneRequestForMany(t *testing.T) {
 	body := platform(t).ARK()
 	synctest.Test(t, func(t *testing.T) {
 		release, requests := make(chan struct{}), 0
-		k, err := endorse.NewKDS("", "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
+		k, err := endorse.New(endorse.Hosts{}, "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(*http.Request) (*http.Response, error) {
 			requests++
 			<-release
 			return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(bytes.NewReader(body))}, nil
@@ -315,7 +335,7 @@ func TestRequestsEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				ended := false
-				k, err := endorse.NewKDS("", "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
+				k, err := endorse.New(endorse.Hosts{}, "", endorse.WithClock(clock), endorse.WithClient(&http.Client{Transport: transport(func(r *http.Request) (*http.Response, error) {
 					<-r.Context().Done()
 					ended = true
 					return nil, r.Context().Err()
@@ -356,16 +376,18 @@ func TestRefusesForeignRequests(t *testing.T) {
 		t.Error("the service was asked")
 	}
 	for _, base := range []string{"http://kds.example", "https://", "kds.example", "https://u:p@h", "https://h?x", "ftp://h", "http://10.0.0.1"} {
-		if _, err := endorse.NewKDS(base, ""); attest.CodeOf(err) != attest.CodeConfigValue {
-			t.Errorf("%s: %v", base, err)
+		for _, hosts := range []endorse.Hosts{{AMD: base}, {Intel: base}, {IntelRootCRL: base}} {
+			if _, err := endorse.New(hosts, ""); attest.CodeOf(err) != attest.CodeConfigValue {
+				t.Errorf("%v: %v", hosts, err)
+			}
 		}
 	}
 	for _, base := range []string{"", "https://mirror.example/amd/", "http://127.0.0.1:1", "http://[::1]:1", "http://localhost"} {
-		if _, err := endorse.NewKDS(base, ""); err != nil {
+		if _, err := endorse.New(endorse.Hosts{AMD: base, Intel: base, IntelRootCRL: base}, ""); err != nil {
 			t.Errorf("%s: %v", base, err)
 		}
 	}
-	official, err := endorse.NewKDS("", "")
+	official, err := endorse.New(endorse.Hosts{}, "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -421,7 +443,8 @@ func TestStatic(t *testing.T) {
 	}
 	for _, r := range []attest.Ref{
 		ref("/vcek/v1/Milan/crl", attest.KindCRL), ref("/vlek/v1/Genoa/cert_chain", attest.KindCertificate), ref("/vcek/v1/Genoa/00", attest.KindCertificate),
-		{Service: "other", Path: crlRef.Path, Kind: attest.KindCRL},
+		ref(strings.Replace(leafRef(t).Path, "Genoa", "Milan", 1), attest.KindCertificate), ref(strings.Replace(leafRef(t).Path, "vcek", "vlek", 1), attest.KindCertificate),
+		ref(strings.Replace(leafRef(t).Path, "blSPL", "xxSPL", 1), attest.KindCertificate), ref(chainRef.Path, attest.KindCRL),
 		ref(crlRef.Path, attest.KindCertificate), ref("x", attest.KindCRL), ref("/x", attest.KindCRL),
 	} {
 		if _, err := s.Endorse(t.Context(), r); attest.CodeOf(err) != attest.CodeEndorsementMissing {
@@ -436,15 +459,86 @@ func TestStatic(t *testing.T) {
 	if _, err := snp.NewVerifier(roots).Verify(t.Context(), bare, endorse.Chain{attest.NoEndorser{}, s}, now); err != nil {
 		t.Error(err)
 	}
+	opened := map[string]struct {
+		code attest.Code
+		text string
+	}{
+		"absent": {attest.CodeConfigValue, "no such file"}, "junk": {attest.CodeMalformedEndorsement, "neither"}, "empty": {attest.CodeMalformedEndorsement, "neither"},
+		"key": {attest.CodeMalformedEndorsement, "PRIVATE KEY"}, "oversized": {attest.CodeOversized, "at most"},
+	}
 	for name, path := range map[string]string{
 		"absent":    filepath.Join(dir, "absent"),
 		"junk":      write("junk", []byte("junk")),
 		"empty":     write("empty", nil),
 		"key":       write("key.pem", pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: []byte("x")})),
-		"oversized": write("big", make([]byte, 2<<20)),
+		"oversized": write("big", append(bytes.Repeat([]byte("\n"), endorse.MaxBundle), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: ark.Raw})...)),
 	} {
-		if _, err := endorse.Open(path); err == nil || attest.CodeOf(err) == attest.CodeInternal {
+		_, err := endorse.Open(path)
+		if want := opened[name]; attest.CodeOf(err) != want.code || !strings.Contains(err.Error(), want.text) || !strings.HasPrefix(err.Error(), path) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	full := t.TempDir()
+	for i := range 1025 {
+		if err := os.WriteFile(filepath.Join(full, fmt.Sprint(i)), ark.Raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := endorse.Open(full); attest.CodeOf(err) != attest.CodeOversized {
+		t.Errorf("too many files: %v", err)
+	}
+	if err := os.Remove(filepath.Join(full, "0")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(full, "1")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(full, ".hidden"), []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(filepath.Join(full, "2")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(full, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := endorse.Open(full); err != nil {
+		t.Errorf("hidden files and directories: %v", err)
+	}
+	if err := os.WriteFile(filepath.Join(full, "3"), []byte("junk"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := endorse.Open(full); attest.CodeOf(err) != attest.CodeMalformedEndorsement {
+		t.Errorf("junk in a directory: %v", err)
+	}
+}
+
+// Some of AMD's certificates wrap the chip id into one more OCTET STRING.
+func TestStaticFindsAWrappedChipID(t *testing.T) {
+	t.Parallel()
+	key, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := bytes.Repeat([]byte{0xab}, 64)
+	for name, value := range map[string][]byte{"bare": id, "wrapped": append([]byte{0x04, 0x40}, id...)} {
+		leaf := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "SEV-VCEK"}, ExtraExtensions: []pkix.Extension{
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 4}, Value: value},
+			{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 3704, 1, 3, 1}, Value: []byte{2, 1, 7}},
+		}}
+		der, err := x509.CreateCertificate(rand.Reader, leaf, &x509.Certificate{Subject: pkix.Name{CommonName: "SEV-Genoa"}}, &key.PublicKey, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := endorse.NewStatic(certificate(der))
+		path := "/vcek/v1/Genoa/" + strings.Repeat("ab", 64)
+		if _, err := s.Endorse(t.Context(), ref(path+"?blSPL=07", attest.KindCertificate)); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, other := range []string{path + "?blSPL=08", path + "?blSPL=x", path + "?blSPL=07&snpSPL=00", strings.Replace(path, "ab", "ac", 1)} {
+			if _, err := s.Endorse(t.Context(), ref(other, attest.KindCertificate)); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+				t.Errorf("%s: %s: %v", name, other, err)
+			}
 		}
 	}
 }

@@ -19,17 +19,17 @@ type flight struct {
 	waiting int
 	cancel  context.CancelFunc
 	done    chan struct{}
-	list    []attest.Endorsement
+	entry   Entry
 	err     error
 }
 
-func (f *flights) do(ctx context.Context, key string, fetch func(context.Context) ([]attest.Endorsement, error)) ([]attest.Endorsement, error) {
+func (f *flights) do(ctx context.Context, key string, fetch func(context.Context) (Entry, error)) (Entry, error) {
 	f.mu.Lock()
 	if f.by == nil {
 		f.by = map[string]*flight{}
 	}
 	one, ok := f.by[key]
-	if !ok {
+	if !ok || one.waiting == 0 { // nobody may join a request that was cancelled
 		shared, cancel := context.WithCancel(context.WithoutCancel(ctx))
 		one = &flight{cancel: cancel, done: make(chan struct{})}
 		f.by[key] = one
@@ -38,35 +38,30 @@ func (f *flights) do(ctx context.Context, key string, fetch func(context.Context
 	one.waiting++
 	f.mu.Unlock()
 
-	defer f.leave(key, one)
+	defer f.leave(one)
 	select {
 	case <-one.done:
-		return one.list, one.err
+		return one.entry, one.err
 	case <-ctx.Done():
-		return nil, &attest.Error{Code: attest.CodeEndorserUnreachable, Check: "endorsements", Err: ctx.Err()}
+		return Entry{}, ctx.Err()
 	}
 }
 
-func (f *flights) run(ctx context.Context, key string, one *flight, fetch func(context.Context) ([]attest.Endorsement, error)) {
+func (f *flights) run(ctx context.Context, key string, one *flight, fetch func(context.Context) (Entry, error)) {
 	defer func() {
 		if p := recover(); p != nil {
-			one.list, one.err = nil, &attest.Error{Code: attest.CodeInternal, Check: "endorsements", Err: fmt.Errorf("panic: %v", p)}
+			one.entry, one.err = Entry{}, &attest.Error{Code: attest.CodeInternal, Check: "endorsements", Err: fmt.Errorf("panic: %v", p)}
 		}
 		f.forget(key, one)
 		close(one.done)
 	}()
-	one.list, one.err = fetch(ctx)
+	one.entry, one.err = fetch(ctx)
 }
 
-func (f *flights) leave(key string, one *flight) {
+func (f *flights) leave(one *flight) {
 	f.mu.Lock()
-	one.waiting--
-	last := one.waiting == 0
-	if last && f.by[key] == one {
-		delete(f.by, key) // nobody may join a request that is about to be cancelled
-	}
-	f.mu.Unlock()
-	if last {
+	defer f.mu.Unlock()
+	if one.waiting--; one.waiting == 0 {
 		one.cancel()
 	}
 }

@@ -2,24 +2,14 @@ package endorse
 
 import (
 	"context"
-	"crypto/x509"
-	"encoding/asn1"
-	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"net/url"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
 )
-
-// maxFiles bounds the endorsements in one file, and the files in one directory.
-const maxFiles = 1024
 
 // Static is an attest.Endorser over endorsements that are at hand. It answers with those that fit the request.
 type Static struct{ list []attest.Endorsement }
@@ -27,10 +17,10 @@ type Static struct{ list []attest.Endorsement }
 var _ attest.Endorser = (*Static)(nil)
 
 // NewStatic makes a Static of decoded endorsements.
-func NewStatic(list ...attest.Endorsement) *Static { return &Static{list: slices.Clone(list)} }
+func NewStatic(list ...attest.Endorsement) *Static { return &Static{list: unique(list)} }
 
-// Open reads endorsements from files and directories (not their subdirectories): certificates and revocation lists, in DER
-// or PEM. Anything else in them is an error.
+// Open reads endorsements from files and directories (not their subdirectories), as Parse does. Anything else in them is an
+// error. A public key among them is an anchor from now on: whoever can write to them says whom to trust.
 func Open(paths ...string) (*Static, error) {
 	s := new(Static)
 	for _, path := range paths {
@@ -38,23 +28,17 @@ func Open(paths ...string) (*Static, error) {
 			return nil, err
 		}
 	}
+	s.list = unique(s.list)
 	return s, nil
 }
 
 func (s *Static) add(path string) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return unreadable(path, err)
-	}
-	if !info.IsDir() {
+	entries, err := os.ReadDir(path)
+	if err != nil { // no directory
 		return s.addFile(path)
 	}
-	entries, err := os.ReadDir(path)
-	if err != nil {
-		return unreadable(path, err)
-	}
-	if len(entries) > maxFiles {
-		return &attest.Error{Code: attest.CodeOversized, Check: "endorsements", Subject: path, Got: fmt.Sprintf("%d files", len(entries)), Want: fmt.Sprintf("at most %d", maxFiles)}
+	if len(entries) > maxParsed {
+		return &attest.Error{Code: attest.CodeOversized, Check: "endorsements", Subject: path, Got: fmt.Sprintf("%d files", len(entries)), Want: fmt.Sprintf("at most %d", maxParsed)}
 	}
 	for _, e := range entries {
 		if e.IsDir() || strings.HasPrefix(e.Name(), ".") {
@@ -73,18 +57,14 @@ func (s *Static) addFile(path string) error {
 		return unreadable(path, err)
 	}
 	defer f.Close()
-	const limit = 16 * maxBody
-	raw, err := io.ReadAll(io.LimitReader(f, limit+1))
+	raw, err := io.ReadAll(io.LimitReader(f, MaxBundle+1))
 	if err != nil {
 		return unreadable(path, err)
 	}
-	if len(raw) > limit {
-		return &attest.Error{Code: attest.CodeOversized, Check: "endorsements", Subject: path, Want: fmt.Sprintf("at most %d bytes", limit)}
+	if len(raw) > MaxBundle {
+		return &attest.Error{Code: attest.CodeOversized, Check: "endorsements", Subject: path, Want: fmt.Sprintf("at most %d bytes", MaxBundle)}
 	}
 	list, err := parse(raw)
-	if err == nil && len(list) == 0 {
-		err = errors.New("empty")
-	}
 	if err != nil {
 		return &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "endorsements", Subject: path, Err: err}
 	}
@@ -98,74 +78,19 @@ func unreadable(path string, err error) error {
 
 // Endorse implements attest.Endorser.
 func (s *Static) Endorse(_ context.Context, ref attest.Ref) ([]attest.Endorsement, error) {
-	var fitting []attest.Endorsement
+	var fitting, chain []attest.Endorsement
 	for _, e := range s.list {
-		if len(fitting) < attest.MaxEndorsements && e.Kind == ref.Kind && fits(e, ref) {
+		if e.Kind == ref.Kind && fits(e, ref) {
 			fitting = append(fitting, e)
+		} else if e.Kind == attest.KindCertificate && accompanies(e, ref) {
+			chain = append(chain, e)
 		}
 	}
 	if len(fitting) == 0 {
 		return nil, refuse(attest.CodeEndorsementMissing, ref, fmt.Sprintf("none among %d at hand", len(s.list)), nil)
 	}
-	return fitting, nil
-}
-
-// fits tells whether e is what the KDS would answer: the names and numbers in the path are compared with those in e. A
-// wrong answer does no harm, the verifier compares again.
-func fits(e attest.Endorsement, ref attest.Ref) bool {
-	u, err := url.ParseRequestURI(ref.Path)
-	if err != nil || ref.Service != service && ref.Service != simulatedService {
-		return false
-	}
-	parts := strings.Split(u.Path, "/") // "", "vcek", "v1", "Genoa", rest
-	if len(parts) != 5 {
-		return false
-	}
-	key, line, rest := strings.ToUpper(parts[1]), parts[3], parts[4]
-	if e.Kind == attest.KindCRL {
-		crl, err := x509.ParseRevocationList(e.Raw)
-		return err == nil && rest == "crl" && crl.Issuer.CommonName == "ARK-"+line
-	}
-	cert, err := x509.ParseCertificate(e.Raw)
-	if err != nil {
-		return false
-	}
-	issuer := "SEV-" + line
-	if key == "VLEK" {
-		issuer = "SEV-VLEK-" + line
-	}
-	if rest == "cert_chain" {
-		return cert.Subject.CommonName == issuer
-	}
-	return cert.Subject.CommonName == "SEV-"+key && cert.Issuer.CommonName == issuer && sameChip(cert, rest, u.Query())
-}
-
-// splArcs are the last arcs of the extensions 1.3.6.1.4.1.3704.1.3.x by the name that the KDS gives them.
-var splArcs = map[string]string{"blSPL": "1", "teeSPL": "2", "snpSPL": "3", "ucodeSPL": "8", "fmcSPL": "9"}
-
-func sameChip(cert *x509.Certificate, chip string, query url.Values) bool {
-	values := map[string][]byte{}
-	for _, x := range cert.Extensions {
-		values[x.Id.String()] = x.Value
-	}
-	id := values["1.3.6.1.4.1.3704.1.4"]
-	if len(id) == len(chip)/2+2 { // some certificates wrap it in one more OCTET STRING
-		id = id[2:]
-	}
-	if hex.EncodeToString(id) != strings.ToLower(chip) {
-		return false
-	}
-	for name := range query {
-		var have int
-		want, err := strconv.Atoi(query.Get(name))
-		if err != nil || splArcs[name] == "" {
-			return false
-		}
-		if _, err := asn1.Unmarshal(values["1.3.6.1.4.1.3704.1.3."+splArcs[name]], &have); err != nil || have != want {
-			return false
-		}
-	}
-	return true
+	all := append(fitting, chain...)
+	return all[:min(len(all), attest.MaxEndorsements)], nil
 }
 
 // Chain is an attest.Endorser that asks several in turn and takes the first answer.

@@ -1,12 +1,11 @@
 package policy
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"slices"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy/expr"
 )
 
 // Defaults of what a file does not say.
@@ -15,59 +14,147 @@ const (
 	DefaultEndorsementAge = 30 * 24 * time.Hour
 )
 
-// Policy is a parsed policy file. The zero value refuses everything.
+// Policy is a parsed policy file. The zero value refuses everything. It is immutable and safe for concurrent use.
 type Policy struct {
-	name string
-	id   string
+	name  string
+	file  string
+	id    string
+	floor *Policy // has to accept as well; nil for none
 
 	allow, deny []platform
 	platforms   int // line
-	tcb         []floor
+	tcb         firmware
+	scopes      []scope
 	workload    workload
-	binding     attest.Level
-	bindingLine int
+	binding     ruled[attest.Level]
 	freshness   freshness
-	revocation  revocation
+	revocation  ruled[bool] // whether a list is demanded
+	rules       []rule
+	checks      int // how many a verdict has, about
 }
 
-// platform is one pattern of platforms.allow or platforms.deny. Empty fields match everything.
+// terms are what every rule can carry. A rule that is not in force leaves its default, which is never looser.
+type terms struct {
+	line        int
+	because     string
+	from, until time.Time // zero: always
+	shadow      bool      // report, don't act
+}
+
+func (t *terms) inForce(now time.Time) bool {
+	return !now.Before(t.from) && (t.until.IsZero() || now.Before(t.until))
+}
+
+// always reports whether the rule is in force at all times, forEver whether it acts at all times.
+func (t *terms) always() bool  { return t.from.IsZero() && t.until.IsZero() }
+func (t *terms) forEver() bool { return t.always() && !t.shadow }
+
+// outlasts reports whether t is in force whenever u is.
+func (t *terms) outlasts(u *terms) bool {
+	return !t.from.After(u.from) && (t.until.IsZero() || !u.until.IsZero() && !t.until.Before(u.until))
+}
+
+// ruled is a value with terms. The default holds where the value is not in force.
+type ruled[T any] struct {
+	terms
+	value, otherwise T
+	said             bool
+}
+
+// at is the value that counts at a time.
+func (r *ruled[T]) at(now time.Time) T {
+	if r.said && r.inForce(now) {
+		return r.value
+	}
+	return r.otherwise
+}
+
+// under are the terms of the value that counts at a time: the default is never a shadow.
+func (r *ruled[T]) under(now time.Time) *terms {
+	if r.said && r.inForce(now) {
+		return &r.terms
+	}
+	return &terms{line: r.line}
+}
+
+// platform is one pattern of platforms. Empty fields match everything.
 type platform struct {
-	text              string // as written, for the transcript
-	line              int
-	vendor, tee       string
-	generations       []string // any of them; nil for all
-	product, stepping string
-	root              string // simulated platforms only
-	chips             []string
-	because           string
-	until             time.Time // the rule no longer holds from this moment; zero for ever
+	terms
+	text                string // as written, for the transcript
+	passed, denial      string // what the transcript says of it
+	vendor, tee         string
+	generations         []string // any of them; nil for all
+	product, stepping   string
+	fmspc, chips, ppids []string
+	csp                 []string
+	root                string // simulated platforms only
+}
+
+// firmware is what a TCB has to be.
+type firmware struct {
+	floors     []floor
+	statuses   ruled[[]string]
+	date       ruled[time.Time]
+	evaluation ruled[uint64]
+	denied     []string // advisories
+	tolerated  []string // the only advisories; nil for any
+	advisories int      // line
+	bits       []bit
+}
+
+// scope demands firmware of some platforms only.
+type scope struct {
+	terms
+	platforms []platform
+	any       bool // nothing is demanded, said aloud
+	firmware
 }
 
 type floor struct {
-	component string
-	min       uint64
-	line      int
+	terms
+	component, id, want string
+	min                 uint64
+}
+
+type bit struct {
+	terms
+	name, id string
+	want     attest.Flag
 }
 
 type workload struct {
-	measurements []reference // any of them
-	anyMeasured  bool
-	measuredLine int
-
-	debugAny  bool
-	debugLine int
-
-	privilege     int
-	privilegeLine int
-
-	migrationAny  bool
-	migrationLine int
+	line      int
+	any       bool  // any software
+	sets      []set // any of them; the measurement alone is a set of one register
+	registers []register
+	numbers   []numberRule
+	config    [][]byte
+	configAt  int
+	debug     ruled[bool] // whether it may be on
+	migration ruled[bool] // likewise
+	privilege ruled[int]
 }
 
-// reference is one accepted measurement.
-type reference struct {
-	value []byte
-	name  string
+// set is a set of registers that belong together: a release.
+type set struct {
+	terms
+	name      string
+	registers map[string][]byte
+	text      string
+}
+
+// register is one more register, with its accepted values.
+type register struct {
+	name, id string
+	line     int
+	values   []set // of this register alone
+}
+
+type numberRule struct {
+	terms
+	name, id, want string
+	value          uint64
+	exact          bool
 }
 
 type freshness struct {
@@ -75,19 +162,32 @@ type freshness struct {
 	line                   int
 }
 
-type revocation struct {
-	unchecked bool
-	line      int
+// rule is one in CEL.
+type rule struct {
+	terms
+	name, source, effect, id string
+	program                  *expr.Program
 }
 
 // Name is the policy's own name.
 func (p *Policy) Name() string { return p.name }
 
-// ID is "sha256:" and the hex digest of the file.
+// File is what the policy was read from.
+func (p *Policy) File() string { return p.file }
+
+// ID is "sha256:" and the hex digest of the file and of the files that it names.
 func (p *Policy) ID() string { return p.id }
 
-// Binding is the minimum level.
-func (p *Policy) Binding() attest.Level { return p.binding }
+// Binding is the minimum level at a time.
+func (p *Policy) Binding(now time.Time) attest.Level {
+	level := p.binding.at(now)
+	if p.floor != nil {
+		if below := p.floor.Binding(now); below.AtLeast(level) {
+			return below
+		}
+	}
+	return level
+}
 
 // SimulationRoots are the roots of simulated platforms that the policy names, in order.
 func (p *Policy) SimulationRoots() []string {
@@ -100,7 +200,18 @@ func (p *Policy) SimulationRoots() []string {
 	return roots
 }
 
-func identify(raw []byte) string {
-	sum := sha256.Sum256(raw)
-	return "sha256:" + hex.EncodeToString(sum[:])
+// Allows reports whether some rule of platforms.allow is about a vendor.
+func (p *Policy) Allows(vendor string) bool {
+	return slices.ContainsFunc(p.allow, func(a platform) bool { return a.vendor == vendor })
+}
+
+// Generations lists the generations of a vendor that platforms.allow admits, oldest first; all that are known where a rule
+// names none.
+func (p *Policy) Generations(vendor string) []string {
+	admitted := func(generation string) bool {
+		return slices.ContainsFunc(p.allow, func(a platform) bool {
+			return a.vendor == vendor && (a.generations == nil || slices.Contains(a.generations, generation))
+		})
+	}
+	return slices.DeleteFunc(slices.Clone(order[vendor]), func(g string) bool { return !admitted(g) })
 }

@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -53,7 +54,7 @@ func situation() attest.Situation {
 
 func parse(t testing.TB, text string) *policy.Policy {
 	t.Helper()
-	p, err := policy.Parse("p.yaml", []byte(text))
+	p, err := policy.Parse("p.yaml", []byte(text), policy.NoFiles)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +204,7 @@ func TestParseErrors(t *testing.T) {
 		"no measurement":        {replace("  measurement: {any_of: [{value: "+launch+", name: v1}]}\n", ""), `p.yaml:6:3: a required value is missing: want workload.measurement (J704)`},
 		"no debug":              {replace("  debug: off\n", ""), `p.yaml:6:3: a required value is missing: want workload.debug (J704)`},
 		"debug on":              {replace("debug: off", "debug: on"), `p.yaml:7:10: a value is not allowed: got workload.debug: "on", want one of off, any (J703)`},
-		"misspelt key":          {replace("platforms:", "platform:"), `p.yaml:2:1: the file has an unknown key: got "platform", want one of policy, platforms, tcb, workload, binding, freshness, revocation (J702)`},
+		"misspelt key":          {replace("platforms:", "platform:"), `p.yaml:2:1: the file has an unknown key: got "platform", want one of policy, floor, platforms, tcb, workload, binding, freshness, revocation, rules (J702)`},
 		"misspelt generation":   {replace("genoa+", "genao+"), `p.yaml:3:11: a value is not allowed: got platforms.allow: generation "genao" of amd, want one of milan, genoa, turin (J703)`},
 		"misspelt denial":       {replace("tcb:", "  deny: [amd milna]\ntcb:"), `p.yaml:4:10: a value is not allowed: got platforms.deny: generation "milna" of amd, want one of milan, genoa, turin (J703)`},
 		"no order known":        {replace("amd genoa+", "Q R+"), `p.yaml:3:11: a value is not allowed: got platforms.allow: "r+", want a list of generations: this build knows no order of those of "q" (J703)`},
@@ -221,10 +222,19 @@ func TestParseErrors(t *testing.T) {
 		"negative floor":        {replace("snp: 23", "snp: -1"), `p.yaml:4:12: a value is not allowed: got tcb.snp: "-1", want a whole number from 0 to 4294967295 (J703)`},
 		"unknown level":         {replace("binding: key", "binding: kye"), `p.yaml:8:10: a value is not allowed: got binding: "kye", want one of session, nonce, key, pinned, none (J703)`},
 		"no limit":              {replace("evidence: 1h", "evidence: 0s"), `p.yaml:9:23: a value is not allowed: got freshness.evidence: "0s", want a length of time such as 10m, 24h or 30d (J703)`},
+		"star as a product":     {replace("amd genoa+", `{vendor: amd, product: "*"}`), `p.yaml:3:34: a value is not allowed: got platforms.allow.product: "*", want the whole word, or no such key for any (J703)`},
+		"star within a csp":     {replace("amd genoa+", `{vendor: amd, csp: ["aws*"]}`), `p.yaml:3:30: a value is not allowed: got platforms.allow.csp: "aws*", want a provider, or "*" for any (J703)`},
+		"scope without a root":  {replace("{snp: 23}", "{per: [{platforms: [{vendor: sim}], snp: 23}]}"), `p.yaml:4:26: a value is not allowed: got tcb.per.platforms: vendor sim without its root, want {vendor: sim, root: "sha256:…"} (J703)`},
+		"terms within a scope":  {replace("{snp: 23}", "{per: [{platforms: [{vendor: amd, until: 2027-01-01}], snp: 23}]}"), `p.yaml:4:26: a value is not allowed: got tcb.per.platforms: terms of one pattern, want terms of the entry of tcb.per (J703)`},
+		"shadow of debug any":   {replace("debug: off", "debug: {is: any, shadow: true}"), `p.yaml:7:10: a value is not allowed: got workload.debug: a shadow of what demands nothing, want a demand, or no shadow (J703)`},
+		"shadow of migration":   {replace("debug: off", "debug: off\n  migration: {is: any, shadow: true}"), `p.yaml:8:14: a value is not allowed: got workload.migration: a shadow of what demands nothing, want a demand, or no shadow (J703)`},
+		"shadow of privilege":   {replace("debug: off", "debug: off\n  privilege: {max: 3, shadow: true}"), `p.yaml:8:14: a value is not allowed: got workload.privilege: a shadow of what demands nothing, want a demand, or no shadow (J703)`},
+		"shadow of no binding":  {replace("binding: key", "binding: {min: none, shadow: true}"), `p.yaml:8:10: a value is not allowed: got binding: a shadow of what demands nothing, want a demand, or no shadow (J703)`},
+		"shadow of unchecked":   {replace("binding: key", "binding: key\nrevocation: {is: unchecked, shadow: true}"), `p.yaml:9:13: a value is not allowed: got revocation: a shadow of what demands nothing, want a demand, or no shadow (J703)`},
 		"bad date":              {replace("amd genoa+", "{vendor: amd, until: soon}"), `p.yaml:3:32: a value is not allowed: got platforms.allow.until: "soon", want a date such as 2027-01-01 (J703)`},
 	} {
 		t.Run(name, func(t *testing.T) {
-			p, err := policy.Parse("p.yaml", []byte(c.in))
+			p, err := policy.Parse("p.yaml", []byte(c.in), policy.NoFiles)
 			if err == nil || err.Error() != c.want {
 				t.Fatalf("got  %v\nwant %s", err, c.want)
 			}
@@ -252,8 +262,8 @@ func TestZeroPolicyRefuses(t *testing.T) {
 
 func TestAccessors(t *testing.T) {
 	p := parse(t, strings.Replace(base, "[amd genoa+]", `[amd milan, {vendor: sim, root: "`+root+`"}, {vendor: sim, generation: turin, root: "`+root+`"}]`, 1))
-	if p.Name() != "payments" || p.Binding() != attest.LevelKey || fmt.Sprint(p.SimulationRoots()) != "["+root+"]" {
-		t.Errorf("got %q, %q, %v", p.Name(), p.Binding(), p.SimulationRoots())
+	if p.Name() != "payments" || p.Binding(now) != attest.LevelKey || fmt.Sprint(p.SimulationRoots()) != "["+root+"]" {
+		t.Errorf("got %q, %q, %v", p.Name(), p.Binding(now), p.SimulationRoots())
 	}
 	if a, b := parse(t, base), parse(t, base+"#\n"); a.ID() == b.ID() || !strings.HasPrefix(a.ID(), "sha256:") {
 		t.Errorf("ids %s and %s", a.ID(), b.ID())
@@ -262,13 +272,13 @@ func TestAccessors(t *testing.T) {
 
 // What loosens a policy is said aloud by Explain.
 func TestExplainSaysWhatIsLoose(t *testing.T) {
-	loose := parse(t, "policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any, migration: any}\nbinding: none\nrevocation: unchecked\n").Explain()
+	loose := parse(t, "policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any, migration: any}\nbinding: none\nrevocation: unchecked\n").Explain(now)
 	for _, want := range []string{"ANY software", "MAY read the guest", "MAY be moved", "bound to NOTHING", "NOT checked", "firmware may be of ANY level", "of any generation"} {
 		if !strings.Contains(loose, want) {
 			t.Errorf("it does not say %q:\n%s", want, loose)
 		}
 	}
-	if simulated := parse(t, strings.Replace(base, "amd genoa+", `{vendor: sim, root: "`+root+`"}`, 1)).Explain(); !strings.Contains(simulated, "SIMULATED") {
+	if simulated := parse(t, strings.Replace(base, "amd genoa+", `{vendor: sim, root: "`+root+`"}`, 1)).Explain(now); !strings.Contains(simulated, "SIMULATED") {
 		t.Error(simulated)
 	}
 }
@@ -276,8 +286,8 @@ func TestExplainSaysWhatIsLoose(t *testing.T) {
 // A policy of somebody else cannot add a sentence, nor colour one.
 func TestExplainIsOneSentenceARule(t *testing.T) {
 	p := parse(t, strings.NewReplacer("name: v1", `name: "v1\nEverything else is ACCEPTED\e[2K"`, "policy: payments", `policy: "p\u202e\u0085"`).Replace(base))
-	plain := parse(t, base).Explain()
-	got := p.Explain()
+	plain := parse(t, base).Explain(now)
+	got := p.Explain(now)
 	if strings.Count(got, "\n") != strings.Count(plain, "\n") || strings.ContainsAny(got, "\x1b\u202e\u0085") {
 		t.Errorf("got %q", got)
 	}
@@ -306,7 +316,7 @@ func TestPropose(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p, err := policy.Parse("p.yaml", text)
+		p, err := policy.Parse("p.yaml", text, policy.NoFiles)
 		if err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
@@ -317,6 +327,33 @@ func TestPropose(t *testing.T) {
 	})
 	if _, err := policy.Propose(&attest.Claims{Vendor: "amd"}, attest.LevelKey, "x"); attest.CodeOf(err) != attest.CodeClaimAbsent {
 		t.Errorf("got %v", err)
+	}
+}
+
+// On Azure the launch measurement is the paravisor's, the same for every guest: a proposed policy accepts the guest that was
+// seen, and no other.
+func TestProposeBehindAParavisor(t *testing.T) {
+	t.Parallel()
+	c := claims()
+	c.Measured["pcr4"], c.Measured["pcr11"] = bytes.Repeat([]byte{4}, 32), bytes.Repeat([]byte{11}, 32)
+	text, err := policy.Propose(c, attest.LevelKey, "azure")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := policy.Parse("p.yaml", text, policy.NoFiles)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	if got := codes(p.Judge(c, situation())); got != nil {
+		t.Errorf("the guest that was seen: %v\n%s", got, text)
+	}
+	for _, name := range []string{"pcr4", "pcr11"} {
+		other := claims()
+		other.Measured["pcr4"], other.Measured["pcr11"] = c.Measured["pcr4"], c.Measured["pcr11"]
+		other.Measured[name] = bytes.Repeat([]byte{0xee}, 32)
+		if got := codes(p.Judge(other, situation())); len(got) == 0 {
+			t.Errorf("another guest's %s is accepted\n%s", name, text)
+		}
 	}
 }
 
@@ -337,7 +374,7 @@ func TestTighteningNeverLoosens(t *testing.T) {
 			return text
 		}
 		accepts := func(text string) bool {
-			p, err := policy.Parse("p.yaml", []byte(text))
+			p, err := policy.Parse("p.yaml", []byte(text), policy.NoFiles)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -356,7 +393,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(base))
 	f.Add([]byte("policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any}\nbinding: none\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		p, err := policy.Parse("p.yaml", raw)
+		p, err := policy.Parse("p.yaml", raw, policy.NoFiles)
 		if err != nil {
 			if attest.CodeOf(err).Exit() != 2 {
 				t.Fatalf("error without a code of its own: %v", err)
@@ -366,6 +403,25 @@ func FuzzParse(f *testing.F) {
 		if codes(p.Judge(new(attest.Claims), attest.Situation{})) == nil {
 			t.Fatalf("accepts empty claims:\n%s", raw)
 		}
-		_ = p.Explain()
+		_ = p.Explain(now)
 	})
+}
+
+func TestGenerations(t *testing.T) {
+	t.Parallel()
+	for allow, want := range map[string]string{
+		"amd genoa+":           "genoa turin",
+		"amd milan, amd turin": "milan turin",
+		"amd *":                "milan genoa turin",
+		"intel tdx":            "",
+		"amd milan, intel tdx": "milan",
+	} {
+		p := parse(t, strings.Replace(base, "amd genoa+", allow, 1))
+		if got := strings.Join(p.Generations("amd"), " "); got != want {
+			t.Errorf("%s: generations %q, want %q", allow, got, want)
+		}
+		if got := p.Allows("intel"); got != strings.Contains(allow, "intel") {
+			t.Errorf("%s: allows intel: %v", allow, got)
+		}
+	}
 }

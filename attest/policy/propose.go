@@ -28,7 +28,11 @@ func Propose(c *attest.Claims, level attest.Level, name string) ([]byte, error) 
 	} else {
 		say("  allow: [{vendor: %s, tee: %s, generation: %s}]", quote(c.Vendor), quote(c.TEE), quote(c.Generation))
 	}
-	if len(c.TCB) > 0 {
+	// A vendor that judges TCB levels has said what they are worth; the numbers of its many components add nothing.
+	if c.TCBStatus != "" && c.TCBStatus != "UpToDate" {
+		say("tcb: {status: [%s]}   # as the vendor judges it now; UpToDate is better", c.TCBStatus)
+	}
+	if c.TCBStatus == "" && len(c.TCB) > 0 {
 		var floors []string
 		for _, component := range slices.Sorted(maps.Keys(c.TCB)) {
 			floors = append(floors, component+": "+strconv.FormatUint(c.TCB[component], 10))
@@ -39,6 +43,12 @@ func Propose(c *attest.Claims, level attest.Level, name string) ([]byte, error) 
 	say("  measurement:")
 	say("    any_of:")
 	say("      - {value: %q, name: seen at first contact}   # compare it with your own build", launch.String())
+	if registers := loaded(c); len(registers) > 0 {
+		say("  registers:   # what was loaded later: the launch measurement does not cover it")
+		for _, name := range registers {
+			say("    %s: {any_of: [%q]}", name, c.Measured[name].String())
+		}
+	}
 	if c.Debug == attest.On {
 		say("  debug: off   # the peer has it ON now, and is refused")
 	} else {
@@ -53,6 +63,21 @@ func Propose(c *attest.Claims, level attest.Level, name string) ([]byte, error) 
 	say("binding: %s", level)
 	say("freshness: {evidence: %s, endorsements: %s}", age(DefaultEvidenceAge), age(DefaultEndorsementAge))
 	return []byte(b.String()), nil
+}
+
+// loaded names the registers that measure what ran after the launch, where the launch measurement is that of somebody else's
+// firmware, the same for all guests: on Azure the paravisor's, with the guest in the PCRs of its TPM.
+func loaded(c *attest.Claims) []string {
+	if c.TEE == "nitro" { // the launch measurement is PCR 0, of all of the image
+		return nil
+	}
+	var names []string
+	for i := range 24 {
+		if name := "pcr" + strconv.Itoa(i); c.Measured[name] != nil {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9._-]*$`)

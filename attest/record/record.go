@@ -9,11 +9,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictjson"
 )
 
 // MaxSize bounds a file in bytes.
@@ -30,7 +32,8 @@ const (
 type Record struct {
 	Time       time.Time // of the appraisal, by the relying party's clock
 	Target     string    // what was connected to, for people
-	ServerName string    // the name the peer had to attest
+	ServerName string    // the name the peer had to attest; empty for a client
+	Client     bool      // the peer was a client, whom nobody connects to by name
 	Chain      [][]byte  // DER certificates, leaf first; empty for bare evidence
 	Evidence   *attest.Evidence
 	Fetched    []Fetched
@@ -52,6 +55,7 @@ type file struct {
 	Time       time.Time     `json:"time"`
 	Target     string        `json:"target"`
 	ServerName string        `json:"server_name,omitempty"`
+	Client     bool          `json:"client,omitempty"`
 	Chain      [][]byte      `json:"chain,omitempty"`
 	Evidence   *evidence     `json:"evidence,omitempty"`
 	Fetched    []fetchedJSON `json:"fetched,omitempty"`
@@ -62,6 +66,7 @@ type evidence struct {
 	Format       string        `json:"format"`
 	Raw          []byte        `json:"raw"`
 	Endorsements []endorsement `json:"endorsements,omitempty"`
+	EventLog     []byte        `json:"event_log,omitempty"`
 }
 
 type endorsement struct {
@@ -88,9 +93,9 @@ type problem struct {
 
 // Encode writes a record. Equal records give equal bytes.
 func Encode(r *Record) ([]byte, error) {
-	f := file{Jurat: version, Time: r.Time.UTC().Round(0), Target: r.Target, ServerName: r.ServerName, Chain: r.Chain, Challenge: hex.EncodeToString(r.Challenge)}
+	f := file{Jurat: version, Time: r.Time.UTC().Round(0), Target: r.Target, ServerName: r.ServerName, Client: r.Client, Chain: r.Chain, Challenge: hex.EncodeToString(r.Challenge)}
 	if r.Evidence != nil {
-		f.Evidence = &evidence{string(r.Evidence.Format), r.Evidence.Raw, pack(r.Evidence.Endorsements)}
+		f.Evidence = &evidence{string(r.Evidence.Format), r.Evidence.Raw, pack(r.Evidence.Endorsements), r.Evidence.EventLog}
 	}
 	for _, e := range r.Fetched {
 		out := fetchedJSON{Service: e.Ref.Service, Path: e.Ref.Path, Kind: string(e.Ref.Kind), Endorsements: pack(e.Endorsements)}
@@ -135,10 +140,7 @@ func unpack(list []endorsement) []attest.Endorsement {
 
 // Decode reads a record. Its errors are *attest.Error with code J208.
 func Decode(raw []byte) (*Record, error) {
-	if len(raw) > MaxSize {
-		return nil, malformed(fmt.Errorf("%d bytes, more than %d", len(raw), MaxSize))
-	}
-	if err := strict(raw); err != nil {
+	if err := strictjson.Check(raw, limits()); err != nil {
 		return nil, malformed(err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(raw))
@@ -154,12 +156,12 @@ func Decode(raw []byte) (*Record, error) {
 	if err != nil {
 		return nil, malformed(err)
 	}
-	r := &Record{Time: f.Time.UTC(), Target: f.Target, ServerName: f.ServerName, Chain: f.Chain}
+	r := &Record{Time: f.Time.UTC(), Target: f.Target, ServerName: f.ServerName, Client: f.Client, Chain: f.Chain}
 	if len(challenge) > 0 {
 		r.Challenge = challenge
 	}
 	if f.Evidence != nil {
-		r.Evidence = &attest.Evidence{Format: attest.Format(f.Evidence.Format), Raw: f.Evidence.Raw, Endorsements: unpack(f.Evidence.Endorsements)}
+		r.Evidence = &attest.Evidence{Format: attest.Format(f.Evidence.Format), Raw: f.Evidence.Raw, Endorsements: unpack(f.Evidence.Endorsements), EventLog: f.Evidence.EventLog}
 	}
 	for _, e := range f.Fetched {
 		out := Fetched{Ref: attest.Ref{Service: e.Service, Path: e.Path, Kind: attest.Kind(e.Kind)}, Endorsements: unpack(e.Endorsements)}
@@ -184,10 +186,12 @@ func (f *file) check() error {
 		return malformed(errors.New("neither a chain nor evidence"))
 	case len(f.Chain) > 0 && f.Evidence != nil:
 		return malformed(errors.New("both a chain and bare evidence: which of them counts is not for the file to say"))
-	case len(f.Chain) > 0 && f.ServerName == "":
-		return malformed(errors.New("a chain without the name that was expected"))
-	case len(f.Chain) > 0 && hostOf(f.Target) != f.ServerName:
+	case len(f.Chain) > 0 && (f.ServerName == "") != f.Client:
+		return malformed(errors.New("a chain without the name that was expected, or a client with one"))
+	case len(f.Chain) > 0 && !f.Client && hostOf(f.Target) != f.ServerName:
 		return malformed(errors.New("a target that is not the name that was expected: a verdict would be read as one about it"))
+	case f.Client && !isAddress(f.Target):
+		return malformed(errors.New("a client with a name: a verdict would be read as one about it"))
 	case len(f.Chain) > maxChain, len(f.Fetched) > maxFetched:
 		return malformed(errors.New("too many entries"))
 	case len(f.Target) > maxText, len(f.ServerName) > maxText, len(f.Challenge) > maxText:
@@ -214,60 +218,19 @@ func hostOf(target string) string {
 	return host
 }
 
+// isAddress reports whether target is the address that a client came from.
+func isAddress(target string) bool {
+	_, err := netip.ParseAddrPort(target)
+	return err == nil
+}
+
 func malformed(err error) error {
 	return &attest.Error{Code: attest.CodeMalformedRecord, Check: "record", Err: err}
 }
 
-// strict refuses what encoding/json lets pass: repeated keys, keys that differ in case only, and bytes after the end. A
-// reader that took the first of two keys would otherwise see another record than one that took the last.
-func strict(raw []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	if err := value(dec, 0); err != nil {
-		return err
-	}
-	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("bytes after the record")
-	}
-	return nil
-}
-
-const maxDepth = 8
-
-func value(dec *json.Decoder, depth int) error {
-	if depth > maxDepth {
-		return errors.New("nested too deeply")
-	}
-	tok, err := dec.Token()
-	if err != nil {
-		return err
-	}
-	delim, ok := tok.(json.Delim)
-	if !ok {
-		return nil
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		if delim == '{' {
-			tok, err := dec.Token()
-			if err != nil {
-				return err
-			}
-			key, _ := tok.(string)
-			for _, c := range key {
-				if (c < 'a' || c > 'z') && c != '_' {
-					return fmt.Errorf("key %.40q", key)
-				}
-			}
-			if seen[key] {
-				return fmt.Errorf("key %.40q twice", key)
-			}
-			seen[key] = true
-		}
-		if err := value(dec, depth+1); err != nil {
-			return err
-		}
-	}
-	_, err = dec.Token()
-	return err
+// limits: a reader that took the first of two keys would otherwise see another record than one that took the last.
+func limits() strictjson.Limits {
+	return strictjson.Limits{Size: MaxSize, Depth: 9, Key: func(key string) bool {
+		return strings.Trim(key, "abcdefghijklmnopqrstuvwxyz_") == ""
+	}}
 }

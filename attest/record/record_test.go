@@ -184,6 +184,11 @@ func TestReplay(t *testing.T) {
 	if _, err := again.Endorser().Endorse(t.Context(), attest.Ref{Service: "s", Path: "never asked"}); attest.CodeOf(err) != attest.CodeEndorsementMissing {
 		t.Errorf("never asked: %v", err)
 	}
+	key := attest.Ref{Service: "s", Path: "/key", Kind: attest.KindPublicKey}
+	forged := record.Record{Fetched: []record.Fetched{{Ref: key, Endorsements: []attest.Endorsement{{Kind: attest.KindPublicKey, Raw: []byte{1}}}}}}
+	if list, err := forged.Endorser().Endorse(t.Context(), key); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+		t.Errorf("a record brings its own anchor: %v, %v", list, err)
+	}
 }
 
 func FuzzDecode(f *testing.F) {

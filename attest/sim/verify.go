@@ -2,22 +2,22 @@ package sim
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/attest/snp"
 )
 
-// NewVerifier makes a Verifier of simulated Evidence under the given roots, each "sha256:" and hex as a policy names it.
-// It runs the verification of real hardware over the evidence and labels the claims as simulated. Without roots it
-// refuses all simulated evidence.
+// NewVerifier makes a Verifier of simulated Evidence of every TEE under the given roots, each "sha256:" and hex as a policy
+// names it. It runs the verification of real hardware over the evidence and labels the claims as simulated. Without roots
+// it refuses all simulated evidence.
 func NewVerifier(roots []string) attest.Verifier {
-	v := &verifier{roots: map[string]bool{}, verifiers: map[string]*snp.Verifier{}}
+	v := &verifier{roots: map[string]bool{}, verifiers: map[trusted]attest.Verifier{}}
 	for _, r := range roots {
 		v.roots[strings.ToLower(strings.TrimSpace(r))] = true
 	}
@@ -28,19 +28,19 @@ type verifier struct {
 	roots map[string]bool
 
 	mu        sync.Mutex
-	verifiers map[string]*snp.Verifier // by root; no more than there are roots
+	verifiers map[trusted]attest.Verifier // no more than there are roots and TEEs
 }
+
+// trusted is a root, for one TEE.
+type trusted struct{ tee, root string }
 
 // Verify implements attest.Verifier.
 func (v *verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
-	if ev == nil || ev.Format != Format {
-		return nil, attest.ErrNotMine
-	}
-	ark, err := rootCertificate(ev)
+	k, der, err := claimed(ev)
 	if err != nil {
 		return nil, err
 	}
-	root := fingerprint(ark.Raw)
+	root := fingerprint(der)
 	if !v.roots[root] {
 		want := "a root that the policy names"
 		if len(v.roots) == 0 {
@@ -48,12 +48,12 @@ func (v *verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 		}
 		return nil, &attest.Error{Code: attest.CodeSimulated, Check: "authenticity.simulated", Got: "a simulated platform under " + root, Want: want}
 	}
-	real, err := v.under(root, ark)
+	real, err := v.under(k, root, der)
 	if err != nil {
 		return nil, err
 	}
 	copied := *ev
-	copied.Format = snp.Format
+	copied.Format = attest.Format(k.name)
 	if endorser == nil {
 		endorser = attest.NoEndorser{}
 	}
@@ -70,35 +70,46 @@ func (v *verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 }
 
 // under returns the verifier of hardware that trusts this one root.
-func (v *verifier) under(root string, ark *x509.Certificate) (*snp.Verifier, error) {
+func (v *verifier) under(k *kind, root string, der []byte) (attest.Verifier, error) {
+	key := trusted{k.name, root}
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if known := v.verifiers[root]; known != nil {
+	if known := v.verifiers[key]; known != nil {
 		return known, nil
 	}
-	roots, err := snp.NewRoots(snp.Root{Generation: strings.ToLower(strings.TrimPrefix(ark.Subject.CommonName, "ARK-")), ARK: ark.Raw})
+	made, err := k.verifier(der)
 	if err != nil {
 		return nil, err
 	}
-	v.verifiers[root] = snp.NewVerifier(roots)
-	return v.verifiers[root], nil
+	v.verifiers[key] = made
+	return made, nil
 }
 
 // RootOf names the root that simulated evidence claims to be under. Nothing of it is verified.
 func RootOf(ev *attest.Evidence) (string, error) {
-	if ev == nil || ev.Format != Format {
-		return "", attest.ErrNotMine
-	}
-	ark, err := rootCertificate(ev)
+	_, der, err := claimed(ev)
 	if err != nil {
 		return "", err
 	}
-	return fingerprint(ark.Raw), nil
+	return fingerprint(der), nil
 }
 
-// rootCertificate finds the one ARK among the endorsements.
-func rootCertificate(ev *attest.Evidence) (*x509.Certificate, error) {
-	var ark *x509.Certificate
+// claimed finds the TEE that evidence claims to be of, and the root.
+func claimed(ev *attest.Evidence) (*kind, []byte, error) {
+	if ev == nil {
+		return nil, nil, attest.ErrNotMine
+	}
+	k := kindWhere(func(k *kind) bool { return k.format() == ev.Format })
+	if k == nil {
+		return nil, nil, attest.ErrNotMine
+	}
+	der, err := k.root(ev)
+	return k, der, err
+}
+
+// rootCertificate finds the one root among the certificates that are stapled.
+func rootCertificate(ev *attest.Evidence, isRoot func(*x509.Certificate) bool, want string) (*x509.Certificate, error) {
+	var root *x509.Certificate
 	for _, e := range ev.Endorsements {
 		if e.Kind != attest.KindCertificate {
 			continue
@@ -107,29 +118,35 @@ func rootCertificate(ev *attest.Evidence) (*x509.Certificate, error) {
 		if err != nil {
 			return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "authenticity.chain", Err: err}
 		}
-		if !strings.HasPrefix(cert.Subject.CommonName, "ARK-") {
+		if !isRoot(cert) {
 			continue
 		}
-		if ark != nil {
+		if root != nil {
 			return nil, &attest.Error{Code: attest.CodeChain, Check: "authenticity.chain", Got: "several roots", Want: "one"}
 		}
-		ark = cert
+		root = cert
 	}
-	if ark == nil {
-		return nil, &attest.Error{Code: attest.CodeEndorsementMissing, Check: "authenticity.chain", Got: "simulated evidence without its root", Want: "an ARK among the endorsements"}
+	if root == nil {
+		return nil, &attest.Error{Code: attest.CodeEndorsementMissing, Check: "authenticity.chain", Got: "simulated evidence without its root", Want: want}
 	}
-	return ark, nil
+	return root, nil
 }
 
-// simulatedService asks an endorser for the simulated service instead of AMD's.
+func fingerprint(der []byte) string {
+	sum := sha256.Sum256(der)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// simulatedService asks an endorser for the simulated service instead of the vendor's, so that identifiers of simulated
+// machines never reach a vendor.
 type simulatedService struct{ endorser attest.Endorser }
 
 // Endorse implements attest.Endorser.
 func (s simulatedService) Endorse(ctx context.Context, ref attest.Ref) ([]attest.Endorsement, error) {
-	ref.Service = KDSService
+	ref.Service = simulated + ref.Service
 	list, err := s.endorser.Endorse(ctx, ref)
 	if err == nil && len(list) == 0 {
-		err = &attest.Error{Code: attest.CodeEndorsementMissing, Check: "endorsements", Err: errors.New("empty answer"), Want: fmt.Sprint(ref.Service, ref.Path)}
+		err = &attest.Error{Code: attest.CodeEndorsementMissing, Check: "endorsements", Err: errors.New("empty answer"), Want: ref.Service + ref.Path}
 	}
 	return list, err
 }

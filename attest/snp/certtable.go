@@ -19,9 +19,8 @@ var (
 type guid [16]byte
 
 const (
-	maxCertTable   = 64 << 10
-	maxCertEntries = 32
-	certEntrySize  = 24 // GUID, offset and length, 32 bits each
+	maxCertTable  = 64 << 10
+	certEntrySize = 24 // GUID, offset and length, 32 bits each
 )
 
 // parseCertTable decodes the table: entries, one of zeros, then what they point to.
@@ -38,13 +37,13 @@ func parseCertTable(raw []byte) (map[guid][]byte, error) {
 	table := map[guid][]byte{}
 	for i := 0; ; i++ {
 		at := i * certEntrySize
-		if i > maxCertEntries || at+certEntrySize > len(raw) {
+		if at+certEntrySize > len(raw) {
 			return nil, bad("no end after %d entries", i)
 		}
 		id := guid(raw[at : at+16])
 		offset := uint64(binary.LittleEndian.Uint32(raw[at+16:]))
 		length := uint64(binary.LittleEndian.Uint32(raw[at+20:]))
-		if id == (guid{}) && offset == 0 && length == 0 {
+		if zero(raw[at : at+certEntrySize]) {
 			return table, nil
 		}
 		if offset < uint64(at+2*certEntrySize) || offset+length > uint64(len(raw)) {
@@ -65,22 +64,20 @@ func endorsements(r *Report, table map[guid][]byte) []attest.Endorsement {
 		id = guidVLEK
 	}
 	var s stapled
-	if s.addCertificate(table[id]) != nil {
-		return nil
-	}
+	_ = s.addCertificate(table[id], nil) // what is no certificate is no leaf
 	l := s.findLeaf(r)
 	if l == nil {
 		return nil
 	}
-	g, err := l.checkProduct(r)
-	if err != nil || l.checkChip(r, g) != nil || l.checkTCB(r, g) != nil {
+	g, _, err := l.fits(r)
+	if err != nil {
 		return nil
 	}
 	list := []attest.Endorsement{{Kind: attest.KindCertificate, Raw: l.Raw}}
 	if cert, err := parseCertificate(table[guidASK]); err == nil && checkAuthority(cert, l.signer.issuerName(g)) == nil {
 		list = append(list, attest.Endorsement{Kind: attest.KindCertificate, Raw: cert.Raw})
 	}
-	if der := table[guidCRL]; len(der) <= maxStapledCRL && s.addCRL(der) == nil && s.crls[0].Issuer.CommonName == rootName(g) {
+	if der := table[guidCRL]; len(der) <= maxStapledCRL && s.addCRL(der, nil) == nil && s.crls[0].Issuer.CommonName == rootName(g) {
 		list = append(list, attest.Endorsement{Kind: attest.KindCRL, Raw: der})
 	}
 	return list

@@ -3,13 +3,9 @@ package snp
 import (
 	"bytes"
 	"context"
-	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/binary"
 	"errors"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -18,6 +14,7 @@ import (
 // chain is a leaf with its authorities.
 type chain struct {
 	generation *generation
+	levels     levels
 	leaf       *leaf
 	ask        *x509.Certificate // the ASVK where the leaf is a VLEK
 	ark        *x509.Certificate
@@ -31,13 +28,14 @@ type stapled struct {
 	crls   []*x509.RevocationList
 }
 
-func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
+// sortEndorsements decodes what known does not know.
+func sortEndorsements(list []attest.Endorsement, known *memory) (s stapled, err error) {
 	for _, e := range list {
 		switch e.Kind {
 		case attest.KindCertificate:
-			err = s.addCertificate(e.Raw)
+			err = s.addCertificate(e.Raw, known)
 		case attest.KindCRL:
-			err = s.addCRL(e.Raw)
+			err = s.addCRL(e.Raw, known)
 		default:
 			err = refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+quote(string(e.Kind)), "certificate or crl")
 		}
@@ -48,22 +46,25 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 	return s, nil
 }
 
-func (s *stapled) addCertificate(der []byte) error {
-	cert, err := parseCertificate(der)
-	if err != nil {
-		return err
-	}
-	switch name := cert.Subject.CommonName; {
-	case name == vcek.leafName() || name == vlek.leafName():
-		l, err := parseLeaf(cert)
+func (s *stapled) addCertificate(der []byte, known *memory) error {
+	e, ok := known.certificate(der)
+	if !ok {
+		cert, err := parseCertificate(der)
 		if err != nil {
 			return err
 		}
-		s.leaves = append(s.leaves, l)
+		e.cert = cert
+		if e.leaf, err = parseLeaf(cert); err != nil {
+			return err
+		}
+	}
+	switch name := e.cert.Subject.CommonName; {
+	case e.leaf != nil:
+		s.leaves = append(s.leaves, e.leaf)
 	case strings.HasPrefix(name, "ARK-"):
-		s.arks = append(s.arks, cert)
+		s.arks = append(s.arks, e.cert)
 	case strings.HasPrefix(name, "SEV-"):
-		s.asks = append(s.asks, cert)
+		s.asks = append(s.asks, e.cert)
 	default:
 		return refuse(attest.CodeChain, checkChain, "a certificate of "+quote(name), "one of AMD's chain")
 	}
@@ -78,19 +79,16 @@ func (s *stapled) findLeaf(r *Report) *leaf {
 		if l.signer != r.signer {
 			continue
 		}
-		g, err := l.checkProduct(r)
-		if err == nil && l.checkChip(r, g) == nil && l.checkTCB(r, g) == nil {
+		if _, _, err := l.fits(r); err == nil {
 			return l
 		}
-		if found == nil {
-			found = l
-		}
+		found = l
 	}
 	return found
 }
 
 // leafOf takes the leaf that came with the evidence, or asks for it.
-func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser) (*leaf, error) {
+func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser, known *memory) (*leaf, error) {
 	if l := s.findLeaf(r); l != nil {
 		return l, nil
 	}
@@ -103,7 +101,7 @@ func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser
 	}
 	var missing error
 	for _, ref := range refs {
-		fetched, err := fetch(ctx, endorser, ref)
+		fetched, err := fetch(ctx, endorser, ref, known)
 		if err != nil {
 			missing = err
 			if attest.CodeOf(err) == attest.CodeEndorsementMissing {
@@ -120,7 +118,7 @@ func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser
 }
 
 // askOf takes the authority that issued l: from the evidence, from the roots, or from the vendor, in this order.
-func askOf(ctx context.Context, l *leaf, g *generation, s *stapled, anchor *root, endorser attest.Endorser) (*x509.Certificate, error) {
+func askOf(ctx context.Context, l *leaf, g *generation, s *stapled, anchor *root, endorser attest.Endorser, known *memory) (*x509.Certificate, error) {
 	name := l.signer.issuerName(g)
 	for _, certs := range [][]*x509.Certificate{s.asks, anchor.intermediates} {
 		if ask, err := onlyOne(certs, name); ask != nil || err != nil {
@@ -128,7 +126,7 @@ func askOf(ctx context.Context, l *leaf, g *generation, s *stapled, anchor *root
 		}
 	}
 	ref := chainRef(g, l.signer)
-	fetched, err := fetch(ctx, endorser, ref)
+	fetched, err := fetch(ctx, endorser, ref, known)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +150,7 @@ func onlyOne(certs []*x509.Certificate, name string) (found *x509.Certificate, e
 	return found, nil
 }
 
-func fetch(ctx context.Context, endorser attest.Endorser, ref attest.Ref) (stapled, error) {
+func fetch(ctx context.Context, endorser attest.Endorser, ref attest.Ref, known *memory) (stapled, error) {
 	list, err := endorser.Endorse(ctx, ref)
 	if err != nil {
 		return stapled{}, coded(err)
@@ -160,7 +158,7 @@ func fetch(ctx context.Context, endorser attest.Endorser, ref attest.Ref) (stapl
 	if len(list) > attest.MaxEndorsements {
 		return stapled{}, refuse(attest.CodeOversized, checkChain, "too many endorsements", "")
 	}
-	return sortEndorsements(list)
+	return sortEndorsements(list, known)
 }
 
 // coded gives an endorser's error a code where it has none.
@@ -193,7 +191,7 @@ func (v *Verifier) verifyChain(c *chain, now time.Time) error {
 		if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
 			return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" issued by "+quote(cert.Issuer.String()), issuer.Subject.CommonName)
 		}
-		if !v.signatures.verify(issuer, cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) {
+		if !v.memory.verify(issuer, cert.RawTBSCertificate, cert.Signature) {
 			return refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+quote(cert.Subject.CommonName), "one by "+issuer.Subject.CommonName)
 		}
 	}
@@ -201,43 +199,3 @@ func (v *Verifier) verifyChain(c *chain, now time.Time) error {
 }
 
 func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
-
-// signatures remembers which RSA signatures verified. Whether one does depends on nothing but the bytes hashed into its
-// key, so that an entry never has to be dropped; dates, roles and revocation are checked anew every time.
-type signatures struct {
-	mu   sync.Mutex
-	good map[[32]byte]struct{}
-}
-
-// maxSignatures bounds the memory: 32 bytes each.
-const maxSignatures = 4096
-
-// verify checks an RSA-PSS signature with SHA-384 and a salt of 48 bytes, the only kind AMD uses (57230 table 5).
-func (s *signatures) verify(issuer *x509.Certificate, algorithm x509.SignatureAlgorithm, tbs, signature []byte) bool {
-	key, ok := issuer.PublicKey.(*rsa.PublicKey)
-	if !ok || algorithm != x509.SHA384WithRSAPSS {
-		return false
-	}
-	h := sha256.New()
-	for _, part := range [][]byte{issuer.RawSubjectPublicKeyInfo, tbs, signature} {
-		h.Write(binary.BigEndian.AppendUint64(nil, uint64(len(part))))
-		h.Write(part)
-	}
-	id := [32]byte(h.Sum(nil))
-	s.mu.Lock()
-	_, known := s.good[id]
-	s.mu.Unlock()
-	if known {
-		return true
-	}
-	if err := verifyPSS(key, tbs, signature); err != nil {
-		return false
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.good == nil || len(s.good) >= maxSignatures {
-		s.good = map[[32]byte]struct{}{}
-	}
-	s.good[id] = struct{}{}
-	return true
-}

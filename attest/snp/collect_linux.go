@@ -10,15 +10,17 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/jurat-tls/jurat/attest/tsm"
 )
 
-// collectors are the kernel's interfaces, best first.
-func collectors() []collector {
-	return []collector{tsm{fs: osFS{}, dir: tsmDirectory}, device{guest: sevGuest{devicePath}}}
-}
+// devicePath is the kernel's character device.
+const devicePath = "/dev/sev-guest"
 
-// errUnsupported is what configfs answers where no TEE registered itself.
-var errUnsupported error = unix.ENXIO
+// sources are the kernel's interfaces, best first.
+func sources() []tsm.Source {
+	return []tsm.Source{tsm.NewConfigfs(tsm.ProviderSNP, ReportSize, maxCertTable), device{guest: sevGuest{devicePath}}}
+}
 
 // sevGuest is the kernel's character device.
 type sevGuest struct{ path string }
@@ -26,7 +28,7 @@ type sevGuest struct{ path string }
 func (g sevGuest) open() error {
 	f, err := os.OpenFile(g.path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%w: %w", errNoTEE, err)
+		return fmt.Errorf("%w: %w", tsm.ErrAbsent, err)
 	}
 	if err != nil {
 		return err

@@ -2,8 +2,7 @@
 
 package snp
 
-// collectors: SEV-SNP guests are supported on Linux alone.
-func collectors() []collector { return nil }
+import "github.com/jurat-tls/jurat/attest/tsm"
 
-// errUnsupported never happens here.
-var errUnsupported = errNoTEE
+// sources: SEV-SNP guests are supported on Linux alone.
+func sources() []tsm.Source { return nil }

@@ -5,15 +5,12 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/tsm"
 	"github.com/jurat-tls/jurat/test/vectors"
 )
 
@@ -28,204 +25,68 @@ func firmware(data []byte) []byte {
 	return r
 }
 
-// fakeTSM behaves like the kernel's configfs-tsm.
-type fakeTSM struct {
-	mu          sync.Mutex
-	mkdir       error
-	provider    string
-	table       []byte
-	noTable     bool
-	disturb     int // how many requests another process interferes with
-	wrongData   bool
-	short       bool
-	outblob     error
-	writes      map[string]int
-	entries     map[string][]byte // directory to inblob
-	collections int
+// fakeSource answers with firmware's report, changed.
+type fakeSource struct {
+	change func([]byte) []byte
+	table  []byte
 }
 
-func newFakeTSM() *fakeTSM {
-	return &fakeTSM{provider: "sev_guest\n", writes: map[string]int{}, entries: map[string][]byte{}}
-}
-
-func (f *fakeTSM) Mkdir(path string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.mkdir != nil {
-		return f.mkdir
+func (fakeSource) Name() string { return "fake" }
+func (fakeSource) Probe() error { return nil }
+func (f fakeSource) Collect(_ context.Context, data attest.ReportData) (tsm.Report, error) {
+	report := firmware(data[:])
+	if f.change != nil {
+		report = f.change(report)
 	}
-	if _, ok := f.entries[path]; ok {
-		return fs.ErrExist
-	}
-	f.entries[path] = nil
-	return nil
+	return tsm.Report{Out: report, Aux: f.table}, nil
 }
 
-func (f *fakeTSM) Rmdir(path string) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	delete(f.entries, path)
-	return nil
-}
-
-func (f *fakeTSM) Write(path string, content []byte) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if filepath.Base(path) != "inblob" || len(content) != 64 {
-		return fs.ErrInvalid
-	}
-	f.entries[filepath.Dir(path)] = bytes.Clone(content)
-	f.writes[filepath.Dir(path)]++
-	return nil
-}
-
-func (f *fakeTSM) Read(path string, limit int) ([]byte, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	dir := filepath.Dir(path)
-	if _, ok := f.entries[dir]; !ok {
-		return nil, fs.ErrNotExist
-	}
-	switch filepath.Base(path) {
-	case "provider":
-		return []byte(f.provider), nil
-	case "generation":
-		return fmt.Appendf(nil, "%d\n", f.writes[dir]), nil
-	case "auxblob":
-		if f.noTable {
-			return nil, fs.ErrNotExist
-		}
-		return f.table, nil
-	case "outblob":
-		f.collections++
-		if f.outblob != nil {
-			return nil, f.outblob
-		}
-		if f.disturb > 0 {
-			f.disturb--
-			f.writes[dir]++
-		}
-		data := bytes.Clone(f.entries[dir])
-		if f.wrongData {
-			data[0] ^= 1
-		}
-		out := firmware(data)
-		if f.short {
-			out = out[:100]
-		}
-		return out, nil
-	}
-	return nil, fs.ErrNotExist
-}
-
-func TestTSM(t *testing.T) {
+func TestAttester(t *testing.T) {
 	t.Parallel()
 	data := attest.ReportData{1, 2, 3}
 	for name, c := range map[string]struct {
-		change      func(*fakeTSM)
-		code        attest.Code
-		collections int
+		source fakeSource
+		code   attest.Code
 	}{
-		"works":                  {func(*fakeTSM) {}, "", 1},
-		"no table":               {func(f *fakeTSM) { f.noTable = true }, "", 1},
-		"malformed table":        {func(f *fakeTSM) { f.table = []byte("junk") }, "", 1},
-		"disturbed twice":        {func(f *fakeTSM) { f.disturb = 2 }, "", 3},
-		"disturbed all the time": {func(f *fakeTSM) { f.disturb = 9 }, attest.CodeAttesterFailed, 3},
-		"over other data":        {func(f *fakeTSM) { f.wrongData = true }, attest.CodeAttesterFailed, 1},
-		"short":                  {func(f *fakeTSM) { f.short = true }, attest.CodeAttesterFailed, 1},
-		"firmware fails":         {func(f *fakeTSM) { f.outblob = errors.New("EIO") }, attest.CodeAttesterFailed, 1},
-		"another TEE":            {func(f *fakeTSM) { f.provider = "tdx_guest\n" }, attest.CodeAttesterFailed, 0},
+		"works":           {fakeSource{}, ""},
+		"malformed table": {fakeSource{table: []byte("junk")}, ""},
+		"over other data": {fakeSource{change: func(r []byte) []byte { r[0x50] ^= 1; return r }}, attest.CodeAttesterFailed},
+		"short":           {fakeSource{change: func(r []byte) []byte { return r[:100] }}, attest.CodeAttesterFailed},
+		"empty":           {fakeSource{change: func([]byte) []byte { return nil }}, attest.CodeAttesterFailed},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			fake := newFakeTSM()
-			c.change(fake)
-			ev, err := newAttester(tsm{fake, "/tsm"}).Attest(t.Context(), data)
-			if attest.CodeOf(err) != c.code {
-				t.Fatal(err)
-			}
-			if err == nil && (ev.Format != Format || !bytes.Equal(ev.Raw, firmware(data[:])) || len(ev.Endorsements) != 0) {
-				t.Errorf("%+v", ev)
-			}
-			if fake.collections != c.collections {
-				t.Errorf("%d collections, want %d", fake.collections, c.collections)
-			}
-			if len(fake.entries) != 0 {
-				t.Errorf("left behind: %v", fake.entries)
-			}
-		})
-	}
-}
-
-// TestTSMFiles runs over a directory: the attribute files are there before, as configfs makes them.
-func TestTSMFiles(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	for name, content := range map[string][]byte{"provider": []byte("sev_guest\n"), "inblob": nil, "outblob": firmware([]byte{7}), "auxblob": nil, "generation": []byte("1\n")} {
-		if err := os.WriteFile(filepath.Join(dir, name), content, 0o600); err != nil {
-			t.Fatal(err)
+		ev, err := newAttester(c.source).Attest(t.Context(), data)
+		if attest.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", name, err)
 		}
-	}
-	source := tsm{osFS{}, dir}
-	// The file system does not count generations: the request is written and answered, but looks disturbed.
-	report, _, err := source.once(dir, attest.ReportData{7})
-	if !errors.Is(err, errDisturbed) || report != nil {
-		t.Fatal(err)
-	}
-	if in, err := os.ReadFile(filepath.Join(dir, "inblob")); err != nil || len(in) != 64 || in[0] != 7 {
-		t.Errorf("inblob %x, %v", in, err)
-	}
-	if _, err := (osFS{}).Read(filepath.Join(dir, "outblob"), 100); err == nil {
-		t.Error("the bound is not kept")
-	}
-	if err := (osFS{}).Write(filepath.Join(dir, "absent"), nil); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("a write creates the attribute: %v", err)
-	}
-	if err := source.entry(func(d string) error { _, err := os.Stat(d); return err }); err != nil {
-		t.Error(err)
-	}
-	if left, _ := filepath.Glob(filepath.Join(dir, "jurat-*")); len(left) != 0 {
-		t.Errorf("left behind: %v", left)
+		if err == nil && (ev.Format != Format || !bytes.Equal(ev.Raw, firmware(data[:])) || len(ev.Endorsements) != 0) {
+			t.Errorf("%s: %+v", name, ev)
+		}
 	}
 }
 
 func TestProbe(t *testing.T) {
 	t.Parallel()
-	absent := newFakeTSM()
-	absent.mkdir = fs.ErrNotExist
-	other := newFakeTSM()
-	other.provider = "tdx_guest"
-	forbidden := newFakeTSM()
-	forbidden.mkdir = fs.ErrPermission
-	here := tsm{newFakeTSM(), "/tsm"}
-	dev := device{&fakeDevice{}}
-	noDev := device{&fakeDevice{opening: errNoTEE}}
-	for name, c := range map[string]struct {
-		sources []collector
-		want    string
-		code    attest.Code
-	}{
-		"configfs":       {[]collector{here, dev}, SourceTSM, ""},
-		"device":         {[]collector{tsm{absent, "/tsm"}, dev}, SourceDevice, ""},
-		"another TEE":    {[]collector{tsm{other, "/tsm"}, noDev}, "", attest.CodeNoTEE},
-		"neither":        {[]collector{tsm{absent, "/tsm"}, noDev}, "", attest.CodeNoTEE},
-		"not permitted":  {[]collector{tsm{forbidden, "/tsm"}, dev}, "", attest.CodeAttesterFailed},
-		"another system": {nil, "", attest.CodeNoTEE},
-	} {
-		source, err := firstOf(c.sources)
-		if attest.CodeOf(err) != c.code || (err == nil && source.name() != c.want) {
-			t.Errorf("%s: %v, %v", name, source, err)
-		}
+	name, err := Probe()
+	if _, here := NewAttester(); (here == nil) != (err == nil) {
+		t.Errorf("probe %v, attester %v", err, here)
 	}
-	if _, err := os.Stat(devicePath); err != nil {
-		if _, err := os.Stat(tsmDirectory); err != nil {
-			if _, err := Probe(); attest.CodeOf(err) != attest.CodeNoTEE {
-				t.Errorf("here: %v", err)
-			}
-			if _, err := NewAttester(); attest.CodeOf(err) != attest.CodeNoTEE {
-				t.Errorf("here: %v", err)
-			}
-		}
+	if err == nil && name != SourceTSM && name != SourceDevice || err != nil && attest.CodeOf(err) != attest.CodeNoTEE && attest.CodeOf(err) != attest.CodeAttesterFailed {
+		t.Errorf("%q, %v", name, err)
+	}
+}
+
+// TestStapledByTheAttester: the host's table reaches the evidence.
+func TestStapledByTheAttester(t *testing.T) {
+	t.Parallel()
+	pair := recordedPairs(t)[2]
+	r, err := Parse(pair.report)
+	if err != nil {
+		t.Fatal(err)
+	}
+	source := fakeSource{change: func([]byte) []byte { return pair.report }, table: table(guidVCEK, pair.leaf)}
+	ev, err := newAttester(source).Attest(t.Context(), attest.ReportData(r.ReportData))
+	if err != nil || len(ev.Endorsements) != 1 {
+		t.Errorf("%+v, %v", ev, err)
 	}
 }
 
@@ -237,6 +98,9 @@ type fakeDevice struct {
 	extended error  // what the extended request fails with
 	plain    error
 	status   byte
+	size     uint32    // of the report, by its own word; 0: right
+	vmm      uint32    // the host's part of a failure
+	odd      [2]uint32 // firmware's and host's errors without an error of the system call
 	commands []uintptr
 }
 
@@ -247,7 +111,10 @@ func (f *fakeDevice) request(command uintptr, request, response, certs []byte) (
 	switch command {
 	case commandExtended:
 		if f.extended != nil {
-			return 0, 2, f.extended
+			if f.wants > 0 {
+				binary.LittleEndian.PutUint32(request[104:], f.wants)
+			}
+			return 0, f.vmm, f.extended
 		}
 		if len(request) != extendedRequestSize || binary.LittleEndian.Uint32(request[104:]) != uint32(len(certs)) || len(certs)%pageSize != 0 {
 			return 0, 0, errors.New("EINVAL")
@@ -258,62 +125,59 @@ func (f *fakeDevice) request(command uintptr, request, response, certs []byte) (
 		}
 		copy(certs, f.table)
 	case commandReport:
-		if f.plain != nil {
-			return 0x13, 0, f.plain
-		}
 		if len(request) != reportRequestSize || certs != nil {
 			return 0, 0, errors.New("EINVAL")
 		}
 	}
 	response[0] = f.status
 	binary.LittleEndian.PutUint32(response[4:], ReportSize)
+	if f.size != 0 {
+		binary.LittleEndian.PutUint32(response[4:], f.size)
+	}
 	copy(response[responseHeader:], firmware(request[:64]))
-	return 0, 0, nil
+	if command == commandReport && f.plain != nil {
+		return 0, 0, f.plain
+	}
+	return f.odd[0], f.odd[1], nil
 }
 
 func TestDevice(t *testing.T) {
 	t.Parallel()
 	data := attest.ReportData{9}
+	first, again, both := []uintptr{commandExtended}, []uintptr{commandExtended, commandExtended}, []uintptr{commandExtended, commandReport}
 	for name, c := range map[string]struct {
 		device   fakeDevice
 		code     attest.Code
-		commands int
+		commands []uintptr
 	}{
-		"extended":             {fakeDevice{}, "", 1},
-		"larger table":         {fakeDevice{wants: 8 * pageSize}, "", 2},
-		"too large a table":    {fakeDevice{wants: 1 << 20}, "", 2},
-		"odd size":             {fakeDevice{wants: 8*pageSize + 1}, "", 2},
-		"no certificates":      {fakeDevice{extended: errors.New("ENOTTY")}, "", 2},
-		"firmware refuses":     {fakeDevice{extended: errors.New("EIO"), plain: errors.New("EIO")}, attest.CodeAttesterFailed, 2},
-		"firmware status":      {fakeDevice{status: 0x16}, attest.CodeAttesterFailed, 1},
-		"status, no extension": {fakeDevice{status: 0x16, extended: errors.New("ENOTTY")}, attest.CodeAttesterFailed, 2},
+		"extended":             {fakeDevice{}, "", first},
+		"larger table":         {fakeDevice{wants: 8 * pageSize}, "", again},
+		"too large a table":    {fakeDevice{wants: 1 << 20}, "", both},
+		"odd size":             {fakeDevice{wants: 8*pageSize + 1}, "", both},
+		"no certificates":      {fakeDevice{extended: errors.New("ENOTTY")}, "", both},
+		"plain: an error":      {fakeDevice{extended: errors.New("ENOTTY"), plain: errors.New("EIO")}, attest.CodeAttesterFailed, both},
+		"firmware refuses":     {fakeDevice{extended: errors.New("EIO"), plain: errors.New("EIO")}, attest.CodeAttesterFailed, both},
+		"firmware's own error": {fakeDevice{odd: [2]uint32{7, 0}}, attest.CodeAttesterFailed, both},
+		"host's own error":     {fakeDevice{odd: [2]uint32{0, 2}}, attest.CodeAttesterFailed, both},
+		"the same size again":  {fakeDevice{extended: errors.New("EIO"), vmm: vmmInvalidLength, wants: firstTableSize}, "", both},
+		"another host's error": {fakeDevice{extended: errors.New("EIO"), vmm: 9, wants: 8 * pageSize}, "", both},
+		"another size":         {fakeDevice{size: ReportSize - 1}, attest.CodeAttesterFailed, first},
+		"firmware status":      {fakeDevice{status: 0x16}, attest.CodeAttesterFailed, first},
+		"status, no extension": {fakeDevice{status: 0x16, extended: errors.New("ENOTTY")}, attest.CodeAttesterFailed, both},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ev, err := newAttester(device{&c.device}).Attest(t.Context(), data)
-			if attest.CodeOf(err) != c.code || err == nil && !bytes.Equal(ev.Raw, firmware(data[:])) {
+			r, err := device{&c.device}.Collect(t.Context(), data)
+			if (err == nil) != (c.code == "") || err == nil && !bytes.Equal(r.Out, firmware(data[:])) {
 				t.Error(err)
 			}
-			if len(c.device.commands) != c.commands {
+			if !slices.Equal(c.device.commands, c.commands) {
 				t.Errorf("commands %v", c.device.commands)
 			}
+			if _, err := newAttester(device{&c.device}).Attest(t.Context(), data); attest.CodeOf(err) != c.code {
+				t.Error(err)
+			}
 		})
-	}
-}
-
-func TestAttesterRefuses(t *testing.T) {
-	t.Parallel()
-	a := newAttester(tsm{newFakeTSM(), "/tsm"})
-	if _, err := a.Attest(t.Context(), attest.ReportData{}); attest.CodeOf(err) != attest.CodeNoExpectation {
-		t.Error(err)
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	cancel()
-	if _, err := a.Attest(ctx, attest.ReportData{1}); attest.CodeOf(err) != attest.CodeAttesterFailed || !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if a.Source() != SourceTSM {
-		t.Error(a.Source())
 	}
 }
 
@@ -364,6 +228,7 @@ func TestCertTable(t *testing.T) {
 		"past the end":    entry(uint32(len(good)-1), 2),
 		"into the header": entry(0, 4),
 		"overflow":        entry(0xffffffff, 0xffffffff),
+		"half an end":     append(append(bytes.Clone(good[:24]), 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1), make([]byte, 40)...),
 		"many":            endless,
 		"large":           make([]byte, maxCertTable+1),
 	} {
@@ -392,7 +257,11 @@ func TestSignatureCoversEveryByte(t *testing.T) {
 		if err := verifySignature(r, l.key); err != nil {
 			t.Fatal(err)
 		}
-		for at := range r.signed {
+		stride := 1
+		if testing.Short() {
+			stride = 29
+		}
+		for at := 0; at < len(r.signed); at += stride {
 			r.signed[at] ^= 0x10
 			if attest.CodeOf(verifySignature(r, l.key)) != attest.CodeSignature {
 				t.Fatalf("%s: byte %#x is not covered", v.name, at)
@@ -420,6 +289,8 @@ func TestStaplesWhatFits(t *testing.T) {
 		{"leaf of another product", 2, table(guidVCEK, pairs[0].leaf), 0},
 		{"leaf of another chip", 0, table(guidVCEK, vectors.Read(t, "snp/milan-v2.bad-vcek-legacy.der")), 0},
 		{"VLEK", 1, table(guidVLEK, pairs[1].leaf), 1},
+		{"VCEK under the VLEK's name", 1, table(guidVLEK, pairs[0].leaf), 0},
+		{"ASK as the leaf", 2, table(guidVCEK, ask), 0},
 		{"VLEK under the VCEK's name", 1, table(guidVCEK, pairs[1].leaf), 0},
 		{"junk", 0, table(guidVCEK, []byte("x")), 0},
 		{"nothing", 0, nil, 0},
@@ -452,7 +323,7 @@ func TestAMDRootsAreComplete(t *testing.T) {
 			if err := checkAuthority(ask, name); err != nil {
 				t.Error(err)
 			}
-			if !v.signatures.verify(r.ark, ask.SignatureAlgorithm, ask.RawTBSCertificate, ask.Signature) {
+			if !v.memory.verify(r.ark, ask.RawTBSCertificate, ask.Signature) {
 				t.Errorf("%s is not signed by its ARK", name)
 			}
 		}
@@ -471,6 +342,21 @@ func TestLeafRefs(t *testing.T) {
 		if attest.CodeOf(err) != want.code || len(refs) != want.refs || want.refs > 0 && !strings.HasPrefix(refs[0].Path, want.prefix) {
 			t.Errorf("%s: %v, %v", pairs[i].name, refs, err)
 		}
+	}
+	reserved := firmware(nil)
+	reserved[0], reserved[0x188], reserved[0x189], reserved[0x182], reserved[0x1a0] = 2, 0, 0, 1, 1
+	if _, err := LeafRefs(reserved); attest.CodeOf(err) != attest.CodeReservedBits {
+		t.Error(err)
+	}
+	lent := firmware(nil)
+	lent[0x48], lent[0x1a0] = 1<<2, 1 // a VLEK, of a chip that is named
+	var e *attest.Error
+	if _, err := LeafRefs(lent); attest.CodeOf(err) != attest.CodeEndorsementMissing || !errors.As(err, &e) || !strings.Contains(e.Hint, "cloud provider") {
+		t.Error(err)
+	}
+	masked := firmware(nil)
+	if _, err := LeafRefs(masked); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+		t.Error(err)
 	}
 	if _, err := LeafRefs([]byte("x")); attest.CodeOf(err) != attest.CodeMalformed {
 		t.Error(err)

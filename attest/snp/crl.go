@@ -5,12 +5,12 @@ import (
 	"context"
 	"crypto"
 	"crypto/rsa"
+	"crypto/sha256"
 	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
-	"math/big"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -24,18 +24,20 @@ func verifyPSS(key *rsa.PublicKey, tbs, signature []byte) error {
 // Extensions of a CRL and of its entries (RFC 5280 §5.2 and §5.3).
 var (
 	oidIssuingPoint      = asn1.ObjectIdentifier{2, 5, 29, 28}
-	oidReason            = asn1.ObjectIdentifier{2, 5, 29, 21}
-	oidInvalidityDate    = asn1.ObjectIdentifier{2, 5, 29, 24}
 	oidCertificateIssuer = asn1.ObjectIdentifier{2, 5, 29, 29}
 )
 
-func (s *stapled) addCRL(der []byte) error {
-	crl, err := x509.ParseRevocationList(der)
-	if err == nil && len(crl.Raw) != len(der) {
-		err = fmt.Errorf("%d bytes after the list", len(der)-len(crl.Raw))
-	}
-	if err != nil {
-		return &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkRevocation, Err: err}
+func (s *stapled) addCRL(der []byte, known *memory) error {
+	crl, ok := known.list(der)
+	if !ok {
+		var err error
+		crl, err = x509.ParseRevocationList(der)
+		if err == nil && len(crl.Raw) != len(der) {
+			err = fmt.Errorf("%d bytes after the list", len(der)-len(crl.Raw))
+		}
+		if err != nil {
+			return &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkRevocation, Err: err}
+		}
 	}
 	s.crls = append(s.crls, crl)
 	return nil
@@ -44,24 +46,25 @@ func (s *stapled) addCRL(der []byte) error {
 // revocation checks c against the list that came with the evidence, or else against the vendor's. An error means that a
 // key is withdrawn or the stapled list is not authentic; a list that is missing or stale is a claim for the policy.
 func (v *Verifier) revocation(ctx context.Context, c *chain, s *stapled, endorser attest.Endorser, now time.Time) (attest.Revocation, error) {
-	known, err := v.judgeCRLs(s.crls, c, now)
-	if err != nil || (known != nil && known.Problem == nil) {
-		return deref(known), err
+	stapled, err := v.latest(s.crls, c)
+	if err != nil {
+		return attest.Revocation{}, err
+	}
+	if stapled != nil && current(stapled, now) {
+		return judge(stapled, now), nil
 	}
 	ref := crlRef(c.generation, c.leaf.signer)
-	fetched, err := fetch(ctx, endorser, ref)
-	if err == nil {
-		var fresh *attest.Revocation
-		fresh, err = v.judgeCRLs(fetched.crls, c, now)
-		if attest.CodeOf(err) == attest.CodeRevoked || (err == nil && fresh != nil) {
-			return deref(fresh), err
-		}
-		if err == nil {
-			err = refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+c.ark.Subject.CommonName+" in the answer", ref.Service+ref.Path)
-		}
-	}
-	if known != nil {
-		return *known, nil
+	answer, err := fetch(ctx, endorser, ref, &v.memory)
+	fetched, unfit := v.latest(answer.crls, c)
+	switch {
+	case attest.CodeOf(unfit) == attest.CodeRevoked:
+		return attest.Revocation{}, unfit
+	case fetched != nil:
+		return judge(fetched, now), nil
+	case stapled != nil:
+		return judge(stapled, now), nil
+	case err == nil:
+		err = refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+c.ark.Subject.CommonName+" in the answer", ref.Service+ref.Path)
 	}
 	problem := coded(err)
 	if !problem.Code.Undecidable() {
@@ -71,24 +74,29 @@ func (v *Verifier) revocation(ctx context.Context, c *chain, s *stapled, endorse
 	return attest.Revocation{Problem: problem}, nil
 }
 
-func deref(r *attest.Revocation) attest.Revocation {
-	if r == nil {
-		return attest.Revocation{}
-	}
-	return *r
+func current(list *x509.RevocationList, now time.Time) bool {
+	return !now.Before(list.ThisUpdate) && !now.After(list.NextUpdate)
 }
 
-// judgeCRLs checks every list that the chain's ARK issued, and tells of the latest. It answers nil when there is none.
-// A key that an outdated list names stays revoked.
-func (v *Verifier) judgeCRLs(crls []*x509.RevocationList, c *chain, now time.Time) (*attest.Revocation, error) {
-	var latest *x509.RevocationList
+func judge(list *x509.RevocationList, now time.Time) attest.Revocation {
+	r := attest.Revocation{Issued: list.ThisUpdate, Expires: list.NextUpdate}
+	if !current(list, now) {
+		r.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+day(r.Issued)+" to "+day(r.Expires), "one valid on "+day(now))
+	}
+	return r
+}
+
+// latest checks every list that the chain's ARK issued, and answers the latest, nil when there is none. A key that an
+// outdated list names stays revoked.
+func (v *Verifier) latest(crls []*x509.RevocationList, c *chain) (latest *x509.RevocationList, err error) {
 	for _, crl := range crls {
 		if !bytes.Equal(crl.RawIssuer, c.ark.RawSubject) {
 			continue
 		}
-		if !v.signatures.verify(c.ark, crl.SignatureAlgorithm, crl.RawTBSRevocationList, crl.Signature) {
+		if !v.memory.verify(c.ark, crl.RawTBSRevocationList, crl.Signature) {
 			return nil, refuse(attest.CodeChain, checkRevocation, "a revocation list whose signature does not verify", "one by "+c.ark.Subject.CommonName)
 		}
+		v.memory.lists.put(sha256.Sum256(crl.Raw), crl)
 		if err := checkRevoked(crl, c); err != nil {
 			return nil, err
 		}
@@ -96,14 +104,7 @@ func (v *Verifier) judgeCRLs(crls []*x509.RevocationList, c *chain, now time.Tim
 			latest = crl
 		}
 	}
-	if latest == nil {
-		return nil, nil
-	}
-	r := &attest.Revocation{Issued: latest.ThisUpdate, Expires: latest.NextUpdate}
-	if now.Before(latest.ThisUpdate) || now.After(latest.NextUpdate) {
-		r.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+day(latest.ThisUpdate)+" to "+day(latest.NextUpdate), "one valid on "+day(now))
-	}
-	return r, nil
+	return latest, nil
 }
 
 // checkRevoked looks for the chain's certificates in the list. An entry speaks of a certificate of the list's issuer, until
@@ -124,20 +125,18 @@ func checkRevoked(crl *x509.RevocationList, c *chain) error {
 					return err
 				}
 				issuer = name
-			case x.Critical && !x.Id.Equal(oidReason) && !x.Id.Equal(oidInvalidityDate):
+			case x.Critical:
 				return refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with critical extension "+x.Id.String(), "")
 			}
 		}
 		for _, cert := range []*x509.Certificate{c.ark, c.ask, c.leaf.Certificate} {
-			if bytes.Equal(issuer, cert.RawIssuer) && sameSerial(entry.SerialNumber, cert.SerialNumber) {
+			if bytes.Equal(issuer, cert.RawIssuer) && entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
 				return refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", cert.Subject.CommonName, cert.SerialNumber, day(entry.RevocationTime)), "not revoked")
 			}
 		}
 	}
 	return nil
 }
-
-func sameSerial(a, b *big.Int) bool { return a != nil && b != nil && a.Cmp(b) == 0 }
 
 // coversEverything tells whether an issuingDistributionPoint leaves the list complete: it may name where the list is
 // found and say that it is indirect, but not restrict it to some certificates or reasons.
@@ -157,8 +156,8 @@ func coversEverything(x pkix.Extension) bool {
 // certificateIssuer decodes GeneralNames with exactly one directoryName.
 func certificateIssuer(x pkix.Extension) ([]byte, error) {
 	var names []asn1.RawValue
-	rest, err := asn1.Unmarshal(x.Value, &names)
-	if err != nil || len(rest) != 0 || len(names) != 1 || names[0].Class != asn1.ClassContextSpecific || names[0].Tag != 4 {
+	rest, _ := asn1.Unmarshal(x.Value, &names) // where that fails there are no names
+	if len(rest) != 0 || len(names) != 1 || names[0].Class != asn1.ClassContextSpecific || names[0].Tag != 4 {
 		return nil, refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with an issuer that is no name", "")
 	}
 	return names[0].Bytes, nil

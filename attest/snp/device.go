@@ -7,6 +7,7 @@ import (
 	"fmt"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/tsm"
 )
 
 // Commands and structures of /dev/sev-guest (Linux, include/uapi/linux/sev-guest.h).
@@ -34,10 +35,14 @@ type guestDevice interface {
 // device collects through the character device, for kernels without configfs-tsm.
 type device struct{ guest guestDevice }
 
-func (d device) name() string { return SourceDevice }
-func (d device) probe() error { return d.guest.open() }
+// Name implements tsm.Source.
+func (d device) Name() string { return SourceDevice }
 
-func (d device) collect(_ context.Context, data attest.ReportData) (report, table []byte, err error) {
+// Probe implements tsm.Source.
+func (d device) Probe() error { return d.guest.open() }
+
+// Collect implements tsm.Source.
+func (d device) Collect(_ context.Context, data attest.ReportData) (tsm.Report, error) {
 	size := firstTableSize
 	for range 2 { // a second time with the size that the host asks for
 		request := make([]byte, extendedRequestSize)
@@ -47,7 +52,7 @@ func (d device) collect(_ context.Context, data attest.ReportData) (report, tabl
 		firmware, vmm, err := d.guest.request(commandExtended, request, response, certs)
 		if err == nil && firmware == 0 && vmm == 0 {
 			report, err := reportOf(response)
-			return report, certs, err
+			return tsm.Report{Out: report, Aux: certs}, err
 		}
 		wanted := binary.LittleEndian.Uint32(request[104:])
 		if vmm != vmmInvalidLength || wanted <= uint32(size) || wanted > maxCertTable || wanted%pageSize != 0 {
@@ -60,10 +65,10 @@ func (d device) collect(_ context.Context, data attest.ReportData) (report, tabl
 	copy(request, data[:])
 	firmware, vmm, err := d.guest.request(commandReport, request, response, nil)
 	if err != nil || firmware != 0 || vmm != 0 {
-		return nil, nil, errors.Join(fmt.Errorf("firmware error %#x, host error %#x", firmware, vmm), err)
+		return tsm.Report{}, errors.Join(fmt.Errorf("firmware error %#x, host error %#x", firmware, vmm), err)
 	}
-	report, err = reportOf(response)
-	return report, nil, err
+	report, err := reportOf(response)
+	return tsm.Report{Out: report}, err
 }
 
 func reportOf(response []byte) ([]byte, error) {

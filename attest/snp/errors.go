@@ -16,7 +16,7 @@ const (
 	checkChain      = "authenticity.chain"
 	checkSignature  = "authenticity.signature"
 	checkRevocation = "authenticity.revocation"
-	checkCollect    = "attester"
+	checkCollect    = "attester.certificates"
 )
 
 func refuse(code attest.Code, check, got, want string) *attest.Error {

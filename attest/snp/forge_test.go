@@ -12,7 +12,10 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"math/big"
+	"os"
+	"path/filepath"
 	"slices"
 	"sync"
 	"testing"
@@ -22,7 +25,8 @@ import (
 	"github.com/jurat-tls/jurat/attest/snp"
 )
 
-// keys are shared by all tests: RSA keys of 4096 bits are slow to make.
+// keys are shared by all tests: RSA keys of 4096 bits are slow to make. Where JURAT_TEST_KEYS names a directory, they are
+// kept there for the next run.
 type keys struct {
 	ark, ask, other, short *rsa.PrivateKey
 	leaf, otherLeaf        *ecdsa.PrivateKey
@@ -33,15 +37,36 @@ var sharedKeys = sync.OnceValue(func() *keys {
 	var wg sync.WaitGroup
 	for _, at := range []struct {
 		key  **rsa.PrivateKey
+		name string
 		bits int
-	}{{&k.ark, 4096}, {&k.ask, 4096}, {&k.other, 4096}, {&k.short, 3072}} {
-		wg.Go(func() { *at.key, _ = rsa.GenerateKey(rand.Reader, at.bits) })
+	}{{&k.ark, "ark", 4096}, {&k.ask, "ask", 4096}, {&k.other, "other", 4096}, {&k.short, "short", 3072}} {
+		wg.Go(func() { *at.key = rsaKey(at.name, at.bits) })
 	}
 	k.leaf, _ = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	k.otherLeaf, _ = ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
 	wg.Wait()
 	return k
 })
+
+func rsaKey(name string, bits int) *rsa.PrivateKey {
+	file := filepath.Join(os.Getenv("JURAT_TEST_KEYS"), "snp-"+name)
+	keep := os.Getenv("JURAT_TEST_KEYS") != ""
+	if keep {
+		if raw, err := os.ReadFile(file); err == nil {
+			if key, err := x509.ParsePKCS1PrivateKey(raw); err == nil {
+				return key
+			}
+		}
+	}
+	key, err := rsa.GenerateKey(rand.Reader, bits)
+	if err != nil {
+		panic(err)
+	}
+	if keep {
+		_ = os.WriteFile(file, x509.MarshalPKCS1PrivateKey(key), 0o600)
+	}
+	return key
+}
 
 // forge makes evidence in AMD's format under a root of its own. The hooks change one thing before it is signed, so that
 // nothing but the check under test can refuse the evidence.
@@ -139,6 +164,35 @@ type forged struct {
 	crl      []byte
 }
 
+// signer signs the same bytes once: RSA with 4096 bits takes longer than all else. Where keys are kept for the next run, so
+// are signatures.
+type signer struct{ *rsa.PrivateKey }
+
+var signed sync.Map
+
+// Sign implements crypto.Signer.
+func (s signer) Sign(random io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	_, pss := opts.(*rsa.PSSOptions)
+	name := fmt.Sprintf("signature-%x", sha512.Sum512(fmt.Append(nil, s.N, digest, pss, opts.HashFunc())))
+	if known, ok := signed.Load(name); ok {
+		return known.([]byte), nil
+	}
+	dir := os.Getenv("JURAT_TEST_KEYS")
+	if dir != "" {
+		if known, err := os.ReadFile(filepath.Join(dir, name)); err == nil && len(known) == s.Size() {
+			return known, nil
+		}
+	}
+	signature, err := s.PrivateKey.Sign(random, digest, opts)
+	if err == nil {
+		signed.Store(name, signature)
+		if dir != "" {
+			err = os.WriteFile(filepath.Join(dir, name), signature, 0o600)
+		}
+	}
+	return signature, err
+}
+
 func (f forge) make(t testing.TB) forged {
 	t.Helper()
 	k, line := sharedKeys(), f.productLine()
@@ -148,7 +202,7 @@ func (f forge) make(t testing.TB) forged {
 		}
 		return fallback
 	}
-	certify := func(template, parent *x509.Certificate, public crypto.PublicKey, signer *rsa.PrivateKey, hook func(*x509.Certificate)) *x509.Certificate {
+	certify := func(template, parent *x509.Certificate, public crypto.PublicKey, key *rsa.PrivateKey, hook func(*x509.Certificate)) *x509.Certificate {
 		t.Helper()
 		template.SignatureAlgorithm = x509.SHA384WithRSAPSS
 		template.NotBefore, template.NotAfter = epoch.AddDate(-1, 0, 0), epoch.AddDate(1, 0, 0)
@@ -159,8 +213,8 @@ func (f forge) make(t testing.TB) forged {
 			parent = template
 		}
 		issuer := *parent
-		issuer.PublicKey = &signer.PublicKey // the forger may sign with any key
-		raw, err := x509.CreateCertificate(rand.Reader, template, &issuer, public, signer)
+		issuer.PublicKey = &key.PublicKey // the forger may sign with any key
+		raw, err := x509.CreateCertificate(rand.Reader, template, &issuer, public, signer{key})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -190,10 +244,10 @@ func (f forge) make(t testing.TB) forged {
 	if f.crl != nil {
 		f.crl(list)
 	}
-	signer := or(f.key.crl, k.ark)
+	key := or(f.key.crl, k.ark)
 	issuer := *ark
-	issuer.PublicKey = &signer.PublicKey
-	crl, err := x509.CreateRevocationList(rand.Reader, list, &issuer, signer)
+	issuer.PublicKey = &key.PublicKey
+	crl, err := x509.CreateRevocationList(rand.Reader, list, &issuer, signer{key})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,4 +374,12 @@ func wants(err error, code attest.Code) error {
 		return fmt.Errorf("%#v names no check", err)
 	}
 	return nil
+}
+
+// parallel runs t beside others. A short run goes one by one, so that -failfast ends it early.
+func parallel(t *testing.T) {
+	t.Helper()
+	if !testing.Short() {
+		t.Parallel()
+	}
 }

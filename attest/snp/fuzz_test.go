@@ -54,7 +54,7 @@ func FuzzCertTable(f *testing.F) {
 		for _, e := range entries {
 			total += len(e)
 		}
-		if total > maxCertEntries*len(raw) {
+		if total > len(raw)/certEntrySize*len(raw) {
 			t.Fatal("entries larger than the table")
 		}
 		if r, err := Parse(firmware([]byte("seed"))); err == nil {
@@ -85,9 +85,6 @@ func FuzzExtensions(f *testing.F) {
 		if n := len(e.hwid); n != 0 && n != 8 && n != 64 || e.structVersion > 255 || len(e.csp) > 255 || len(e.productName) > 255 {
 			t.Fatalf("%+v", e)
 		}
-		if _, err := parseExtensions([]pkix.Extension{{Id: id, Value: one}, {Id: id, Value: one}}); attest.CodeOf(err) != attest.CodeDuplicateExtension {
-			t.Fatalf("repeated extension: %v", err)
-		}
 	})
 }
 
@@ -101,7 +98,7 @@ func FuzzEndorsement(f *testing.F) {
 		if certificate {
 			kind = attest.KindCertificate
 		}
-		if _, err := sortEndorsements([]attest.Endorsement{{Kind: kind, Raw: raw}}); err != nil && attest.CodeOf(err) == attest.CodeInternal {
+		if _, err := sortEndorsements([]attest.Endorsement{{Kind: kind, Raw: raw}}, nil); err != nil && attest.CodeOf(err) == attest.CodeInternal {
 			t.Fatalf("error without a code: %v", err)
 		}
 	})

@@ -38,17 +38,12 @@ func leafRefs(r *Report) ([]attest.Ref, error) {
 	}
 	var refs []attest.Ref
 	for _, g := range candidates {
-		tcb, err := g.layout.decode(r.ReportedTCB)
+		lv, err := r.levels(g)
 		if err != nil {
 			return nil, err
 		}
-		var path strings.Builder
-		fmt.Fprintf(&path, "/vcek/v1/%s/%s?", g.line, r.ChipID[:g.hwid])
-		if fmc, ok := tcb["fmc"]; ok {
-			fmt.Fprintf(&path, "fmcSPL=%02d&", fmc)
-		}
-		fmt.Fprintf(&path, "blSPL=%02d&teeSPL=%02d&snpSPL=%02d&ucodeSPL=%02d", tcb["bootloader"], tcb["tee"], tcb["snp"], tcb["microcode"])
-		refs = append(refs, attest.Ref{Service: KDSService, Path: path.String(), Kind: attest.KindCertificate})
+		path := fmt.Sprintf("/vcek/v1/%s/%s?%s", g.line, r.ChipID[:g.hwid], lv.reported.query())
+		refs = append(refs, attest.Ref{Service: KDSService, Path: path, Kind: attest.KindCertificate})
 	}
 	return refs, nil
 }
@@ -72,23 +67,17 @@ func Staple(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser) 
 	if err != nil {
 		return ev, err
 	}
-	have, err := sortEndorsements(ev.Endorsements)
+	have, err := sortEndorsements(ev.Endorsements, nil)
 	if err != nil {
 		return ev, err
 	}
 	out := *ev
 	out.Endorsements = append([]attest.Endorsement(nil), ev.Endorsements...)
-	l, err := leafOf(ctx, r, &have, endorser)
+	l, err := leafOf(ctx, r, &have, endorser, nil)
 	if err != nil {
 		return &out, err
 	}
-	g, err := l.checkProduct(r)
-	if err == nil {
-		err = l.checkChip(r, g)
-	}
-	if err == nil {
-		err = l.checkTCB(r, g)
-	}
+	g, _, err := l.fits(r)
 	if err != nil {
 		return &out, err
 	}
@@ -96,18 +85,17 @@ func Staple(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser) 
 		out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: l.Raw})
 	}
 	var missing []error
-	if ask, err := onlyOne(have.asks, l.signer.issuerName(g)); err != nil || ask == nil {
-		if ask, err = askOf(ctx, l, g, &have, new(root), endorser); err == nil {
-			out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: ask.Raw})
-		} else {
+	if ask, _ := onlyOne(have.asks, l.signer.issuerName(g)); ask == nil {
+		ask, err := askOf(ctx, l, g, &have, new(root), endorser, nil)
+		if err != nil {
 			missing = append(missing, err)
+		} else {
+			out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: ask.Raw})
 		}
 	}
 	if len(have.crls) == 0 {
-		fetched, err := fetch(ctx, endorser, crlRef(g, l.signer))
-		if err != nil {
-			missing = append(missing, err)
-		}
+		fetched, err := fetch(ctx, endorser, crlRef(g, l.signer), nil)
+		missing = append(missing, err)
 		for _, crl := range fetched.crls {
 			if crl.Issuer.CommonName == rootName(g) && len(crl.Raw) <= maxStapledCRL {
 				out.Endorsements = append(out.Endorsements, attest.Endorsement{Kind: attest.KindCRL, Raw: crl.Raw})

@@ -1,6 +1,7 @@
 package snp
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/x509"
@@ -27,9 +28,15 @@ const (
 type extensions struct {
 	structVersion int
 	productName   string
-	spl           map[int]uint8 // by the last arc
-	hwid          []byte        // VCEK only
-	csp           string        // VLEK only
+	spl           [10]spl // by the last arc
+	hwid          []byte  // VCEK only
+	csp           string  // VLEK only
+}
+
+// spl is the security version number of one component.
+type spl struct {
+	there bool
+	value uint8
 }
 
 // leaf is a VCEK or VLEK certificate.
@@ -40,7 +47,7 @@ type leaf struct {
 	key    *ecdsa.PublicKey
 }
 
-// parseLeaf decodes a certificate whose subject is that of a VCEK or VLEK.
+// parseLeaf decodes a certificate whose subject is that of a VCEK or VLEK. It answers nil for any other.
 func parseLeaf(cert *x509.Certificate) (*leaf, error) {
 	l := &leaf{Certificate: cert, signer: vcek}
 	switch cert.Subject.CommonName {
@@ -48,7 +55,7 @@ func parseLeaf(cert *x509.Certificate) (*leaf, error) {
 	case vlek.leafName():
 		l.signer = vlek
 	default:
-		return nil, refuse(attest.CodeSignerMismatch, checkSigner, quote(cert.Subject.CommonName), "SEV-VCEK or SEV-VLEK")
+		return nil, nil
 	}
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P384() {
@@ -60,15 +67,10 @@ func parseLeaf(cert *x509.Certificate) (*leaf, error) {
 	return l, err
 }
 
+// parseExtensions takes AMD's extensions out of a certificate's. None occurs twice: crypto/x509 refuses such certificates.
 func parseExtensions(list []pkix.Extension) (e extensions, err error) {
-	e.structVersion, e.spl = -1, map[int]uint8{}
-	seen := map[string]bool{}
+	e.structVersion = -1
 	for _, x := range list {
-		id := x.Id.String()
-		if seen[id] {
-			return e, refuse(attest.CodeDuplicateExtension, checkChain, id, "once")
-		}
-		seen[id] = true
 		if len(x.Id) <= len(arc) || !x.Id[:len(arc)].Equal(arc) {
 			continue
 		}
@@ -77,10 +79,10 @@ func parseExtensions(list []pkix.Extension) (e extensions, err error) {
 			e.structVersion, err = integer(x)
 		case len(tail) == 1 && tail[0] == arcProductName:
 			e.productName, err = text(x)
-		case len(tail) == 2 && tail[0] == arcSPL && tail[1] >= 1 && tail[1] <= 9:
+		case len(tail) == 2 && tail[0] == arcSPL && tail[1] >= 1 && tail[1] < len(e.spl):
 			var v int
 			v, err = integer(x)
-			e.spl[tail[1]] = uint8(v)
+			e.spl[tail[1]] = spl{true, uint8(v)}
 		case len(tail) == 1 && tail[0] == arcHWID:
 			e.hwid, err = hwid(x)
 		case len(tail) == 1 && tail[0] == arcCSP:
@@ -112,8 +114,8 @@ func integer(x pkix.Extension) (int, error) {
 // text decodes an IA5String of at most 255 printable characters.
 func text(x pkix.Extension) (string, error) {
 	var v string
-	rest, err := asn1.UnmarshalWithParams(x.Value, &v, "ia5")
-	if err != nil || len(rest) != 0 || v == "" || len(v) > 255 {
+	rest, _ := asn1.UnmarshalWithParams(x.Value, &v, "ia5") // where that fails v stays empty
+	if len(rest) != 0 || v == "" || len(v) > 255 {
 		return "", malformed(x, "no IA5String")
 	}
 	for _, c := range []byte(v) {
@@ -135,8 +137,30 @@ func hwid(x pkix.Extension) ([]byte, error) {
 	return nil, malformed(x, "no identifier of 8 or 64 bytes")
 }
 
-// checkProduct checks that certificate and report speak of the same product, and settles which generation that is.
-func (l *leaf) checkProduct(r *Report) (*generation, error) {
+// fits checks that the certificate is for the key that signed the report: same product, chip and TCB level.
+func (l *leaf) fits(r *Report) (*generation, levels, error) {
+	g, lv, err := l.checkProduct(r)
+	if err == nil {
+		err = l.checkChip(r, g)
+	}
+	if err == nil {
+		err = l.checkTCB(lv.reported)
+	}
+	return g, lv, err
+}
+
+// checkProduct checks that certificate and report speak of the same product. It settles which generation that is, and with
+// it the levels.
+func (l *leaf) checkProduct(r *Report) (*generation, levels, error) {
+	g, err := l.generationFor(r)
+	if err != nil {
+		return nil, levels{}, err
+	}
+	lv, err := r.levels(g)
+	return g, lv, err
+}
+
+func (l *leaf) generationFor(r *Report) (*generation, error) {
 	g, err := generationOf(l.productName)
 	if err != nil {
 		return nil, err
@@ -153,30 +177,25 @@ func (l *leaf) checkProduct(r *Report) (*generation, error) {
 	if l.structVersion != g.version {
 		return nil, refuse(attest.CodeProductMismatch, checkProduct, fmt.Sprintf("structVersion %d", l.structVersion), fmt.Sprint(g.version))
 	}
-	return g, r.checkLayout(g)
+	return g, nil
 }
 
 // checkTCB compares the certificate with REPORTED_TCB, the level that the signing key was derived for.
-func (l *leaf) checkTCB(r *Report, g *generation) error {
-	want, err := g.layout.decode(r.ReportedTCB)
-	if err != nil {
-		return err
-	}
-	named := map[int]bool{}
-	for component, reported := range want {
-		at := tcbExtension[component]
-		named[at] = true
-		endorsed, ok := l.spl[at]
-		if !ok {
-			return refuse(attest.CodeTCBMismatch, checkTCB, "no "+component+" in the certificate", fmt.Sprintf("%s %d as reported", component, reported))
+func (l *leaf) checkTCB(reported tcb) error {
+	rest := l.spl
+	for _, c := range reported.components() {
+		endorsed := rest[c.arc]
+		rest[c.arc] = spl{}
+		if !endorsed.there {
+			return refuse(attest.CodeTCBMismatch, checkTCB, "no "+c.name+" in the certificate", fmt.Sprintf("%s %d as reported", c.name, c.value))
 		}
-		if uint64(endorsed) != reported {
-			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate for %s %d", component, endorsed), fmt.Sprintf("%s %d as reported", component, reported))
+		if endorsed.value != c.value {
+			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate for %s %d", c.name, endorsed.value), fmt.Sprintf("%s %d as reported", c.name, c.value))
 		}
 	}
-	for at, v := range l.spl {
-		if !named[at] && v != 0 {
-			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate with reserved component %d at %d", at, v), "0")
+	for arc, left := range rest {
+		if left.value != 0 {
+			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate with reserved component %d at %d", arc, left.value), "0")
 		}
 	}
 	return nil
@@ -199,7 +218,7 @@ func (l *leaf) checkChip(r *Report, g *generation) error {
 			Hint: "the host masks the chip id; it must not where a VCEK signs",
 		}
 	}
-	if len(l.hwid) != g.hwid || string(l.hwid) != string(r.ChipID[:g.hwid]) {
+	if !bytes.Equal(l.hwid, r.ChipID[:g.hwid]) {
 		return refuse(attest.CodeChipMismatch, checkChip, "a certificate for chip "+abbreviate(l.hwid), abbreviate(r.ChipID[:g.hwid]))
 	}
 	return nil

@@ -7,31 +7,28 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// layout maps the components of an 8-byte TCB_VERSION to their offsets (56860 table 3). All other bytes are zero.
-type layout map[string]int
-
-// tcbExtension maps components to the last arc of their extension 1.3.6.1.4.1.3704.1.3.x (57230 table 8).
-var tcbExtension = map[string]int{"bootloader": 1, "tee": 2, "snp": 3, "microcode": 8, "fmc": 9}
-
 // generation is one line of products under one root.
 type generation struct {
 	name    string // as in Claims
 	line    string // as the KDS and the certificates name it
-	layout  layout
-	version int // structVersion of its certificates
+	tcb     func(TCBVersion) (tcb, error)
+	version int // structVersion of its certificates, which goes with the layout of the TCB
 	hwid    int // bytes of the chip's identifier
 }
 
+// AMD's generations. Those that are not here, such as Venice, are refused: their layouts are not known to this build.
 var (
-	layout0 = layout{"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7}
-	layout1 = layout{"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7}
-
-	milan = &generation{"milan", "Milan", layout0, 0, 64}
-	genoa = &generation{"genoa", "Genoa", layout0, 0, 64}
-	turin = &generation{"turin", "Turin", layout1, 1, 8}
+	milan = &generation{"milan", "Milan", decoder(decodeTCB0), 0, 64}
+	genoa = &generation{"genoa", "Genoa", decoder(decodeTCB0), 0, 64}
+	turin = &generation{"turin", "Turin", decoder(decodeTCB1), 1, 8}
 
 	generations = []*generation{milan, genoa, turin}
 )
+
+// decoder gives a decoder of one layout the type that all generations share.
+func decoder[T tcb](decode func(TCBVersion) (T, error)) func(TCBVersion) (tcb, error) {
+	return func(raw TCBVersion) (tcb, error) { return decode(raw) }
+}
 
 // processors maps CPUID family and model to products. Bergamo and Siena have a name of their own but Genoa's roots.
 var processors = []struct {
@@ -77,18 +74,6 @@ func generationNamed(name string) *generation {
 // steppingName writes AMD's name of a stepping: the letter from the low half of the model, the digit from CPUID.
 func steppingName(model, stepping uint8) string {
 	return fmt.Sprintf("%c%d", 'A'+model&0x0f, stepping)
-}
-
-func (l layout) decode(raw [8]byte) (attest.TCB, error) {
-	tcb, rest := attest.TCB{}, raw
-	for component, at := range l {
-		tcb[component] = uint64(raw[at])
-		rest[at] = 0
-	}
-	if rest != [8]byte{} {
-		return nil, reserved(fmt.Sprintf("reserved byte of TCB %x", raw))
-	}
-	return tcb, nil
 }
 
 // signer is the kind of key that signed a report (56860 table 23, SIGNING_KEY).

@@ -2,7 +2,6 @@ package snp
 
 import (
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"math/big"
 	"slices"
@@ -52,19 +51,18 @@ type Report struct {
 	LaunchMit       uint64          `json:"launch_mit_vector,omitempty"` // version 5
 	CurrentMit      uint64          `json:"current_mit_vector,omitempty"`
 
-	signer     signer
-	generation *generation // nil in version 2
-	signed     []byte
-	r, s       *big.Int
+	current, committed uint64 // major, minor and build of the firmware, a byte each
+	signer             signer
+	generation         *generation // nil in version 2
+	signed             []byte
+	r, s               *big.Int
 }
 
-// TCBVersion is the 8-byte TCB_VERSION as it stands in the report; its layout depends on the generation.
-type TCBVersion [8]byte
+// firstMitVersion is the first version of the report with mitigation vectors.
+const firstMitVersion = 5
 
-// MarshalJSON writes hex.
-func (t TCBVersion) MarshalJSON() ([]byte, error) { return json.Marshal(attest.HexBytes(t[:])) }
-
-// Policy is the guest policy that the firmware enforces (56860 table 9).
+// Policy is the guest policy that the firmware enforces (56860 table 9). Its low two bytes are the least version of the
+// firmware's interface that the guest accepts.
 type Policy uint64
 
 const (
@@ -74,6 +72,20 @@ const (
 	policyV2          Policy = 1<<25 - 1 // bits that are defined up to version 3
 	policyV5          Policy = 1<<26 - 1 // and from version 5: PAGE_SWAP_DISABLE
 )
+
+// policyBits are the bits of the guest policy that become claims beside debugging and migration.
+var policyBits = []struct {
+	bit  uint
+	name string
+}{
+	{16, "allows_smt"},
+	{20, "requires_single_socket"},
+	{21, "allows_cxl"},
+	{22, "requires_aes_256_xts"},
+	{23, "requires_rapl_off"},
+	{24, "requires_ciphertext_hiding"},
+	{25, "page_swap_off"},
+}
 
 // Debug reports whether the host may read the guest with a debugger.
 func (p Policy) Debug() bool { return p&policyDebug != 0 }
@@ -128,8 +140,8 @@ func Parse(raw []byte) (*Report, error) {
 		ReportedTCB:     TCBVersion(raw[0x180:0x188]),
 		ChipID:          raw[0x1a0:0x1e0],
 		CommittedTCB:    TCBVersion(raw[0x1e0:0x1e8]),
-		Current:         fmt.Sprintf("%d.%d.%d", raw[0x1ea], raw[0x1e9], raw[0x1e8]),
-		Committed:       fmt.Sprintf("%d.%d.%d", raw[0x1ee], raw[0x1ed], raw[0x1ec]),
+		current:         uint64(u32(0x1e8)),
+		committed:       uint64(u32(0x1ec)),
 		LaunchTCB:       TCBVersion(raw[0x1f0:0x1f8]),
 		signed:          raw[:SignedSize],
 	}
@@ -140,7 +152,7 @@ func Parse(raw []byte) (*Report, error) {
 		unused = append(unused, 0x188, 0x18b, 0x1f8, 0x208)
 	case 3:
 		unused = append(unused, 0x1f8, 0x208)
-	case 5:
+	case firstMitVersion:
 		policy = policyV5
 		r.LaunchMit, r.CurrentMit = u64(0x1f8), u64(0x200)
 	default:
@@ -170,13 +182,14 @@ func Parse(raw []byte) (*Report, error) {
 		if r.Product, r.generation, err = processor(r.Family, r.Model); err != nil {
 			return nil, err
 		}
-		if err := r.checkLayout(r.generation); err != nil {
+		if _, err := r.levels(r.generation); err != nil {
 			return nil, err
 		}
 	}
 	if algorithm := u32(0x034); algorithm != 1 {
 		return nil, refuse(attest.CodeUnknownAlgorithm, checkSignature, fmt.Sprint(algorithm), "1, ECDSA P-384 with SHA-384")
 	}
+	r.Current, r.Committed = firmwareVersion(r.current), firmwareVersion(r.committed)
 	var err error
 	if r.r, err = scalar(raw[0x2a0:0x2e8]); err != nil {
 		return nil, err
@@ -196,27 +209,37 @@ func (r *Report) parseKeys(keys uint32) error {
 		return refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("signing key %d", r.signer), "0 (VCEK) or 1 (VLEK)")
 	}
 	r.SigningKey = r.signer.String()
+	if r.AuthorKey == zero(r.AuthorKeyDigest) {
+		return refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("AUTHOR_KEY_EN %v with author key digest %s", r.AuthorKey, abbreviate(r.AuthorKeyDigest)), "a digest exactly where the flag is set")
+	}
 	return nil
 }
 
-// checkLayout checks what only a known generation determines: the TCB layout and the length of the chip's identifier.
-func (r *Report) checkLayout(g *generation) error {
-	for _, tcb := range []TCBVersion{r.CurrentTCB, r.ReportedTCB, r.CommittedTCB, r.LaunchTCB} {
-		if _, err := g.layout.decode(tcb); err != nil {
-			return err
+// levels decodes what only a known generation determines: the four TCB levels, and the length of the chip's identifier.
+func (r *Report) levels(g *generation) (l levels, err error) {
+	for _, one := range []struct {
+		out *tcb
+		raw TCBVersion
+	}{{&l.current, r.CurrentTCB}, {&l.reported, r.ReportedTCB}, {&l.committed, r.CommittedTCB}, {&l.launch, r.LaunchTCB}} {
+		if *one.out, err = g.tcb(one.raw); err != nil {
+			return levels{}, err
 		}
 	}
 	if !zero(r.ChipID[g.hwid:]) {
-		return reserved(fmt.Sprintf("chip id longer than the %d bytes of %s", g.hwid, g.line))
+		return levels{}, reserved(fmt.Sprintf("chip id longer than the %d bytes of %s", g.hwid, g.line))
 	}
-	return nil
+	return l, nil
 }
 
 // masked reports whether the host hides which chip this is.
 func (r *Report) masked() bool { return zero(r.ChipID) }
 
+// platform lists the bits that the firmware vouches for: of the machine, of the guest's policy, and of its keys.
 func (r *Report) platform() map[string]attest.Flag {
-	flags := map[string]attest.Flag{}
+	flags := map[string]attest.Flag{"author_key": attest.FlagOf(r.AuthorKey), "mask_chip_key": attest.FlagOf(r.MaskChipKey)}
+	for _, b := range policyBits {
+		flags[b.name] = attest.FlagOf(r.Policy>>b.bit&1 == 1)
+	}
 	for _, b := range platformBits {
 		switch {
 		case r.PlatformInfo>>b.bit&1 == 1:
@@ -226,6 +249,49 @@ func (r *Report) platform() map[string]attest.Flag {
 		}
 	}
 	return flags
+}
+
+// measured lists the digests and identifiers that are not zero. The launch digest is there always.
+func (r *Report) measured() map[string]attest.HexBytes {
+	all := map[string]attest.HexBytes{"launch": r.Measurement}
+	for _, m := range []struct {
+		name  string
+		value attest.HexBytes
+	}{
+		{"host_data", r.HostData},
+		{"id_key_digest", r.IDKeyDigest},
+		{"author_key_digest", r.AuthorKeyDigest},
+		{"family_id", r.FamilyID},
+		{"image_id", r.ImageID},
+		{"report_id", r.ReportID},
+		{"report_id_ma", r.ReportIDMA}, // of the migration agent; all ones where there is none
+	} {
+		if !zero(m.value) && !ones(m.value) {
+			all[m.name] = m.value
+		}
+	}
+	return all
+}
+
+// numbers lists the other levels beside the reported one, by component ("launch_tcb.snp"), the versions of the firmware
+// (major, minor and build as three bytes), the least version of its interface that the guest's policy accepts (major and
+// minor as two bytes), the guest's own version, and the mitigation vectors, which are bit sets.
+func (r *Report) numbers(l levels) map[string]uint64 {
+	all := map[string]uint64{
+		"guest_svn":          uint64(r.GuestSVN),
+		"policy_abi":         uint64(r.Policy & 0xffff),
+		"current_firmware":   r.current,
+		"committed_firmware": r.committed,
+	}
+	if r.Version >= firstMitVersion {
+		all["launch_mit_vector"], all["current_mit_vector"] = r.LaunchMit, r.CurrentMit
+	}
+	for prefix, level := range map[string]tcb{"current_tcb.": l.current, "committed_tcb.": l.committed, "launch_tcb.": l.launch} {
+		for _, c := range level.components() {
+			all[prefix+c.name] = uint64(c.value)
+		}
+	}
+	return all
 }
 
 func platformMask(version uint32) (mask uint64) {
@@ -245,6 +311,18 @@ func scalar(raw []byte) (*big.Int, error) {
 	be := slices.Clone(raw[:48])
 	slices.Reverse(be)
 	return new(big.Int).SetBytes(be), nil
+}
+
+// firmwareVersion writes a version of the firmware as AMD does.
+func firmwareVersion(v uint64) string { return fmt.Sprintf("%d.%d.%d", v>>16, v>>8&0xff, v&0xff) }
+
+func ones(b []byte) bool {
+	for _, v := range b {
+		if v != 0xff {
+			return false
+		}
+	}
+	return true
 }
 
 func zero(b []byte) bool {

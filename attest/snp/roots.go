@@ -60,10 +60,9 @@ func NewRoots(anchors ...Root) (*Roots, error) {
 	return roots, nil
 }
 
-// AMDRoots are AMD's ARKs of Milan, Genoa and Turin with their ASKs and ASVKs. An anchor that does not decode is left out:
-// evidence of that generation is then refused.
+// AMDRoots are AMD's ARKs of Milan, Genoa and Turin with their ASKs and ASVKs.
 func AMDRoots() *Roots {
-	roots := &Roots{byGeneration: map[string]*root{}}
+	var anchors []Root
 	for generation, bundles := range map[string][][]byte{
 		milan.name: {trust.AskArkMilanVcekBytes, trust.AskArkMilanVlekBytes},
 		genoa.name: {trust.AskArkGenoaVcekBytes, trust.AskArkGenoaVlekBytes},
@@ -72,19 +71,13 @@ func AMDRoots() *Roots {
 		anchor := Root{Generation: generation}
 		for _, bundle := range bundles {
 			// Each bundle is the ASK or ASVK followed by the ARK; what follows the last PEM block is ignored.
-			var ders [][]byte
-			for block, rest := pem.Decode(bundle); block != nil; block, rest = pem.Decode(rest) {
-				ders = append(ders, block.Bytes)
-			}
-			if len(ders) != 2 || anchor.ARK != nil && !bytes.Equal(anchor.ARK, ders[1]) {
-				continue
-			}
-			anchor.Intermediates, anchor.ARK = append(anchor.Intermediates, ders[0]), ders[1]
+			ask, rest := pem.Decode(bundle)
+			ark, _ := pem.Decode(rest)
+			anchor.Intermediates, anchor.ARK = append(anchor.Intermediates, ask.Bytes), ark.Bytes
 		}
-		if one, err := NewRoots(anchor); err == nil {
-			roots.byGeneration[generation] = one.byGeneration[generation]
-		}
+		anchors = append(anchors, anchor)
 	}
+	roots, _ := NewRoots(anchors...) // nil where they do not decode: then nothing is trusted
 	return roots
 }
 
@@ -111,7 +104,7 @@ func checkAuthority(cert *x509.Certificate, name string) error {
 	if cert.Subject.CommonName != name {
 		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName), name)
 	}
-	if !cert.BasicConstraintsValid || !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
+	if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
 		return refuse(attest.CodeChain, checkChain, name+" may not sign certificates", "an authority")
 	}
 	if len(cert.UnhandledCriticalExtensions) != 0 {

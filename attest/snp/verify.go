@@ -15,8 +15,8 @@ import (
 
 // Verifier verifies Evidence of format "snp" under explicit roots. It is safe for concurrent use.
 type Verifier struct {
-	roots      *Roots
-	signatures signatures
+	roots  *Roots
+	memory memory
 }
 
 var _ attest.Verifier = (*Verifier)(nil)
@@ -42,7 +42,7 @@ func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 	if err != nil {
 		return nil, err
 	}
-	s, err := sortEndorsements(ev.Endorsements)
+	s, err := sortEndorsements(ev.Endorsements, &v.memory)
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +53,7 @@ func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 	if err := v.verifyChain(c, now); err != nil {
 		return nil, err
 	}
+	v.memory.keep(c)
 	if err := verifySignature(r, c.leaf.key); err != nil {
 		return nil, err
 	}
@@ -60,16 +61,16 @@ func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 	if err != nil {
 		return nil, err
 	}
-	return claims(r, c, revocation)
+	return claims(r, c, revocation), nil
 }
 
 // chainOf gathers the chain and compares the leaf with the report. Nothing is trusted yet but the ARK.
 func (v *Verifier) chainOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser) (*chain, error) {
-	l, err := leafOf(ctx, r, s, endorser)
+	l, err := leafOf(ctx, r, s, endorser, &v.memory)
 	if err != nil {
 		return nil, err
 	}
-	g, err := l.checkProduct(r)
+	g, lv, err := l.fits(r)
 	if err != nil {
 		return nil, err
 	}
@@ -82,17 +83,11 @@ func (v *Verifier) chainOf(ctx context.Context, r *Report, s *stapled, endorser 
 			return nil, refuse(attest.CodeUntrustedRoot, checkChain, fingerprint(ark.Raw), fingerprint(anchor.ark.Raw))
 		}
 	}
-	if err := l.checkChip(r, g); err != nil {
-		return nil, err
-	}
-	if err := l.checkTCB(r, g); err != nil {
-		return nil, err
-	}
-	ask, err := askOf(ctx, l, g, s, anchor, endorser)
+	ask, err := askOf(ctx, l, g, s, anchor, endorser, &v.memory)
 	if err != nil {
 		return nil, err
 	}
-	return &chain{generation: g, leaf: l, ask: ask, ark: anchor.ark}, nil
+	return &chain{generation: g, levels: lv, leaf: l, ask: ask, ark: anchor.ark}, nil
 }
 
 // verifySignature checks the ECDSA signature over bytes 0..0x29F (56860 chapter 10). The signature itself is the only
@@ -105,11 +100,7 @@ func verifySignature(r *Report, key *ecdsa.PublicKey) error {
 	return nil
 }
 
-func claims(r *Report, c *chain, revocation attest.Revocation) (*attest.Claims, error) {
-	tcb, err := c.generation.layout.decode(r.ReportedTCB)
-	if err != nil {
-		return nil, err
-	}
+func claims(r *Report, c *chain, revocation attest.Revocation) *attest.Claims {
 	privilege := int(r.VMPL)
 	out := &attest.Claims{
 		Vendor:     "amd",
@@ -117,14 +108,15 @@ func claims(r *Report, c *chain, revocation attest.Revocation) (*attest.Claims, 
 		Product:    r.Product,
 		Generation: c.generation.name,
 		Root:       fingerprint(c.ark.Raw),
-		TCB:        tcb,
+		TCB:        claimsOf(c.levels.reported),
 		Version:    int(r.Version),
 		Debug:      attest.FlagOf(r.Policy.Debug()),
 		Migratable: attest.FlagOf(r.Policy.Migratable()),
 		Privilege:  &privilege,
 		Provenance: attest.Provenance{CSP: c.leaf.csp},
 		Platform:   r.platform(),
-		Measured:   map[string]attest.HexBytes{"launch": r.Measurement},
+		Measured:   r.measured(),
+		Numbers:    r.numbers(c.levels),
 		ReportData: attest.ReportData(r.ReportData),
 		Revocation: revocation,
 	}
@@ -138,14 +130,9 @@ func claims(r *Report, c *chain, revocation attest.Revocation) (*attest.Claims, 
 	if !r.masked() {
 		out.ChipID = r.ChipID[:c.generation.hwid]
 	}
-	for name, value := range map[string]attest.HexBytes{"host_data": r.HostData, "id_key_digest": r.IDKeyDigest, "author_key_digest": r.AuthorKeyDigest} {
-		if !zero(value) {
-			out.Measured[name] = value
-		}
-	}
 	out.Checks = transcript(r, c, out)
 	out.NotChecked = notChecked(revocation)
-	return out, nil
+	return out
 }
 
 func transcript(r *Report, c *chain, claims *attest.Claims) []attest.Check {
@@ -183,8 +170,6 @@ func tcbText(tcb attest.TCB) string {
 func notChecked(revocation attest.Revocation) []string {
 	list := []string{
 		"leaf revocation: AMD's lists name the keys that an ARK certified, and all VCEKs have the same serial number",
-		"current, committed and launch TCB: only the reported TCB, which the signing key is derived from, becomes a claim",
-		"guest SVN, family id, image id, report id and mitigation vectors: signed, but no claim",
 	}
 	if revocation.Problem != nil {
 		list = append(list, "revocation: "+revocation.Problem.Error())

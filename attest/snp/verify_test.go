@@ -32,21 +32,31 @@ func TestForgedEvidenceVerifies(t *testing.T) {
 		forge                         forge
 		product, generation, stepping string
 	}{
-		"Milan, version 2":                       {forge{version: 2}, "EPYC Milan", "milan", "B0"},
-		"Genoa, version 2":                       {forge{version: 2, line: "Genoa"}, "EPYC Genoa", "genoa", "B0"},
-		"Milan, version 3":                       {forge{}, "EPYC Milan", "milan", "B1"},
-		"Milan, version 5":                       {forge{version: 5}, "EPYC Milan", "milan", "B1"},
-		"Genoa":                                  {forge{family: 0x19, model: 0x11, line: "Genoa"}, "EPYC Genoa", "genoa", "B1"},
-		"Siena":                                  {forge{family: 0x19, model: 0xa0, line: "Genoa"}, "EPYC Bergamo/Siena", "genoa", "A1"},
-		"Turin, version 3":                       {forge{turin: true}, "EPYC Turin", "turin", "C1"},
-		"Turin, version 5":                       {forge{version: 5, turin: true}, "EPYC Turin", "turin", "C1"},
-		"VLEK":                                   {forge{vlek: true}, "EPYC Milan", "milan", "B1"},
-		"wrapped HWID":                           {leafHook(extension(der(chip(64), ""), 4)), "EPYC Milan", "milan", "B1"},
-		"wrapped HWID of Turin":                  {leafHook(extension(der(chip(8), ""), 4)).onTurin(), "EPYC Turin", "turin", "C1"},
+		"Milan, version 2":      {forge{version: 2}, "EPYC Milan", "milan", "B0"},
+		"Genoa, version 2":      {forge{version: 2, line: "Genoa"}, "EPYC Genoa", "genoa", "B0"},
+		"Milan, version 3":      {forge{}, "EPYC Milan", "milan", "B1"},
+		"Milan, version 5":      {forge{version: 5}, "EPYC Milan", "milan", "B1"},
+		"Genoa":                 {forge{family: 0x19, model: 0x11, line: "Genoa"}, "EPYC Genoa", "genoa", "B1"},
+		"Siena":                 {forge{family: 0x19, model: 0xa0, line: "Genoa"}, "EPYC Bergamo/Siena", "genoa", "A1"},
+		"Turin, version 3":      {forge{turin: true}, "EPYC Turin", "turin", "C1"},
+		"Turin, version 5":      {forge{version: 5, turin: true}, "EPYC Turin", "turin", "C1"},
+		"VLEK":                  {forge{vlek: true}, "EPYC Milan", "milan", "B1"},
+		"wrapped HWID":          {leafHook(extension(der(chip(64), ""), 4)), "EPYC Milan", "milan", "B1"},
+		"wrapped HWID of Turin": {leafHook(extension(der(chip(8), ""), 4)).onTurin(), "EPYC Turin", "turin", "C1"},
+		"deeper extensions": {leafHook(func(c *x509.Certificate) {
+			for arc := 1; arc <= 5; arc++ {
+				if arc != 3 {
+					extension([]byte{5, 0}, arc, 7)(c)
+				}
+			}
+		}), "EPYC Milan", "milan", "B1"},
+		"extension of another that ends alike": {leafHook(func(c *x509.Certificate) {
+			c.ExtraExtensions = append(c.ExtraExtensions, pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3, 4, 5, 6, 7, 8, 1}, Value: []byte{5, 0}})
+		}), "EPYC Milan", "milan", "B1"},
 		"unknown extension that is not critical": {leafHook(extension([]byte{5, 0}, 77)), "EPYC Milan", "milan", "B1"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			parallel(t)
 			f := c.forge.make(t)
 			claims, err := f.verify(t, nil)
 			if err != nil {
@@ -70,7 +80,7 @@ func TestForgedEvidenceVerifies(t *testing.T) {
 					t.Errorf("transcript line %+v", check)
 				}
 			}
-			if len(claims.Checks) != 8 || len(claims.NotChecked) != 3 {
+			if len(claims.Checks) != 8 || len(claims.NotChecked) != 1 {
 				t.Errorf("%d checks, %d not checked", len(claims.Checks), len(claims.NotChecked))
 			}
 		})
@@ -80,39 +90,96 @@ func TestForgedEvidenceVerifies(t *testing.T) {
 func TestClaims(t *testing.T) {
 	t.Parallel()
 	f := forge{version: 5, report: func(r []byte) {
-		binary.LittleEndian.PutUint64(r[0x08:], 1<<17|1<<18|1<<19|1<<25)
+		binary.LittleEndian.PutUint32(r[0x04:], 7)
+		binary.LittleEndian.PutUint64(r[0x08:], 1<<26-1)
+		r[0x08], r[0x09] = 55, 1
 		binary.LittleEndian.PutUint64(r[0x40:], 0xff)
-		r[0x30] = 2
-		r[0xc0], r[0xe0], r[0x110] = 1, 2, 3
+		r[0x30], r[0x48] = 2, 3
+		for i, at := range []int{0xc0, 0xe0, 0x110, 0x10, 0x20, 0x140, 0x160} {
+			r[at] = byte(i + 1)
+		}
+		r[0x3f], r[0x1e6], r[0x1f0] = 101, 102, 103 // one component of the other levels each
+		copy(r[0x1e8:], []byte{29, 55, 1, 0, 28, 54, 2})
+		r[0x1f8], r[0x207] = 8, 9
 	}}.make(t)
 	c, err := f.verify(t, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Debug != attest.On || c.Migratable != attest.On || c.Privilege == nil || *c.Privilege != 2 || c.Version != 5 || len(c.Platform) != 8 {
+	if c.Debug != attest.On || c.Migratable != attest.On || c.Privilege == nil || *c.Privilege != 2 || c.Version != 5 {
 		t.Errorf("%+v", c)
 	}
-	for _, flag := range c.Platform {
-		if flag != attest.On {
-			t.Errorf("%v", c.Platform)
-		}
+	all := []string{
+		"smt", "tsme", "ecc", "rapl_off", "ciphertext_hiding", "alias_check", "iommu_write_safe", "tio", "author_key", "mask_chip_key", "allows_smt",
+		"requires_single_socket", "allows_cxl", "requires_aes_256_xts", "requires_rapl_off", "requires_ciphertext_hiding", "page_swap_off",
 	}
-	for name, first := range map[string]byte{"launch": 'm', "host_data": 1, "id_key_digest": 2, "author_key_digest": 3} {
-		if len(c.Measured[name]) == 0 || c.Measured[name][0] != first {
+	wants := map[string]attest.Flag{}
+	for _, name := range all {
+		wants[name] = attest.On
+	}
+	if !maps.Equal(c.Platform, wants) {
+		t.Errorf("%v", c.Platform)
+	}
+	measured := []string{"launch", "host_data", "id_key_digest", "author_key_digest", "family_id", "image_id", "report_id", "report_id_ma"}
+	for i, name := range measured[1:] {
+		if len(c.Measured[name]) == 0 || c.Measured[name][0] != byte(i+1) {
 			t.Errorf("%s: %s", name, c.Measured[name])
 		}
 	}
-	plain := forge{version: 2}.make(t)
-	c, err = plain.verify(t, nil)
-	if err != nil {
-		t.Fatal(err)
+	if len(c.Measured) != len(measured) || c.Measured["launch"][0] != 'm' {
+		t.Errorf("%v", c.Measured)
 	}
-	if c.Debug != attest.Off || c.Migratable != attest.Off || len(c.Measured) != 1 ||
-		!maps.Equal(c.Platform, map[string]attest.Flag{"smt": attest.On, "tsme": attest.Off}) {
-		t.Errorf("%+v", c)
+	if c.Checks[3].ID != "authenticity.chip" || c.Checks[3].Got != "01020304…3d3e3f40" {
+		t.Errorf("%+v", c.Checks[3])
+	}
+	numbers := map[string]uint64{
+		"guest_svn": 7, "policy_abi": 0x137, "current_firmware": 0x01371d, "committed_firmware": 0x02361c, "launch_mit_vector": 8, "current_mit_vector": 9 << 56,
+		"current_tcb.bootloader": 3, "current_tcb.tee": 2, "current_tcb.snp": 22, "current_tcb.microcode": 101,
+		"committed_tcb.bootloader": 3, "committed_tcb.tee": 2, "committed_tcb.snp": 102, "committed_tcb.microcode": 115,
+		"launch_tcb.bootloader": 103, "launch_tcb.tee": 2, "launch_tcb.snp": 22, "launch_tcb.microcode": 115,
+	}
+	if !maps.Equal(c.Numbers, numbers) {
+		t.Errorf("%v", c.Numbers)
 	}
 	if !strings.HasPrefix(c.Root, "sha256:") || !slices.Equal(c.ChipID, chip(64)) || c.CSP != "" {
 		t.Errorf("%+v", c)
+	}
+}
+
+// TestPlainClaims: what is not there is no claim.
+func TestPlainClaims(t *testing.T) {
+	t.Parallel()
+	plain := forge{version: 2, report: func(r []byte) {
+		for at := 0x160; at < 0x180; at++ {
+			r[at] = 0xff // no migration agent
+		}
+	}}.make(t)
+	c, err := plain.verify(t, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Debug != attest.Off || c.Migratable != attest.Off || len(c.Measured) != 1 {
+		t.Errorf("%+v", c)
+	}
+	want := map[string]attest.Flag{
+		"smt": attest.On, "tsme": attest.Off, "author_key": attest.Off, "mask_chip_key": attest.Off, "allows_smt": attest.On, "requires_single_socket": attest.Off,
+		"allows_cxl": attest.Off, "requires_aes_256_xts": attest.Off, "requires_rapl_off": attest.Off, "requires_ciphertext_hiding": attest.Off, "page_swap_off": attest.Off,
+	}
+	if !maps.Equal(c.Platform, want) {
+		t.Errorf("%v", c.Platform)
+	}
+	for _, name := range []string{"launch_mit_vector", "current_mit_vector"} {
+		if _, there := c.Numbers[name]; there {
+			t.Errorf("%s in version 2", name)
+		}
+	}
+	turin, err := forge{turin: true}.make(t).verify(t, nil)
+	if err != nil || turin.Numbers["current_tcb.fmc"] != 5 || turin.Numbers["launch_tcb.snp"] != 22 || turin.Numbers["launch_tcb.microcode"] != 115 {
+		t.Error(turin, err)
+	}
+	vlek, err := forge{vlek: true}.make(t).verify(t, nil)
+	if err != nil || vlek.CSP != "CN=cc.example" || len(vlek.ChipID) != 0 || vlek.Checks[3].Got != vlek.CSP {
+		t.Error(vlek, err)
 	}
 }
 
@@ -152,6 +219,8 @@ func TestRefusals(t *testing.T) {
 		"platform bit 5, version 2":    {reportHook(set(0x40, 0x20)).v(2), attest.CodeReservedBits},
 		"platform bit 7, version 3":    {reportHook(set(0x40, 0x80)), attest.CodeReservedBits},
 		"key flag 5":                   {reportHook(set(0x48, 0x20)), attest.CodeReservedBits},
+		"author key not announced":     {reportHook(set(0x110, 1)), attest.CodeMalformed},
+		"author key announced, absent": {reportHook(set(0x48, 1)), attest.CodeMalformed},
 		"signed by no key":             {reportHook(set(0x48, 7<<2)), attest.CodeSignerMismatch},
 		"signed by key 2":              {reportHook(set(0x48, 2<<2)), attest.CodeSignerMismatch},
 		"VMPL 4":                       {reportHook(set(0x30, 4)), attest.CodeMalformed},
@@ -161,6 +230,8 @@ func TestRefusals(t *testing.T) {
 		"family of Rome":               {reportHook(set(0x188, 0x17)), attest.CodeUnknownProduct},
 		"model 20h":                    {reportHook(set(0x189, 0x20)), attest.CodeUnknownProduct},
 		"model 20h of family 1Ah":      {reportHook(set(0x189, 0x20)).onTurin(), attest.CodeUnknownProduct},
+		"model of Venice":              {reportHook(set(0x189, 0x50)).onTurin(), attest.CodeUnknownProduct},
+		"another model of Venice":      {reportHook(set(0x189, 0xa0)).onTurin(), attest.CodeUnknownProduct},
 		"reserved byte of TCB":         {reportHook(set(0x182, 1)), attest.CodeReservedBits},
 		"reserved byte of current TCB": {reportHook(set(0x3b, 1)), attest.CodeReservedBits},
 		"reserved byte of Turin's TCB": {reportHook(set(0x1e4, 1)).onTurin(), attest.CodeReservedBits},
@@ -201,6 +272,10 @@ func TestRefusals(t *testing.T) {
 		}(), attest.CodeTCBMismatch},
 		"reserved component":             {leafHook(extension(der(1, ""), 3, 4)), attest.CodeTCBMismatch},
 		"FMC on Milan":                   {leafHook(extension(der(1, ""), 3, 9)), attest.CodeTCBMismatch},
+		"component 0":                    {leafHook(extension(der(0, ""), 3, 0)), attest.CodeMalformedEndorsement},
+		"component of a component":       {leafHook(extension(der(0, ""), 3, 1, 9)), attest.CodeMalformedEndorsement},
+		"no component named":             {leafHook(extension(der(0, ""), 3)), attest.CodeMalformedEndorsement},
+		"negative component":             {leafHook(extension(der(-1, ""), 3, 8)), attest.CodeMalformedEndorsement},
 		"unknown component":              {leafHook(extension(der(0, ""), 3, 10)), attest.CodeMalformedEndorsement},
 		"component out of range":         {leafHook(extension(der(256, ""), 3, 8)), attest.CodeMalformedEndorsement},
 		"component that is no INTEGER":   {leafHook(extension([]byte{4, 1, 115}, 3, 8)), attest.CodeMalformedEndorsement},
@@ -210,6 +285,13 @@ func TestRefusals(t *testing.T) {
 		"product name as a prefix":       {leafHook(extension(der("MilanX-B0", "ia5"), 2)), attest.CodeUnknownProduct},
 		"no product name":                {leafHook(extension(nil, 2)), attest.CodeUnknownProduct},
 		"product name that is no text":   {leafHook(extension([]byte{0x16, 1, 7}, 2)), attest.CodeMalformedEndorsement},
+		"product name of DEL":            {leafHook(extension([]byte{0x16, 1, 0x7f}, 2)), attest.CodeMalformedEndorsement},
+		"empty product name":             {leafHook(extension([]byte{0x16, 0}, 2)), attest.CodeMalformedEndorsement},
+		"long product name":              {leafHook(extension(der(strings.Repeat("M", 256), "ia5"), 2)), attest.CodeMalformedEndorsement},
+		"bytes after the product name":   {leafHook(extension(append(der("Milan-B0", "ia5"), 0), 2)), attest.CodeMalformedEndorsement},
+		"HWID in another type":           {leafHook(extension(append([]byte{3, 64}, chip(64)...), 4)), attest.CodeMalformedEndorsement},
+		"HWID of another length":         {leafHook(extension(append([]byte{4, 63}, chip(64)...), 4)), attest.CodeMalformedEndorsement},
+		"short HWID in another type":     {leafHook(extension(append([]byte{3, 8}, chip(8)...), 4)).onTurin(), attest.CodeMalformedEndorsement},
 		"structVersion 1 on Milan":       {leafHook(extension(der(1, ""), 1)), attest.CodeProductMismatch},
 		"structVersion 0 on Turin":       {leafHook(extension(der(0, ""), 1)).onTurin(), attest.CodeProductMismatch},
 		"no structVersion":               {leafHook(extension(nil, 1)), attest.CodeProductMismatch},
@@ -250,6 +332,7 @@ func TestRefusals(t *testing.T) {
 			f.cert.ark = func(c *x509.Certificate) { c.NotAfter = epoch.Add(-time.Second) }
 			return
 		}(), attest.CodeChainExpired},
+		"ASK with an elliptic key":        {forge{staple: replaceASK(t, func(c *x509.Certificate) { c.PublicKey = &k.leaf.PublicKey })}, attest.CodeUnknownAlgorithm},
 		"ASK of another name than issuer": {forge{staple: replaceASK(t, func(c *x509.Certificate) { c.Subject.Organization = []string{"Other"} })}, attest.CodeChain},
 		"issuer of the ASK is not ours":   {forge{staple: foreignIssuer(t)}, attest.CodeChain},
 
@@ -301,6 +384,25 @@ func TestRefusals(t *testing.T) {
 			revokes(50)(l)
 			l.RevokedCertificateEntries[0].ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true, Value: []byte{5, 0}}}
 		}}, attest.CodeMalformedEndorsement},
+		"list for attributes only":                     {forge{crl: issuingPoint(asn1.RawValue{Class: 2, Tag: 5, Bytes: []byte{255}})}, attest.CodeMalformedEndorsement},
+		"another critical extension that reads as one": {forge{crl: listExtension([]byte{0x30, 0}, 1, 2, 3)}, attest.CodeMalformedEndorsement},
+		"issuing point that is junk":                   {forge{crl: listExtension([]byte{4, 1, 0}, 2, 5, 29, 28)}, attest.CodeMalformedEndorsement},
+		"bytes after the issuing point":                {forge{crl: listExtension([]byte{0x30, 0, 0}, 2, 5, 29, 28)}, attest.CodeMalformedEndorsement},
+		"entry's issuer that is junk":                  {forge{crl: entryIssuer([]byte{4, 1, 0})}, attest.CodeMalformedEndorsement},
+		"bytes after the entry's issuer":               {forge{crl: entryIssuer(append(generalNames(directoryName), 0))}, attest.CodeMalformedEndorsement},
+		"entry without issuer":                         {forge{crl: entryIssuer(generalNames())}, attest.CodeMalformedEndorsement},
+		"entry with two issuers":                       {forge{crl: entryIssuer(generalNames(directoryName, directoryName))}, attest.CodeMalformedEndorsement},
+		"entry with an issuer's host":                  {forge{crl: entryIssuer(generalNames(asn1.RawValue{Class: 2, Tag: 2, Bytes: []byte("a")}))}, attest.CodeMalformedEndorsement},
+		"entry with an issuer's OCTETS":                {forge{crl: entryIssuer(generalNames(asn1.RawValue{Tag: 4, Bytes: []byte("a")}))}, attest.CodeMalformedEndorsement},
+		"ARK not yet valid": {func() (f forge) {
+			f.cert.ark = func(c *x509.Certificate) { c.NotBefore = epoch.Add(time.Second) }
+			return
+		}(), attest.CodeChainExpired},
+		"VLEK expired": {leafHook(func(c *x509.Certificate) { c.NotAfter = epoch.Add(-time.Second) }).asVLEK(), attest.CodeChainExpired},
+		"ASVK expired": {askHook(func(c *x509.Certificate) { c.NotAfter = epoch.Add(-time.Second) }).asVLEK(), attest.CodeChainExpired},
+		"chain of another": {forge{staple: func(e []attest.Endorsement) []attest.Endorsement {
+			return append(e[:1:1], forge{turin: true}.make(t).evidence.Endorsements[1:]...)
+		}}, attest.CodeEndorsementMissing},
 		"revoked by an outdated list": {forge{crl: func(l *x509.RevocationList) {
 			revokes(2)(l)
 			l.ThisUpdate, l.NextUpdate = epoch.AddDate(-1, 0, 0), epoch.AddDate(0, 0, -1)
@@ -308,7 +410,7 @@ func TestRefusals(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			parallel(t)
 			claims, err := c.forge.make(t).verify(t, attest.NoEndorser{})
 			if bad := wants(err, c.code); bad != nil || claims != nil {
 				t.Error(bad)
@@ -332,6 +434,31 @@ func revokesLeaf(issuer string) func(*x509.RevocationList) {
 			Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: der(asn1.RawValue{Tag: 16, IsCompound: true, Bytes: directory}, ""),
 		}}
 		issuingPoint(asn1.RawValue{Class: 2, Tag: 4, Bytes: []byte{255}})(l)
+	}
+}
+
+// directoryName is the name of an ASK as a GeneralName.
+var directoryName = asn1.RawValue{Class: 2, Tag: 4, IsCompound: true, Bytes: der(name("SEV-Milan").ToRDNSequence(), "")}
+
+func generalNames(names ...asn1.RawValue) []byte {
+	var all []byte
+	for _, n := range names {
+		all = append(all, der(n, "")...)
+	}
+	return der(asn1.RawValue{Tag: 16, IsCompound: true, Bytes: all}, "")
+}
+
+// entryIssuer makes a list with an entry about nobody that names its issuer like this.
+func entryIssuer(value []byte) func(*x509.RevocationList) {
+	return func(l *x509.RevocationList) {
+		revokes(50)(l)
+		l.RevokedCertificateEntries[0].ExtraExtensions = []pkix.Extension{{Id: asn1.ObjectIdentifier{2, 5, 29, 29}, Critical: true, Value: value}}
+	}
+}
+
+func listExtension(value []byte, id ...int) func(*x509.RevocationList) {
+	return func(l *x509.RevocationList) {
+		l.ExtraExtensions = append(l.ExtraExtensions, pkix.Extension{Id: id, Critical: true, Value: value})
 	}
 }
 
@@ -374,8 +501,9 @@ func replaceASK(t *testing.T, hook func(*x509.Certificate)) func([]attest.Endors
 		SerialNumber: big.NewInt(2), Subject: name("SEV-Milan"), NotBefore: epoch.AddDate(-1, 0, 0), NotAfter: epoch.AddDate(1, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign, SignatureAlgorithm: x509.SHA384WithRSAPSS,
 	}
+	template.PublicKey = &k.ask.PublicKey
 	hook(template)
-	raw, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: name("ARK-Milan")}, &k.ask.PublicKey, k.ark)
+	raw, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: name("ARK-Milan")}, template.PublicKey, k.ark)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -449,12 +577,23 @@ func TestRevocationIsAClaim(t *testing.T) {
 		"leaf's number, ARK's list":     {forge{crl: revokes(0)}, attest.NoEndorser{}, "", ""},
 		"another certificate":           {forge{crl: revokes(77)}, attest.NoEndorser{}, "", ""},
 		"complete by its own word":      {forge{crl: issuingPoint(asn1.RawValue{Class: 2, Tag: 4, Bytes: []byte{255}})}, attest.NoEndorser{}, "", ""},
+		"other facts in an entry": {forge{crl: func(l *x509.RevocationList) {
+			revokes(77)(l)
+			l.RevokedCertificateEntries[0].ReasonCode = 1
+		}}, attest.NoEndorser{}, "", ""},
+		"good, then latest": {forge{crl: func(l *x509.RevocationList) {
+			l.ThisUpdate, l.NextUpdate = epoch.AddDate(-1, 0, 0), epoch.Add(-time.Second)
+		}, staple: func(e []attest.Endorsement) []attest.Endorsement {
+			return append(e, crl(good.crl))
+		}}, attest.NoEndorser{}, "", ""},
+		"at its first moment": {forge{crl: func(l *x509.RevocationList) { l.ThisUpdate = epoch }}, attest.NoEndorser{}, "", ""},
+		"at its last moment":  {forge{crl: func(l *x509.RevocationList) { l.NextUpdate = epoch }}, attest.NoEndorser{}, "", ""},
 		"latest of two": {forge{staple: func(e []attest.Endorsement) []attest.Endorsement {
 			return append(e, crl(stale.make(t).crl))
 		}}, attest.NoEndorser{}, "", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			parallel(t)
 			claims, err := c.forge.make(t).verify(t, c.endorser)
 			if bad := wants(err, c.refusal); bad != nil {
 				t.Fatal(bad)
@@ -473,8 +612,9 @@ func TestRevocationIsAClaim(t *testing.T) {
 				t.Errorf("problem %v, want %q", claims.Revocation.Problem, c.problem)
 			}
 			told := slices.ContainsFunc(claims.NotChecked, func(s string) bool { return strings.HasPrefix(s, "revocation:") })
-			if told != (problem != "") {
-				t.Errorf("not checked: %q", claims.NotChecked)
+			listed := slices.ContainsFunc(claims.Checks, func(c attest.Check) bool { return c.ID == "authenticity.revocation" })
+			if told != (problem != "") || listed == told {
+				t.Errorf("not checked: %q, checked: %v", claims.NotChecked, listed)
 			}
 		})
 	}
@@ -491,7 +631,7 @@ func TestFetchesWhatIsMissing(t *testing.T) {
 		"Genoa, version 2": {forge{version: 2, line: "Genoa"}, []string{"/vcek/v1/Milan/" + fmt.Sprintf("%x", chip(64)) + "?blSPL=03&teeSPL=02&snpSPL=22&ucodeSPL=115", "/vcek/v1/Genoa/" + fmt.Sprintf("%x", chip(64)) + "?blSPL=03&teeSPL=02&snpSPL=22&ucodeSPL=115", "/vcek/v1/Genoa/cert_chain", "/vcek/v1/Genoa/crl"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+			parallel(t)
 			f := c.forge.make(t)
 			have := f.evidence.Endorsements
 			f.evidence.Endorsements = nil
@@ -549,6 +689,17 @@ func TestFetchedChainIsCheckedToo(t *testing.T) {
 		"many":    {many, attest.CodeOversized},
 		"down":    {down, attest.CodeEndorserUnreachable},
 		"nothing": {nothing, attest.CodeEndorsementMissing},
+		"two ASKs": {endorser(func(ref attest.Ref) ([]attest.Endorsement, error) {
+			e := forge{report: set(0x1a0, 99), cert: struct{ ark, ask, leaf func(*x509.Certificate) }{leaf: func(c *x509.Certificate) {
+				id := chip(64)
+				id[0] = 99
+				extension(id, 4)(c)
+			}}, staple: secondASK(t)}.make(t).evidence.Endorsements
+			if strings.HasSuffix(ref.Path, "cert_chain") {
+				return append(e[1:2], e[3]), nil
+			}
+			return e[:1], nil
+		}), attest.CodeChain},
 		"leaf of another chip": {endorser(func(attest.Ref) ([]attest.Endorsement, error) {
 			return forge{}.make(t).evidence.Endorsements[:2], nil
 		}), attest.CodeChipMismatch},
@@ -612,6 +763,7 @@ func TestRoots(t *testing.T) {
 		"junk ASK":           {{Generation: "milan", ARK: f.ark, Intermediates: [][]byte{{1}}}},
 		"no authority":       {{Generation: "milan", ARK: ark(func(c *x509.Certificate) { c.IsCA = false })}},
 		"signs no lists":     {{Generation: "milan", ARK: ark(func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign })}},
+		"issued by another":  {{Generation: "milan", ARK: crossSigned(t)}},
 		"an ASK":             {{Generation: "milan", ARK: f.evidence.Endorsements[1].Raw}},
 	} {
 		if _, err := snp.NewRoots(anchors...); err == nil {
@@ -630,6 +782,147 @@ func TestRoots(t *testing.T) {
 	}
 }
 
+// crossSigned is an ARK that another issued.
+func crossSigned(t *testing.T) []byte {
+	t.Helper()
+	k := sharedKeys()
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: name("ARK-Milan"), NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
+	}
+	raw, err := x509.CreateCertificate(rand.Reader, template, &x509.Certificate{Subject: name("ARK-Other")}, &k.ark.PublicKey, k.other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// TestStaple: what is missing is added where it can be had and is what it should be. What can't be had is an error beside the
+// rest.
+func TestStaple(t *testing.T) {
+	t.Parallel()
+	good := forge{}.make(t)
+	leaf, ask, list := good.evidence.Endorsements[0], good.evidence.Endorsements[1], good.evidence.Endorsements[2]
+	junk := attest.Endorsement{Kind: attest.KindCertificate, Raw: []byte("junk")}
+	crl := func(f forge) attest.Endorsement { return attest.Endorsement{Kind: attest.KindCRL, Raw: f.make(t).crl} }
+	long := forge{crl: func(l *x509.RevocationList) {
+		for i := range int64(300) {
+			revokes(1000 + i)(l)
+		}
+	}}
+	// service has what stands under the last part of a path.
+	service := func(answers map[string][]attest.Endorsement) endorser {
+		return func(ref attest.Ref) ([]attest.Endorsement, error) {
+			for end, answer := range answers {
+				if strings.HasSuffix(ref.Path, end) || end == "vcek" && strings.Contains(ref.Path, "?") {
+					return answer, nil
+				}
+			}
+			return nil, errors.New("down")
+		}
+	}
+	all := map[string][]attest.Endorsement{"vcek": {leaf}, "/cert_chain": {ask}, "/crl": {list}}
+	without := func(name string, instead ...attest.Endorsement) map[string][]attest.Endorsement {
+		m := maps.Clone(all)
+		delete(m, name)
+		if instead != nil {
+			m[name] = instead
+		}
+		return m
+	}
+	for name, c := range map[string]struct {
+		have   []attest.Endorsement
+		answer map[string][]attest.Endorsement
+		want   int // endorsements in the end
+		code   attest.Code
+	}{
+		"nothing stapled":     {nil, all, 3, ""},
+		"all stapled":         {[]attest.Endorsement{leaf, ask, list}, nil, 3, ""},
+		"junk stapled":        {[]attest.Endorsement{junk}, all, 1, attest.CodeMalformedEndorsement},
+		"no leaf to be had":   {nil, without("vcek"), 0, attest.CodeEndorserUnreachable},
+		"leaf of another TCB": {[]attest.Endorsement{leafHook(extension(der(9, ""), 3, 8)).make(t).evidence.Endorsements[0]}, all, 1, attest.CodeTCBMismatch},
+		"no ASK to be had":    {nil, without("/cert_chain"), 2, attest.CodeEndorserUnreachable},
+		"no list to be had":   {nil, without("/crl"), 2, attest.CodeEndorserUnreachable},
+		"list of another":     {nil, without("/crl", crl(forge{turin: true})), 2, ""},
+		"long list":           {nil, without("/crl", crl(long)), 2, ""},
+		"two lists":           {nil, without("/crl", list, list), 3, ""},
+		"junk for a list":     {nil, without("/crl", junk), 2, attest.CodeMalformedEndorsement},
+	} {
+		ev := &attest.Evidence{Format: snp.Format, Raw: good.evidence.Raw, Endorsements: c.have}
+		got, err := snp.Staple(t.Context(), ev, service(c.answer))
+		if attest.CodeOf(err) != c.code || len(got.Endorsements) != c.want || len(ev.Endorsements) != len(c.have) {
+			t.Errorf("%s: %d stapled, %v", name, len(got.Endorsements), err)
+		}
+	}
+	if _, err := snp.Staple(t.Context(), &attest.Evidence{Raw: []byte("x")}, service(all)); attest.CodeOf(err) != attest.CodeMalformed {
+		t.Error(err)
+	}
+}
+
+// TestMissingASK: with a leaf at hand, it is the ASK that is asked for.
+func TestMissingASK(t *testing.T) {
+	t.Parallel()
+	f := forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return e[:1] }}.make(t)
+	for name, c := range map[string]struct {
+		answer endorser
+		code   attest.Code
+	}{
+		"down":    {func(attest.Ref) ([]attest.Endorsement, error) { return nil, errors.New("down") }, attest.CodeEndorserUnreachable},
+		"nothing": {func(attest.Ref) ([]attest.Endorsement, error) { return nil, nil }, attest.CodeEndorsementMissing},
+	} {
+		if _, err := f.verify(t, c.answer); attest.CodeOf(err) != c.code {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// TestStapledLists: a list is stapled where it is AMD's for this generation, and small enough for a handshake.
+func TestStapledLists(t *testing.T) {
+	t.Parallel()
+	long := forge{crl: func(l *x509.RevocationList) {
+		for i := range int64(300) {
+			revokes(1000 + i)(l)
+		}
+	}}
+	for name, c := range map[string]struct {
+		crl  []byte
+		want int
+	}{
+		"good":       {forge{}.make(t).crl, 3},
+		"too long":   {long.make(t).crl, 2},
+		"of another": {forge{turin: true}.make(t).crl, 2},
+		"junk":       {[]byte("junk"), 2},
+		"truncated":  {forge{}.make(t).crl[:100], 2},
+		"none":       {nil, 2},
+	} {
+		f := forge{}.make(t)
+		e := f.evidence.Endorsements
+		got, err := snp.StapleTable(f.evidence.Raw, e[0].Raw, e[1].Raw, c.crl)
+		if err != nil || len(got) != c.want {
+			t.Errorf("%s: %d stapled, %v", name, len(got), err)
+		}
+	}
+	if len(long.make(t).crl) <= snp.MaxStapledCRL {
+		t.Error("the long list is short")
+	}
+}
+
+// TestUnreachableAtFirst: of the products that a report of version 2 could be of, the first is not taken for absent when the
+// service does not answer.
+func TestUnreachableAtFirst(t *testing.T) {
+	t.Parallel()
+	f := forge{version: 2, line: "Genoa"}.make(t)
+	f.evidence.Endorsements = nil
+	asked := 0
+	_, err := f.verify(t, endorser(func(attest.Ref) ([]attest.Endorsement, error) {
+		asked++
+		return nil, errors.New("down")
+	}))
+	if bad := wants(err, attest.CodeEndorserUnreachable); bad != nil || asked != 1 {
+		t.Error(bad, asked)
+	}
+}
+
 func TestForeignFormats(t *testing.T) {
 	t.Parallel()
 	f := forge{}.make(t)
@@ -638,6 +931,10 @@ func TestForeignFormats(t *testing.T) {
 		t.Error(err)
 	}
 	f.evidence = nil
+	if _, err := f.verify(t, nil); attest.CodeOf(err) != attest.CodeNoEvidence {
+		t.Error(err)
+	}
+	f.evidence = &attest.Evidence{Format: snp.Format}
 	if _, err := f.verify(t, nil); attest.CodeOf(err) != attest.CodeNoEvidence {
 		t.Error(err)
 	}
@@ -650,9 +947,13 @@ func TestForeignFormats(t *testing.T) {
 func TestSeveralLeaves(t *testing.T) {
 	t.Parallel()
 	other := leafHook(extension(der(9, ""), 3, 8)).make(t).evidence.Endorsements[0]
-	f := forge{staple: func(e []attest.Endorsement) []attest.Endorsement { return append([]attest.Endorsement{other}, e...) }}.make(t)
-	if _, err := f.verify(t, nil); err != nil {
-		t.Error(err)
+	for _, order := range []func(e []attest.Endorsement) []attest.Endorsement{
+		func(e []attest.Endorsement) []attest.Endorsement { return append([]attest.Endorsement{other}, e...) },
+		func(e []attest.Endorsement) []attest.Endorsement { return append(e, other) },
+	} {
+		if _, err := (forge{staple: order}).make(t).verify(t, nil); err != nil {
+			t.Error(err)
+		}
 	}
 }
 
@@ -668,6 +969,9 @@ func TestRememberedSignatures(t *testing.T) {
 	for range 2 {
 		if err := verify(good, epoch); err != nil {
 			t.Fatal(err)
+		}
+		if certificates, lists, signatures := v.Remembers(); certificates != 3 || lists != 1 || signatures != 3 {
+			t.Errorf("%d certificates, %d lists, %d signatures", certificates, lists, signatures)
 		}
 	}
 	if err := verify(good, epoch.AddDate(2, 0, 0)); attest.CodeOf(err) != attest.CodeChainExpired {

@@ -318,6 +318,32 @@ func (v Node) Date() (time.Time, error) {
 	return t, nil
 }
 
+// Suggest adds to an error the known word that a slip of the pen may have meant; err stays as it is when none is near.
+func Suggest(err error, word string, known []string) error {
+	var coded *attest.Error
+	near := nearest(word, known)
+	if near == "" || !errors.As(err, &coded) {
+		return err
+	}
+	out := *coded
+	out.Hint = fmt.Sprintf("did you mean %q?", near)
+	return &out
+}
+
+// Slip finds the known word that word is almost certainly meant to be, where other words are allowed too: one letter off,
+// or two in a word of five or more. It is empty for a known word, and where there is none.
+func Slip(word string, known []string) string {
+	if slices.Contains(known, word) || len(word) < 3 {
+		return ""
+	}
+	for _, k := range known {
+		if d := edits(word, k); d == 1 || d == 2 && len(word) >= 5 {
+			return k
+		}
+	}
+	return ""
+}
+
 // nearest finds the known word that a slip of the pen may have meant.
 func nearest(word string, known []string) string {
 	best, distance := "", 3

@@ -6,14 +6,13 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/record"
-	"github.com/jurat-tls/jurat/attest/snp"
 )
 
 // attest makes evidence over report data and writes it as a record, or as the bare report.
 func (a *app) attest(ctx context.Context, args []string) error {
 	fs := a.flags("attest --report-data HEX [--tee auto] [--raw] [--out FILE]")
 	reportData := fs.String("report-data", "", "what the hardware shall sign, 64 bytes in `HEX`")
-	tee := fs.String("tee", "auto", teeUsage)
+	tee := fs.String("tee", "auto", teeUsage())
 	bare := fs.Bool("raw", false, "write the bare report instead of a .jurat record")
 	out := fs.String("out", "-", "`FILE` to write to")
 	var ef endorserFlags
@@ -29,7 +28,7 @@ func (a *app) attest(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	endorser, err := ef.endorser()
+	endorser, err := ef.endorser(a)
 	if err != nil {
 		return err
 	}
@@ -59,11 +58,19 @@ func (a *app) attest(ctx context.Context, args []string) error {
 
 // diagnosis is what doctor finds.
 type diagnosis struct {
-	TEE    string   `json:"tee"` // format of the evidence; empty where there is no TEE
+	TEE    string   `json:"tee"` // what --tee auto would open; empty where there is none
 	Device string   `json:"device,omitempty"`
-	Looked []string `json:"looked"`
+	Looked []looked `json:"looked"`
 	OK     bool     `json:"ok"`
 	Error  string   `json:"error,omitempty"`
+}
+
+// looked is one TEE that doctor looked for.
+type looked struct {
+	TEE    string `json:"tee"`
+	Device string `json:"device,omitempty"`
+	Found  bool   `json:"found"`
+	Error  string `json:"error,omitempty"` // why it is not there, or does not work
 }
 
 // doctor tells which TEE is here and whether it gives evidence.
@@ -77,11 +84,23 @@ func (a *app) doctor(ctx context.Context, args []string) error {
 	if len(rest) != 0 {
 		return usageError("doctor takes no argument")
 	}
-	d := diagnosis{Looked: []string{snp.SourceTSM, snp.SourceDevice}}
-	device, failure := snp.Probe()
-	if failure == nil {
-		d.TEE, d.Device = string(snp.Format), device
-		failure = tryOut(ctx)
+	d := diagnosis{}
+	var chosen *tee
+	for _, t := range hardware() {
+		l := looked{TEE: t.name}
+		device, err := t.probe()
+		if l.Device, l.Found = device, err == nil; err != nil {
+			l.Error = err.Error()
+		} else if chosen == nil && t.auto {
+			chosen, d.TEE, d.Device = &t, t.name, device
+		}
+		d.Looked = append(d.Looked, l)
+	}
+	var failure error
+	if chosen == nil {
+		_, failure = find()
+	} else {
+		failure = tryOut(ctx, chosen)
 	}
 	d.OK = failure == nil
 	if failure != nil {
@@ -93,14 +112,14 @@ func (a *app) doctor(ctx context.Context, args []string) error {
 		}
 	} else {
 		for _, l := range d.Looked {
-			mark := "no   "
-			if l == d.Device {
-				mark = "found"
+			mark, text := "no   ", l.Error
+			if l.Found {
+				mark, text = "found", l.Device
 			}
-			fmt.Fprintf(a.stdout, "  %s  %s\n", mark, l)
+			fmt.Fprintf(a.stdout, "  %s  %-6s  %s\n", mark, l.TEE, printable(text))
 		}
 		if d.OK {
-			fmt.Fprintf(a.stdout, "ok: %s gives evidence of format %s\n", d.Device, d.TEE)
+			fmt.Fprintf(a.stdout, "ok: %s gives evidence of %s\n", printable(d.Device), d.TEE)
 		}
 	}
 	if failure == nil {
@@ -112,9 +131,9 @@ func (a *app) doctor(ctx context.Context, args []string) error {
 	return failure
 }
 
-// tryOut asks the platform for one report.
-func tryOut(ctx context.Context) error {
-	attester, err := snp.NewAttester()
+// tryOut asks a platform for one piece of evidence, and decodes it.
+func tryOut(ctx context.Context, t *tee) error {
+	attester, err := t.open()
 	if err != nil {
 		return err
 	}
@@ -122,6 +141,6 @@ func tryOut(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = snp.Parse(ev.Raw)
+	_, err = decode(ev)
 	return err
 }

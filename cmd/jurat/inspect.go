@@ -7,6 +7,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -26,7 +27,7 @@ type inspection struct {
 	Endorsements []string        `json:"endorsements,omitempty"`
 	Config       attest.HexBytes `json:"config_digest,omitempty"`
 	ReportData   attest.HexBytes `json:"expected_report_data,omitempty"` // that the leaf demands
-	Report       *snp.Report     `json:"report,omitempty"`
+	Report       any             `json:"report,omitempty"`               // the evidence, decoded
 }
 
 type certificateOf struct {
@@ -42,6 +43,9 @@ func (a *app) inspect(ctx context.Context, args []string) error {
 	fs := a.flags("inspect TARGET | FILE")
 	asJSON := fs.Bool("json", false, "write JSON")
 	timeout := fs.Duration("timeout", defaultTimeout, "time to connect")
+	name := fs.String("format", "", "`format` of bare evidence in a file: "+formatNames()+" (default: the first as which it decodes)")
+	var parts list
+	fs.Var(&parts, "part", "`NAME=FILE` of evidence that is in several files; see jurat verify -h")
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
@@ -51,7 +55,7 @@ func (a *app) inspect(ctx context.Context, args []string) error {
 	}
 	in := inspection{Source: rest[0]}
 	if _, err := os.Stat(rest[0]); err == nil || isRecord(rest[0]) {
-		err = a.inspectFile(&in, rest[0])
+		err = a.inspectFile(&in, rest[0], *name, parts)
 		if err != nil {
 			return withSubject(err, rest[0])
 		}
@@ -82,15 +86,19 @@ func peek(ctx context.Context, target string, timeout time.Duration) ([][]byte, 
 	return chain, withSubject(err, addr)
 }
 
-func (a *app) inspectFile(in *inspection, file string) error {
+func (a *app) inspectFile(in *inspection, file, name string, parts list) error {
 	raw, err := a.readFile(file)
 	if err != nil {
 		return err
 	}
-	if block, _ := pem.Decode(raw); block != nil && block.Type == "CERTIFICATE" {
+	if name != "" || len(parts) > 0 {
+		return a.inspectEvidence(in, raw, name, parts)
+	}
+	// Evidence may have certificates within: only what begins as PEM is a certificate.
+	if block, _ := pem.Decode(raw); block != nil && block.Type == "CERTIFICATE" && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN")) {
 		return in.chain([][]byte{block.Bytes})
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) {
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) && guessFormat(raw) == nil {
 		rec, err := record.Decode(raw)
 		if err != nil {
 			return err
@@ -103,7 +111,30 @@ func (a *app) inspectFile(in *inspection, file string) error {
 	if len(raw) > 0 && raw[0] == 0x30 { // a DER SEQUENCE
 		return in.chain([][]byte{raw})
 	}
-	return in.evidence(&attest.Evidence{Format: snp.Format, Raw: raw})
+	return a.inspectEvidence(in, raw, "", nil)
+}
+
+// inspectEvidence decodes a bare piece of evidence.
+func (a *app) inspectEvidence(in *inspection, raw []byte, name string, list list) error {
+	f := formatNamed(attest.Format(name))
+	if name == "" {
+		f = guessFormat(raw)
+	}
+	if f == nil {
+		return &attest.Error{Code: attest.CodeUnknownFormat, Check: "evidence", Got: fmt.Sprintf("%.40q", name), Want: "evidence of format " + formatNames()}
+	}
+	if name == "" {
+		name = string(f.name)
+	}
+	parts, err := a.parts(list)
+	if err != nil {
+		return err
+	}
+	packed, err := f.pack(raw, parts)
+	if err != nil {
+		return err
+	}
+	return in.evidence(&attest.Evidence{Format: attest.Format(name), Raw: packed})
 }
 
 func (in *inspection) chain(chain [][]byte) error {
@@ -126,8 +157,10 @@ func (in *inspection) evidence(ev *attest.Evidence) error {
 	for _, e := range ev.Endorsements {
 		in.Endorsements = append(in.Endorsements, fmt.Sprintf("%s, %d bytes", e.Kind, len(e.Raw)))
 	}
-	report, err := snp.Parse(ev.Raw)
-	in.Report = report
+	report, err := decode(ev)
+	if err == nil {
+		in.Report = report
+	}
 	return err
 }
 
@@ -145,21 +178,30 @@ func (in *inspection) write(a *app) {
 		row("expects report data", "%s", in.ReportData)
 	}
 	format := string(in.Format)
-	if in.Format != snp.Format {
+	if strings.HasPrefix(format, simulatedPrefix) {
 		format += " (SIMULATED)"
 	}
 	row("evidence", "%s, %d bytes, sha256 %s", format, in.Size, in.Evidence)
 	for _, e := range in.Endorsements {
 		row("endorsement", "%s", e)
 	}
-	for _, f := range reportFields(in.Report) {
+	fields := reportFields(in.Report)
+	for _, f := range fields {
 		row(f[0], "%s", f[1])
 	}
 	fmt.Fprintln(a.stdout, "Tip: for machine-readable output, use --json.")
 }
 
-// reportFields are the fields of a report that a person looks for.
-func reportFields(r *snp.Report) [][2]string {
+// reportFields are what a person looks for in evidence: of an SEV-SNP report a selection, of the others all.
+func reportFields(decoded any) [][2]string {
+	r, ok := decoded.(*snp.Report)
+	if !ok {
+		fields, err := rows(decoded)
+		if err != nil {
+			return [][2]string{{"report", err.Error()}}
+		}
+		return fields
+	}
 	if r == nil {
 		return nil
 	}

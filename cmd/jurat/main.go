@@ -28,7 +28,12 @@ Usage:
   jurat inspect TARGET | FILE                                decodes, never judges
   jurat exec    -p policy.yaml --to HOST[:PORT]... -- CMD ARGS...
   jurat pin     -p policy.yaml TARGET                        sha256//... for curl --pinnedpubkey
-  jurat policy  init TARGET | check FILE | explain FILE
+  jurat policy  init TARGET | check FILE [--floor FILE] | explain FILE | lint FILE | schema
+  jurat policy  test FILE EVIDENCE... | diff OLD NEW EVIDENCE...    over recorded peers
+  jurat result  FILE --key VERIFIER.pem                      checks what another verifier found and signed
+  jurat log     check DIR | head DIR | list DIR | prove DIR INDEX | proof FILE
+  jurat endorse export -o BUNDLE [-p policy.yaml] [--amd LINE] [--intel FMSPC] [TARGET | F.jurat]...
+  jurat endorse import BUNDLE                                for a place that cannot reach the vendors
   jurat attest  --report-data HEX
   jurat doctor
   jurat version
@@ -101,7 +106,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 	}
 	commands := map[string]func(context.Context, []string) error{
 		"serve": a.serve, "forward": a.forward, "verify": a.verify, "inspect": a.inspect, "exec": a.exec, "pin": a.pin,
-		"policy": a.policy, "attest": a.attest, "doctor": a.doctor, "version": a.version,
+		"policy": a.policy, "result": a.attestationResult, "log": a.evidenceLog, "endorse": a.endorse, "attest": a.attest, "doctor": a.doctor, "version": a.version,
 	}
 	name := args[0]
 	if command, ok := commands[name]; ok {

@@ -3,19 +3,31 @@ package main
 import (
 	"bufio"
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/evlog"
+	"github.com/jurat-tls/jurat/attest/sim"
 	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/test/fakepcs"
 	"github.com/jurat-tls/jurat/test/vectors"
 )
 
@@ -36,15 +48,22 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"serve": serveInBackground,
-			"exits": exits,
-			"flip":  flip,
+			"serve":   serveInBackground,
+			"exits":   exits,
+			"flip":    flip,
+			"edit":    edit,
+			"keygen":  keygen,
+			"keyid":   keyid,
+			"ak":      attestationKey,
+			"vendors": func(ts *testscript.TestScript, _ bool, args []string) { vendors(ts, root, args) },
 		},
 		Condition: func(cond string) (bool, error) {
 			switch cond {
 			case "tee":
 				_, err := snp.Probe()
 				return attest.CodeOf(err) != attest.CodeNoTEE, nil
+			case "ego":
+				return builtForEGo, nil
 			case "vectors":
 				return vectors.Find() != "", nil
 			}
@@ -116,6 +135,33 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
+// vendors starts fake services of AMD and Intel under one address and puts it into a variable. With a second argument they
+// have nothing, and answer everything with that status.
+//
+//	vendors URL [503]
+func vendors(ts *testscript.TestScript, root string, args []string) {
+	spec, err := sim.ParseSpec("sim:snp:genoa,dir=" + root)
+	ts.Check(err)
+	machine, err := spec.Open()
+	ts.Check(err)
+	pcs, err := fakepcs.New(time.Now(), 30*24*time.Hour)
+	ts.Check(err)
+	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case len(args) > 1:
+			status, _ := strconv.Atoi(args[1])
+			w.WriteHeader(status)
+		case strings.Contains(r.URL.Path, "/v1/"):
+			machine.Service().ServeHTTP(w, r)
+		default:
+			pcs.ServeHTTP(w, r)
+		}
+	})
+	server := httptest.NewServer(handler)
+	ts.Defer(server.Close)
+	ts.Setenv(args[0], server.URL)
+}
+
 // flip writes a file with one bit flipped: flip IN OUT BYTE BIT.
 func flip(ts *testscript.TestScript, _ bool, args []string) {
 	raw := []byte(ts.ReadFile(args[0]))
@@ -125,4 +171,42 @@ func flip(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	raw[at] ^= 1 << bit
 	ts.Check(os.WriteFile(ts.MkAbs(args[1]), raw, 0o644))
+}
+
+// edit replaces one text in a file by another: edit FILE OLD NEW.
+func edit(ts *testscript.TestScript, _ bool, args []string) {
+	old := ts.ReadFile(args[0])
+	if !strings.Contains(old, args[1]) {
+		ts.Fatalf("%s does not contain %q", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(strings.ReplaceAll(old, args[1], args[2])), 0o644))
+}
+
+// keygen writes a new key pair: keygen PRIVATE PUBLIC.
+func keygen(ts *testscript.TestScript, _ bool, args []string) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	ts.Check(err)
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	ts.Check(err)
+	public, err := x509.MarshalPKIXPublicKey(key.Public())
+	ts.Check(err)
+	ts.Check(os.WriteFile(ts.MkAbs(args[0]), pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: public}), 0o600))
+}
+
+// keyid puts the name of the key that signed a head into a variable: keyid VARIABLE HEAD.
+func keyid(ts *testscript.TestScript, _ bool, args []string) {
+	h, err := evlog.ParseHead([]byte(ts.ReadFile(args[1])))
+	ts.Check(err)
+	ts.Setenv(args[0], h.KeyID())
+}
+
+// attestationKey writes the attestation key that TPM evidence in JSON names, as an operator has it who knows the machine:
+// ak EVIDENCE PUBLIC.
+func attestationKey(ts *testscript.TestScript, _ bool, args []string) {
+	var evidence struct {
+		Key []byte `json:"ak_public"`
+	}
+	ts.Check(json.Unmarshal([]byte(ts.ReadFile(args[0])), &evidence))
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: evidence.Key}), 0o600))
 }

@@ -132,6 +132,9 @@ func (p *printer) check(c attest.Check, policyFile string) {
 		return
 	case attest.StatusWarn:
 		p.line("  warn  %-44s %s", printable(text), printable(c.Got))
+		if c.Want != "" {
+			p.line("        want  %s", printable(c.Want))
+		}
 		return
 	}
 	where := string(c.Code)
@@ -144,6 +147,9 @@ func (p *printer) check(c attest.Check, policyFile string) {
 	}
 	if c.Want != "" {
 		p.line("        want  %s", printable(c.Want))
+	}
+	if c.Nearest != "" {
+		p.line("        near  %s", printable(c.Nearest))
 	}
 }
 

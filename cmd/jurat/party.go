@@ -14,11 +14,9 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
-	"github.com/jurat-tls/jurat/attest/sim"
-	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/attest/tpm"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -29,32 +27,6 @@ type relyingFlags struct {
 	policy  string
 	timeout time.Duration
 	endorserFlags
-}
-
-// endorserFlags say where endorsements come from that evidence does not carry.
-type endorserFlags struct {
-	offline bool
-	cache   string
-	kds     string
-}
-
-func (f *endorserFlags) register(fs *flag.FlagSet) {
-	fs.BoolVar(&f.offline, "offline", false, "fetch nothing: use what the evidence carries")
-	fs.StringVar(&f.cache, "cache", "", "`directory` that keeps fetched endorsements (default: jurat in the user's cache directory)")
-	fs.StringVar(&f.kds, "kds", "", "base `URL` of a mirror of AMD's Key Distribution Service")
-}
-
-func (f *endorserFlags) endorser() (attest.Endorser, error) {
-	if f.offline {
-		return attest.NoEndorser{}, nil
-	}
-	cache := f.cache
-	if cache == "" {
-		if dir, err := os.UserCacheDir(); err == nil {
-			cache = filepath.Join(dir, "jurat")
-		}
-	}
-	return endorse.NewKDS(f.kds, cache)
 }
 
 func (a *app) relyingFlags(fs *flag.FlagSet) *relyingFlags {
@@ -74,11 +46,11 @@ func (f *relyingFlags) load(a *app) (*relying, error) {
 	if err != nil {
 		return nil, err
 	}
-	endorser, err := f.endorser()
+	endorser, err := f.endorser(a)
 	if err != nil {
 		return nil, err
 	}
-	return &relying{policy: p, endorser: endorser, now: a.now, timeout: f.timeout}, nil
+	return &relying{policy: p, endorser: endorser, tpmRoots: endorser.tpm, now: a.now, timeout: f.timeout}, nil
 }
 
 func (a *app) loadPolicy(file string) (*policy.Policy, error) {
@@ -86,7 +58,16 @@ func (a *app) loadPolicy(file string) (*policy.Policy, error) {
 	if err != nil {
 		return nil, err
 	}
-	return policy.Parse(file, raw)
+	// A policy names files that lie beside it.
+	return policy.Parse(file, raw, func(name string) ([]byte, error) {
+		if name == "-" {
+			return nil, usageError("a policy cannot name standard input")
+		}
+		if !filepath.IsAbs(name) {
+			name = filepath.Join(filepath.Dir(file), name)
+		}
+		return a.readFile(name)
+	})
 }
 
 // maxFile bounds every file that a command reads.
@@ -117,17 +98,18 @@ func (a *app) readFile(file string) ([]byte, error) {
 type relying struct {
 	policy   *policy.Policy
 	endorser attest.Endorser
+	tpmRoots *tpm.Roots
 	now      func() time.Time
 	timeout  time.Duration
 }
 
-// verifiers of this build. Simulated evidence is verified only under the roots that the policy names.
-func verifiers(simulationRoots []string) []attest.Verifier {
-	return []attest.Verifier{snp.NewVerifier(snp.AMDRoots()), sim.NewVerifier(simulationRoots)}
+// verifiers of this relying party, which ask endorser.
+func (r *relying) verifiers(endorser attest.Endorser) []attest.Verifier {
+	return trusting(endorser, r.tpmRoots, r.policy.SimulationRoots()).verifiers()
 }
 
 func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, verifiers(r.policy.SimulationRoots())...), r.policy, r.now)
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, r.verifiers(endorser)...), r.policy, r.now)
 }
 
 // appraisal is one peer, judged.
@@ -173,8 +155,16 @@ func (r *relying) dial(ctx context.Context, target string) (*appraisal, error) {
 func (r *relying) replay(ctx context.Context, rec *record.Record, at time.Time) *appraisal {
 	past := *r
 	past.now = func() time.Time { return at }
-	result := past.party(rec.Endorser()).Appraise(ctx, rec.Chain, ratls.Server(rec.ServerName))
+	result := past.party(recorded(rec, r.endorser)).Appraise(ctx, rec.Chain, peerOf(rec))
 	return &appraisal{target: rec.Target, name: rec.ServerName, chain: rec.Chain, result: result, record: rec}
+}
+
+// peerOf is whom a recorded appraisal was of.
+func peerOf(rec *record.Record) ratls.Peer {
+	if rec.Client {
+		return ratls.AnyClient()
+	}
+	return ratls.Server(rec.ServerName)
 }
 
 // targetAddress makes "host:port" of HOST, HOST:PORT or an https URL.

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -17,27 +18,39 @@ import (
 
 // policy dispatches the subcommands about policies.
 func (a *app) policy(ctx context.Context, args []string) error {
+	const known = "init TARGET, check FILE, explain FILE, lint FILE, test FILE EVIDENCE..., diff OLD NEW EVIDENCE..., schema"
 	if len(args) == 0 {
-		return usageError("policy needs a subcommand: init TARGET, check FILE, explain FILE")
+		return usageError("policy needs a subcommand: %s", known)
 	}
+	rest := args[1:]
 	switch args[0] {
 	case "init":
-		return a.policyInit(ctx, args[1:])
+		return a.policyInit(ctx, rest)
 	case "check":
-		return a.policyCheck(args[1:])
+		return a.policyCheck(rest)
 	case "explain":
-		return a.policyExplain(args[1:])
+		return a.policyExplain(rest)
+	case "lint":
+		return a.policyLint(rest)
+	case "test":
+		return a.policyTest(ctx, rest)
+	case "diff":
+		return a.policyDiff(ctx, rest)
+	case "schema":
+		_, err := a.stdout.Write(policy.Schema())
+		return err
 	case "-h", "-help", "--help":
-		_, err := fmt.Fprintln(a.stdout, "Usage: jurat policy init TARGET | check FILE | explain FILE")
+		_, err := fmt.Fprintf(a.stdout, "Usage: jurat policy %s\n", known)
 		return err
 	}
-	return usageError("policy %.40q is not known; it is init, check or explain", args[0])
+	return usageError("policy %.40q is not known; there are: %s", args[0], known)
 }
 
 // policyInit proposes a policy that accepts what a target shows now. It prints what the reader is about to trust, and
 // asks nothing: the policy is a file to read and edit.
 func (a *app) policyInit(ctx context.Context, args []string) error {
 	fs := a.flags("policy init TARGET | F.jurat > policy.yaml")
+	asJSON := fs.Bool("json", false, "write the claims and the policy as JSON")
 	var ef endorserFlags
 	ef.register(fs)
 	timeout := fs.Duration("timeout", defaultTimeout, "time to connect and verify")
@@ -49,15 +62,17 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 	if len(rest) != 1 {
 		return usageError("policy init takes one TARGET or F.jurat")
 	}
-	endorser, err := ef.endorser()
+	source, err := ef.endorser(a)
 	if err != nil {
 		return err
 	}
+	var endorser attest.Endorser = source
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	now := a.now()
 	var chain [][]byte
 	var host string
+	var whom ratls.Peer
 	if isRecord(rest[0]) {
 		raw, err := a.readFile(rest[0])
 		if err != nil {
@@ -70,13 +85,14 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 		if len(rec.Chain) == 0 {
 			return usageError("%s holds bare evidence, which is bound to no peer; a policy is made from a peer", rest[0])
 		}
-		chain, host, now, endorser = rec.Chain, rec.ServerName, rec.Time, rec.Endorser()
+		chain, host, now, endorser, whom = rec.Chain, rec.ServerName, rec.Time, recorded(rec, source), peerOf(rec)
 	} else {
 		addr, err := targetAddress(rest[0])
 		if err != nil {
 			return err
 		}
 		host, _, _ = net.SplitHostPort(addr)
+		whom = ratls.Server(host)
 		if chain, err = ratls.Peek(ctx, addr); err != nil {
 			return withSubject(err, addr)
 		}
@@ -93,19 +109,25 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 		return withSubject(err, rest[0])
 	}
 	// The zero policy refuses everything, after the evidence was found authentic and bound: those are the claims to show.
-	appraiser := attest.NewAppraiser(endorser, verifiers(roots)...)
+	appraiser := attest.NewAppraiser(endorser, trusting(endorser, source.tpm, roots).verifiers()...)
 	party := ratls.NewRelyingParty(appraiser, new(policy.Policy), func() time.Time { return now })
-	result := party.Appraise(ctx, chain, ratls.Server(host))
+	result := party.Appraise(ctx, chain, whom)
 	if result.Code() != attest.CodeEmptyPolicy {
 		return withSubject(result.Err(), rest[0])
 	}
 	if *name == "" {
 		*name = host
 	}
+	if *name == "" {
+		*name = "a client"
+	}
 	claims := result.Claims()
 	text, err := policy.Propose(claims, result.Level(), *name)
 	if err != nil {
 		return err
+	}
+	if *asJSON {
+		return writeJSON(a.stdout, map[string]any{"target": rest[0], "claims": claims, "binding": result.Level(), "policy": string(text)})
 	}
 	a.trusting(rest[0], claims)
 	_, err = a.stdout.Write(text)
@@ -140,27 +162,105 @@ func (a *app) trusting(target string, c *attest.Claims) {
 }
 
 func (a *app) policyCheck(args []string) error {
-	fs := a.flags("policy check FILE [--json]")
+	fs := a.flags("policy check FILE [--floor FILE] [--json]")
 	asJSON := fs.Bool("json", false, "write JSON")
+	floorFile := fs.String("floor", "", "a policy `FILE` that this one has to be at least as strict as")
 	p, err := a.onePolicy(fs, args)
 	if err != nil {
 		return err
 	}
-	if *asJSON {
-		return writeJSON(a.stdout, map[string]any{"policy": p.Name(), "id": p.ID(), "binding": p.Binding()})
+	var looser []string
+	if *floorFile != "" {
+		floor, err := a.loadPolicy(*floorFile)
+		if err != nil {
+			return err
+		}
+		looser = p.Looser(floor)
 	}
-	_, err = fmt.Fprintf(a.stdout, "ok: policy %s, %s\n", printable(p.Name()), p.ID())
-	return err
+	if *asJSON {
+		if err := writeJSON(a.stdout, map[string]any{"policy": p.Name(), "id": p.ID(), "binding": p.Binding(a.now()), "looser": append([]string{}, looser...)}); err != nil {
+			return err
+		}
+	} else if len(looser) == 0 {
+		fmt.Fprintf(a.stdout, "ok: policy %s, %s\n", printable(p.Name()), p.ID())
+	}
+	if len(looser) == 0 {
+		return nil
+	}
+	if !*asJSON {
+		fmt.Fprintf(a.stderr, "jurat: %s is not at least as strict as %s, as far as can be told (%s):\n", p.File(), *floorFile, attest.CodePolicyLooser)
+		for _, l := range looser {
+			fmt.Fprintf(a.stderr, "  %s\n", printable(l))
+		}
+	}
+	return exitError(attest.CodePolicyLooser.Exit())
 }
 
 func (a *app) policyExplain(args []string) error {
-	fs := a.flags("policy explain FILE")
+	fs := a.flags("policy explain FILE [--at TIME] [--json]")
+	asJSON := fs.Bool("json", false, "write JSON")
+	at := fs.String("at", "", "as the policy stands at this `TIME`")
 	p, err := a.onePolicy(fs, args)
 	if err != nil {
 		return err
 	}
-	_, err = fmt.Fprint(a.stdout, p.Explain())
+	now, err := a.parseTime(*at, a.now())
+	if err != nil {
+		return err
+	}
+	text := p.Explain(now)
+	if *asJSON {
+		return writeJSON(a.stdout, map[string]any{"policy": p.Name(), "id": p.ID(), "sentences": strings.Split(strings.TrimSpace(text), "\n")})
+	}
+	_, err = fmt.Fprint(a.stdout, text)
 	return err
+}
+
+func (a *app) policyLint(args []string) error {
+	fs := a.flags("policy lint FILE [--published FILE]... [--at TIME] [--json]")
+	asJSON := fs.Bool("json", false, "write JSON")
+	at := fs.String("at", "", "judge rules with a time at this `TIME`")
+	var published list
+	fs.Var(&published, "published", "newest TCB levels that a vendor publishes, YAML `FILE`; repeat for more")
+	p, err := a.onePolicy(fs, args)
+	if err != nil {
+		return err
+	}
+	now, err := a.parseTime(*at, a.now())
+	if err != nil {
+		return err
+	}
+	var levels []policy.Published
+	for _, file := range published {
+		raw, err := a.readFile(file)
+		if err != nil {
+			return err
+		}
+		some, err := policy.ParsePublished(file, raw)
+		if err != nil {
+			return err
+		}
+		levels = append(levels, some...)
+	}
+	findings := p.Lint(now, levels)
+	if *asJSON {
+		if err := writeJSON(a.stdout, append([]policy.Finding{}, findings...)); err != nil {
+			return err
+		}
+	} else {
+		for _, f := range findings {
+			fmt.Fprintf(a.stdout, "%s:%d: %s: %s\n", p.File(), f.Line, f.Rule, printable(f.Text))
+		}
+		if len(findings) == 0 {
+			fmt.Fprintln(a.stdout, "ok: nothing found")
+		}
+	}
+	for _, f := range findings {
+		if f.Rule != "loose" && f.Rule != "shadow" { // those two may well be meant
+			return exitError(attest.CodeConfigValue.Exit())
+		}
+	}
+	return nil
 }
 
 func (a *app) onePolicy(fs *flag.FlagSet, args []string) (*policy.Policy, error) {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/ratls"
 )
@@ -38,6 +39,7 @@ type serveConfig struct {
 	drain     time.Duration
 	jsonLog   bool
 	endorsers endorserFlags
+	evidence  logFlags
 }
 
 // inbound takes attested connections to a plain service.
@@ -76,7 +78,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.StringVar(&file, "c", "", "configuration `FILE` instead of the flags")
 	fs.StringVar(&file, "config", "", "the same as -c")
 	check := fs.Bool("check", false, "check the configuration and stop")
-	fs.StringVar(&c.TEE, "tee", "auto", teeUsage)
+	fs.StringVar(&c.TEE, "tee", "auto", teeUsage())
 	fs.StringVar(&in.Address, "listen", "", "`ADDR` to listen on: host:port, unix:/path or systemd:NAME")
 	fs.StringVar(&in.To, "to", "", "`ADDR` of the service: host:port, h2c://host:port or unix:/path")
 	fs.BoolVar(&in.TCP, "tcp", false, "carry raw bytes instead of HTTP")
@@ -86,6 +88,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)
+	c.evidence.register(fs)
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
@@ -96,11 +99,14 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
 		return err
 	}
+	if err := c.evidence.check(); err != nil {
+		return err
+	}
 	set := map[string]bool{}
 	fs.Visit(func(f *flag.Flag) { set[f.Name] = true })
 	if file != "" {
 		for name := range set {
-			if !slices.Contains([]string{"c", "config", "check", "log", "offline", "cache", "kds"}, name) {
+			if !slices.Contains(append(endorserFlagNames(), "c", "config", "check", "log", "log-dir", "log-key"), name) {
 				return usageError("--%s belongs into %s, or leave out -c", name, file)
 			}
 		}
@@ -139,12 +145,13 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	fs.StringVar(&policyFile, "policy", "", "appraisal policy `FILE`")
 	fs.StringVar(&policyFile, "p", "", "short for --policy")
 	fs.StringVar(&out.Address, "listen", "", "`ADDR` to listen on, in plain: host:port or unix:/path")
-	fs.StringVar(&c.TEE, "tee", "", teeUsage+" (default: present none)")
+	fs.StringVar(&c.TEE, "tee", "", teeUsage()+" (default: present none)")
 	fs.Var(&names, "name", "`NAME` to put into our own leaf; repeat for more")
 	unsafeListen := fs.Bool("unsafe-listen", false, "listen in plain on an address that other machines can reach")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)
+	c.evidence.register(fs)
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
@@ -153,6 +160,9 @@ func (a *app) forward(ctx context.Context, args []string) error {
 		return usageError("forward needs -p policy.yaml, --listen ADDR and one TARGET")
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
+		return err
+	}
+	if err := c.evidence.check(); err != nil {
 		return err
 	}
 	if out.require, err = a.loadPolicy(policyFile); err != nil {
@@ -298,7 +308,7 @@ type running struct {
 // operate runs a configuration until ctx ends, then drains.
 func (a *app) operate(ctx context.Context, c *serveConfig) error {
 	log := newLogger(a.stderr, c.jsonLog)
-	endorser, err := c.endorsers.endorser()
+	endorser, err := c.endorsers.endorser(a)
 	if err != nil {
 		return err
 	}
@@ -308,9 +318,13 @@ func (a *app) operate(ctx context.Context, c *serveConfig) error {
 			return err
 		}
 	}
-	servers, err := a.open(c, id, endorser, log)
+	records, err := c.evidence.recorder(a, log)
 	if err != nil {
 		return err
+	}
+	servers, err := a.open(c, id, endorser, records, log)
+	if err != nil {
+		return errors.Join(err, records.close())
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -318,6 +332,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) error {
 	if id != nil {
 		work.Go(func() { id.Run(ctx) })
 	}
+	work.Go(func() { endorser.run(ctx) })
 	for _, s := range servers {
 		work.Go(func() {
 			if err := s.server.Serve(s.listener); err != nil {
@@ -333,6 +348,9 @@ func (a *app) operate(ctx context.Context, c *serveConfig) error {
 	log.Info("draining", "limit", c.drain.String())
 	drain(servers, c.drain, log)
 	work.Wait()
+	if err := records.close(); err != nil {
+		log.Error("evidence log", "error", err.Error())
+	}
 	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
 		return cause
 	}
@@ -372,7 +390,7 @@ func (c *serveConfig) identity(ctx context.Context, a *app, endorser attest.Endo
 }
 
 // open opens every listener and makes its server. On an error nothing stays open.
-func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser, log *slog.Logger) (servers []running, err error) {
+func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) (servers []running, err error) {
 	defer func() {
 		if err != nil {
 			for _, s := range servers {
@@ -382,9 +400,11 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	}()
 	var inherited listeners
 	for _, in := range c.Inbound {
-		acceptor := in.acceptor(a, id, endorser)
+		acceptor := in.acceptor(a, id, recording{endorser})
 		handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+			ctx, fetched := records.watch(ctx, endorser)
 			conn, err := acceptor.Handshake(ctx, raw)
+			records.appraised(conn, err, &record.Record{Target: raw.RemoteAddr().String(), Client: true}, fetched)
 			if err != nil {
 				return nil, err
 			}
@@ -406,7 +426,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 		servers = append(servers, s)
 	}
 	for _, out := range c.Outbound {
-		dial := out.dialer(a, id, endorser)
+		dial := out.dialer(a, id, endorser, records)
 		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
 			return servers, err
@@ -428,18 +448,20 @@ func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser
 	return ratls.NewMutualAcceptor(id, rp.party(endorser), protos...)
 }
 
-func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser) proxy.Dial {
+func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder) proxy.Dial {
 	rp := &relying{policy: out.require, endorser: endorser, now: a.now}
-	connector := ratls.NewConnector(rp.party(endorser))
+	connector := ratls.NewConnector(rp.party(recording{endorser}))
 	if id != nil {
-		connector = ratls.NewMutualConnector(id, rp.party(endorser))
+		connector = ratls.NewMutualConnector(id, rp.party(recording{endorser}))
 	}
 	return func(ctx context.Context) (proxy.Conn, error) {
 		raw, name, err := ratls.Connect(ctx, out.Target)
 		if err != nil {
 			return nil, err
 		}
+		ctx, fetched := records.watch(ctx, endorser)
 		conn, err := connector.Handshake(ctx, proxy.Watch(raw), name)
+		records.appraised(conn, err, &record.Record{Target: out.Target, ServerName: name}, fetched)
 		if err != nil {
 			return nil, withSubject(err, out.Target)
 		}

@@ -2,18 +2,16 @@ package main
 
 import (
 	"context"
-	"crypto/x509"
 	"encoding/hex"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/record"
 )
 
@@ -23,8 +21,12 @@ type verifyFlags struct {
 	evidence      string
 	format        string
 	endorsements  list
+	parts         list
+	eventLog      string
 	reportData    string
 	relying       *relyingFlags
+	ear           earFlags
+	log           logFlags
 }
 
 // verify appraises a live peer, a record, or a bare piece of evidence.
@@ -35,16 +37,23 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	fs.StringVar(&f.save, "save", "", "record the appraisal in `F.jurat`")
 	fs.StringVar(&f.at, "at", "", "judge at this `TIME` (RFC 3339, a date, or now); for records and bare evidence")
 	fs.StringVar(&f.evidence, "evidence", "", "bare evidence in `FILE`, bound to nothing")
-	fs.StringVar(&f.format, "format", "", "`format` of the evidence: snp, sim-snp")
-	fs.Var(&f.endorsements, "endorsement", "certificate or CRL `FILE`, DER or PEM; repeat for more")
+	fs.StringVar(&f.format, "format", "", "`format` of the evidence: "+formatNames())
+	fs.Var(&f.parts, "part", "`NAME=FILE` of evidence that is in several files: tpm-quote, tpm-signature, pcrs, td-quote of the azure formats; repeat for more")
+	fs.StringVar(&f.eventLog, "event-log", "", "`FILE` with the log of what was measured (CCEL or TCG2), which has to lead to the signed registers")
+	fs.Var(&f.endorsements, "endorsement", "`FILE` that counts as stapled to the evidence: certificates, CRLs, Intel collateral or a bundle; a public key is a trust anchor; repeat for more")
 	fs.StringVar(&f.reportData, "report-data", "", "what the hardware must have signed, 64 bytes in `HEX`")
 	fs.BoolVar(&f.anyData, "unsafe-any-report-data", false, "accept any report data: the evidence then proves nothing about who sent it")
+	f.ear.register(fs)
+	f.log.register(fs)
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
 	}
 	if f.evidence == "" && len(rest) != 1 || f.evidence != "" && len(rest) != 0 {
 		return usageError("verify takes one TARGET or F.jurat, or --evidence FILE")
+	}
+	if err := errors.Join(f.ear.check(), f.log.check()); err != nil {
+		return err
 	}
 	rp, err := f.relying.load(a)
 	if err != nil {
@@ -72,16 +81,36 @@ func (a *app) verify(ctx context.Context, args []string) error {
 		}
 		return err
 	}
-	if f.save != "" {
+	if err := a.keep(f, ap); err != nil {
+		return err
+	}
+	return a.report(f.json, ap, f.relying.policy)
+}
+
+// keep writes what the flags ask for beside the verdict: a record, an entry of a log, a token.
+func (a *app) keep(f *verifyFlags, ap *appraisal) error {
+	if f.save != "" || f.log.dir != "" {
 		raw, err := record.Encode(ap.record)
 		if err != nil {
 			return err
 		}
-		if err := writeFile(f.save, raw); err != nil {
+		if f.save != "" {
+			if err := writeFile(f.save, raw); err != nil {
+				return err
+			}
+		}
+		log, err := f.log.open(a)
+		if err != nil {
 			return err
 		}
+		if log != nil {
+			_, err := log.Append(raw)
+			if err = errors.Join(err, log.Close()); err != nil {
+				return err
+			}
+		}
 	}
-	return a.report(f.json, ap, f.relying.policy)
+	return f.ear.write(a, ap)
 }
 
 // report writes the verdict; its exit code is the error.
@@ -118,8 +147,8 @@ func (a *app) report(asJSON bool, ap *appraisal, policyFile string) error {
 func isRecord(arg string) bool { return arg == "-" || strings.HasSuffix(arg, ".jurat") }
 
 func (f *verifyFlags) bareOnly() error {
-	if f.format != "" || f.reportData != "" || f.anyData || len(f.endorsements) > 0 {
-		return usageError("--format, --endorsement, --report-data and --unsafe-any-report-data belong to --evidence")
+	if len(f.parts) > 0 || f.eventLog != "" || f.format != "" || f.reportData != "" || f.anyData || len(f.endorsements) > 0 {
+		return usageError("--format, --part, --event-log, --endorsement, --report-data and --unsafe-any-report-data belong to --evidence")
 	}
 	return nil
 }
@@ -158,16 +187,24 @@ func (a *app) verifyRecord(ctx context.Context, f *verifyFlags, rp *relying, fil
 	if err != nil {
 		return nil, err
 	}
-	result := attest.NewAppraiser(rec.Endorser(), verifiers(rp.policy.SimulationRoots())...).Appraise(ctx, rec.Evidence, want, rp.policy, at)
+	stapled, err := a.given(f.endorsements, rp)
+	if err != nil {
+		return nil, err
+	}
+	if len(stapled) > 0 {
+		return nil, usageError("a record has its endorsements; beside it --endorsement gives public keys only")
+	}
+	result := attest.NewAppraiser(recorded(rec, rp.endorser), rp.verifiers(rp.endorser)...).Appraise(ctx, rec.Evidence, want, rp.policy, at)
 	return &appraisal{target: file, result: result, record: rec}, nil
 }
 
 func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (*appraisal, error) {
 	if f.format == "" {
-		return nil, usageError("--evidence needs --format snp")
+		return nil, usageError("--evidence needs --format: %s", formatNames())
 	}
-	if !slices.Contains([]string{"snp", "sim-snp"}, f.format) {
-		return nil, usageError("format %.40q is not known; formats: snp, sim-snp", f.format)
+	kind := formatNamed(attest.Format(f.format))
+	if kind == nil {
+		return nil, usageError("format %.40q is not known; formats: %s", f.format, formatNames())
 	}
 	want, err := f.expectation()
 	if err != nil {
@@ -181,18 +218,26 @@ func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (
 	if err != nil {
 		return nil, err
 	}
+	parts, err := a.parts(f.parts)
+	if err != nil {
+		return nil, err
+	}
+	if raw, err = kind.pack(raw, parts); err != nil {
+		return nil, err
+	}
 	ev := &attest.Evidence{Format: attest.Format(f.format), Raw: raw}
-	for _, file := range f.endorsements {
-		es, err := a.readEndorsements(file)
-		if err != nil {
+	if f.eventLog != "" {
+		if ev.EventLog, err = a.readFile(f.eventLog); err != nil {
 			return nil, err
 		}
-		ev.Endorsements = append(ev.Endorsements, es...)
+	}
+	if ev.Endorsements, err = a.given(f.endorsements, rp); err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, rp.timeout)
 	defer cancel()
 	recorder := record.NewRecorder(rp.endorser)
-	result := attest.NewAppraiser(recorder, verifiers(rp.policy.SimulationRoots())...).Appraise(ctx, ev, want, rp.policy, at)
+	result := attest.NewAppraiser(recorder, rp.verifiers(rp.endorser)...).Appraise(ctx, ev, want, rp.policy, at)
 	rec := &record.Record{Time: at, Target: filepath.Base(f.evidence), Evidence: ev, Fetched: recorder.Fetched()}
 	return &appraisal{target: rec.Target, result: result, record: rec}, nil
 }
@@ -244,48 +289,31 @@ func (a *app) parseTime(s string, absent time.Time) (time.Time, error) {
 	return time.Time{}, usageError("time %.40q is not RFC 3339 (2026-11-23T12:00:00Z), a date, or now", s)
 }
 
-// readEndorsements reads a DER or PEM file of certificates or one of a CRL.
-func (a *app) readEndorsements(file string) ([]attest.Endorsement, error) {
-	raw, err := a.readFile(file)
-	if err != nil {
-		return nil, err
-	}
-	var all []attest.Endorsement
-	add := func(der []byte, crl bool) {
-		kind := attest.KindCertificate
-		if crl {
-			kind = attest.KindCRL
+// given reads the files of --endorsement and answers what counts as stapled to the evidence. Public keys among them are the
+// operator's anchors, and must never pass for something that came with the evidence: rp is asked for those.
+func (a *app) given(files []string, rp *relying) (stapled []attest.Endorsement, err error) {
+	var keys []attest.Endorsement
+	for _, file := range files {
+		raw, err := a.readFile(file)
+		if err != nil {
+			return nil, err
 		}
-		all = append(all, attest.Endorsement{Kind: kind, Raw: der})
-	}
-	if block, rest := pem.Decode(raw); block != nil {
-		for ; block != nil; block, rest = pem.Decode(rest) {
-			switch block.Type {
-			case "CERTIFICATE", "X509 CRL":
-				add(block.Bytes, block.Type == "X509 CRL")
-			default:
-				return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "endorsements", Subject: file, Got: fmt.Sprintf("PEM block %.40q", block.Type), Want: "CERTIFICATE or X509 CRL"}
+		all, err := endorse.Parse(raw)
+		if err != nil {
+			return nil, withSubject(err, file)
+		}
+		for _, e := range all {
+			if e.Kind == attest.KindPublicKey {
+				keys = append(keys, e)
+			} else {
+				stapled = append(stapled, e)
 			}
 		}
-		return all, nil
 	}
-	crl, err := isCRL(raw)
-	if err != nil {
-		return nil, withSubject(err, file)
+	if len(keys) > 0 {
+		rp.endorser = endorse.Chain{endorse.NewStatic(keys...), rp.endorser}
 	}
-	add(raw, crl)
-	return all, nil
-}
-
-// isCRL tells a DER revocation list from a DER certificate.
-func isCRL(der []byte) (bool, error) {
-	if _, err := x509.ParseCertificate(der); err == nil {
-		return false, nil
-	}
-	if _, err := x509.ParseRevocationList(der); err == nil {
-		return true, nil
-	}
-	return false, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "endorsements", Got: "neither a certificate nor a revocation list", Want: "DER or PEM"}
+	return stapled, nil
 }
 
 // writeFile replaces a file in one step: a reader sees the old or the new one.

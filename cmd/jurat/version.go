@@ -34,6 +34,17 @@ func (a *app) version(_ context.Context, args []string) error {
 	if len(rest) != 0 {
 		return usageError("version takes no argument")
 	}
+	v := buildInfo()
+	v.SHA256 = ownDigest()
+	if *asJSON {
+		return writeJSON(a.stdout, v)
+	}
+	fmt.Fprintf(a.stdout, "jurat %s %s %s\nsha256 %s\nbuild  %s\n", v.Version, v.Go, v.Platform, v.SHA256, v.Recipe)
+	return nil
+}
+
+// buildInfo is what the binary knows of itself without reading its file.
+func buildInfo() versionInfo {
 	v := versionInfo{Version: "(devel)", Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, Recipe: buildRecipe, Modules: map[string]string{}}
 	if info, ok := debug.ReadBuildInfo(); ok {
 		if info.Main.Version != "" {
@@ -43,12 +54,7 @@ func (a *app) version(_ context.Context, args []string) error {
 			v.Modules[m.Path] = m.Version
 		}
 	}
-	v.SHA256 = ownDigest()
-	if *asJSON {
-		return writeJSON(a.stdout, v)
-	}
-	fmt.Fprintf(a.stdout, "jurat %s %s %s\nsha256 %s\nbuild  %s\n", v.Version, v.Go, v.Platform, v.SHA256, v.Recipe)
-	return nil
+	return v
 }
 
 func ownDigest() string {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
 )
 
 // profile separates this claims buffer from every other that the same hardware might sign.
@@ -41,7 +42,7 @@ type namedHash struct {
 // Claims is the claims buffer: one canonical CBOR map.
 func (b Binding) Claims() ([]byte, error) {
 	spki := sha256.Sum256(b.SPKI)
-	hash, err := encode(namedHash{Alg: 1, Hash: spki[:]})
+	hash, err := strictcbor.Marshal(namedHash{Alg: 1, Hash: spki[:]})
 	if err != nil {
 		return nil, err
 	}
@@ -53,7 +54,7 @@ func (b Binding) Claims() ([]byte, error) {
 		names = append(names, "ip:"+ip.Unmap().String())
 	}
 	slices.Sort(names)
-	return encode(claims{
+	return strictcbor.Marshal(claims{
 		PubkeyHash: hash, Profile: profile, NotBefore: b.NotBefore.Unix(), NotAfter: b.NotAfter.Unix(),
 		Names: names, Config: b.Config[:],
 	})

@@ -4,13 +4,11 @@
 package cmw
 
 import (
-	"bytes"
 	"encoding/asn1"
 	"fmt"
 
-	"github.com/fxamacker/cbor/v2"
-
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
 )
 
 // MediaType names the content of the CMW record.
@@ -51,11 +49,11 @@ type endorsement struct {
 // Marshal encodes evidence and the digest of the measured configuration as the value of the id-pe-cmw extension.
 func Marshal(ev *attest.Evidence, config [32]byte) ([]byte, error) {
 	p := payload{Format: string(ev.Format), Raw: ev.Raw, Config: config[:], Endorsements: pack(ev.Endorsements)}
-	value, err := encode(p)
+	value, err := strictcbor.Marshal(p)
 	if err != nil {
 		return nil, err
 	}
-	rec, err := encode(record{Type: MediaType, Value: value, Ind: indEvidence})
+	rec, err := strictcbor.Marshal(record{Type: MediaType, Value: value, Ind: indEvidence})
 	if err != nil {
 		return nil, err
 	}
@@ -84,14 +82,14 @@ func Unmarshal(der []byte) (*attest.Evidence, [32]byte, error) {
 		return nil, config, malformed("bytes after id-pe-cmw", nil)
 	}
 	var rec record
-	if err := decode(cborCMW, &rec); err != nil {
+	if err := strictcbor.Unmarshal(cborCMW, &rec); err != nil {
 		return nil, config, malformed("CMW record", err)
 	}
 	if rec.Type != MediaType || rec.Ind != indEvidence {
 		return nil, config, &attest.Error{Code: attest.CodeUnknownFormat, Check: "evidence", Got: fmt.Sprintf("%.60q", rec.Type), Want: MediaType}
 	}
 	var p payload
-	if err := decode(rec.Value, &p); err != nil {
+	if err := strictcbor.Unmarshal(rec.Value, &p); err != nil {
 		return nil, config, malformed("CMW value", err)
 	}
 	if len(p.Config) != len(config) {
@@ -119,37 +117,4 @@ func unpack(list []endorsement) []attest.Endorsement {
 
 func malformed(got string, err error) error {
 	return &attest.Error{Code: attest.CodeMalformed, Check: "evidence", Got: got, Err: err}
-}
-
-func encode(v any) ([]byte, error) {
-	opts := cbor.CoreDetEncOptions()
-	opts.NilContainers = cbor.NilContainerAsEmpty // otherwise null would be a second way to write an empty list
-	mode, err := opts.EncMode()
-	if err != nil {
-		return nil, err
-	}
-	return mode.Marshal(v)
-}
-
-// decode parses one canonical data item. The bounds keep a hostile length from allocating; the comparison with the
-// canonical encoding refuses every second way of writing the same thing, known or not.
-func decode(raw []byte, v any) error {
-	mode, err := cbor.DecOptions{
-		DupMapKey: cbor.DupMapKeyEnforcedAPF, IndefLength: cbor.IndefLengthForbidden, TagsMd: cbor.TagsForbidden,
-		MaxNestedLevels: 4, MaxArrayElements: 16, MaxMapPairs: 16, ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-	}.DecMode()
-	if err != nil {
-		return err
-	}
-	if err := mode.Unmarshal(raw, v); err != nil {
-		return err
-	}
-	canonical, err := encode(v)
-	if err != nil {
-		return err
-	}
-	if !bytes.Equal(canonical, raw) {
-		return fmt.Errorf("not in canonical form")
-	}
-	return nil
 }

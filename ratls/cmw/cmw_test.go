@@ -12,6 +12,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
 )
 
 func evidence() *attest.Evidence {
@@ -59,7 +60,7 @@ func TestUnmarshalRefuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	wrap := func(typ string, ind uint64, value []byte) []byte {
-		rec, err := encode(record{Type: typ, Value: value, Ind: ind})
+		rec, err := strictcbor.Marshal(record{Type: typ, Value: value, Ind: ind})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,7 +4,8 @@ import (
 	"fmt"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/ratls/merkle"
+	"github.com/jurat-tls/jurat/attest/merkle"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
 )
 
 // Media types of the CMW records that the session tier exchanges.
@@ -61,11 +62,11 @@ func MarshalReconnect(r *Reconnect) ([]byte, error) {
 }
 
 func wrap(mediaType string, payload any) ([]byte, error) {
-	value, err := encode(payload)
+	value, err := strictcbor.Marshal(payload)
 	if err != nil {
 		return nil, err
 	}
-	return encode(record{Type: mediaType, Value: value, Ind: indEvidence})
+	return strictcbor.Marshal(record{Type: mediaType, Value: value, Ind: indEvidence})
 }
 
 // UnmarshalSession decodes a CMW record of either kind: one of its answers is not nil. Its errors are *attest.Error.
@@ -74,7 +75,7 @@ func UnmarshalSession(raw []byte) (*Session, *Reconnect, error) {
 		return nil, nil, &attest.Error{Code: attest.CodeOversized, Check: "evidence", Got: fmt.Sprintf("%d bytes", len(raw)), Want: fmt.Sprintf("at most %d", MaxExtension)}
 	}
 	var rec record
-	if err := decode(raw, &rec); err != nil {
+	if err := strictcbor.Unmarshal(raw, &rec); err != nil {
 		return nil, nil, malformed("CMW record", err)
 	}
 	if rec.Ind != indEvidence {
@@ -86,7 +87,7 @@ func UnmarshalSession(raw []byte) (*Session, *Reconnect, error) {
 		return s, nil, err
 	case ReconnectMediaType:
 		var p reconnectPayload
-		if err := decode(rec.Value, &p); err != nil {
+		if err := strictcbor.Unmarshal(rec.Value, &p); err != nil {
 			return nil, nil, malformed("CMW value", err)
 		}
 		if len(p.ID) != 16 || len(p.MAC) != 32 {
@@ -99,7 +100,7 @@ func UnmarshalSession(raw []byte) (*Session, *Reconnect, error) {
 
 func decodeSession(raw []byte) (*Session, error) {
 	var p sessionPayload
-	if err := decode(raw, &p); err != nil {
+	if err := strictcbor.Unmarshal(raw, &p); err != nil {
 		return nil, malformed("CMW value", err)
 	}
 	const size = len(merkle.Hash{})

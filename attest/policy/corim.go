@@ -1,0 +1,183 @@
+package policy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jurat-tls/jurat/attest/strictcbor"
+)
+
+// Tags and labels of an unsigned CoRIM (draft-ietf-rats-corim). Its signed form is not read: whoever put the file beside
+// the policy vouches for both.
+const (
+	tagCoRIM       = 501
+	tagCoMID       = 506
+	tagRaw         = 560
+	corimTags      = 1
+	comidIdentity  = 1
+	comidTriples   = 4
+	referenceOnes  = 0
+	environment    = 0 // class of an environment
+	classModel     = 2
+	measurementKey = 0
+	measurementVal = 1
+	valueDigests   = 2
+	valueRaw       = 4
+	valueRegisters = 14
+)
+
+var corimLimits = strictcbor.Limits{Depth: 16, Items: maxReferences, AnyLength: true}
+
+// isCoRIM tells CBOR from text: tag 501, in the only way to write it.
+func isCoRIM(raw []byte) bool { return bytes.HasPrefix(raw, []byte{0xd9, 0x01, 0xf5}) }
+
+// readCoRIM reads the reference values of a CoRIM: one set for each reference triple, whose registers are the measurement
+// keys that are text, and the integrity registers, of which number n is pcrN. What it cannot read it refuses: a reference
+// value that is left out would accept more than its writer meant.
+func readCoRIM(raw []byte) ([]set, error) {
+	v, err := strictcbor.Parse(raw, corimLimits)
+	if err != nil {
+		return nil, err
+	}
+	_, corim, _ := v.Tag()
+	tags, ok := corim.Get(corimTags).Array()
+	if !ok || len(tags) == 0 {
+		return nil, errors.New("a CoRIM without tags")
+	}
+	var all []set
+	for _, t := range tags {
+		number, content, _ := t.Tag()
+		body, ok := content.Bytes()
+		if number != tagCoMID || !ok {
+			return nil, fmt.Errorf("a tag of kind %d: only CoMID (506) is read", number)
+		}
+		mid, err := strictcbor.Parse(body, corimLimits)
+		if err != nil {
+			return nil, err
+		}
+		triples := mid.Get(comidTriples)
+		for i := range triples.Len() {
+			key, list := triples.Entry(i)
+			if n, ok := key.Uint(); !ok || n != referenceOnes {
+				return nil, fmt.Errorf("triples of kind %s: only reference values are read", key)
+			}
+			some, err := referenceTriples(mid, list)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, some...)
+		}
+	}
+	if len(all) == 0 || len(all) > maxReferences {
+		return nil, fmt.Errorf("%d reference triples", len(all))
+	}
+	return all, nil
+}
+
+func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
+	triples, _ := list.Array()
+	var all []set
+	for i, t := range triples {
+		pair, _ := t.Array()
+		if len(pair) != 2 {
+			return nil, errors.New("a reference triple that is no pair")
+		}
+		name, _ := mid.Get(comidIdentity).Get(0).Text()
+		if model, ok := pair[0].Get(environment).Get(classModel).Text(); ok {
+			name = strings.TrimSpace(name + " " + model)
+		}
+		if name == "" {
+			name = fmt.Sprintf("reference triple %d", i+1)
+		}
+		s := set{name: name, text: name, registers: map[string][]byte{}}
+		measurements, _ := pair[1].Array()
+		for _, m := range measurements {
+			if err := s.measurement(m); err != nil {
+				return nil, fmt.Errorf("%.60q: %w", name, err)
+			}
+		}
+		if len(s.registers) == 0 {
+			return nil, fmt.Errorf("%.60q: no register", name)
+		}
+		all = append(all, s)
+	}
+	return all, nil
+}
+
+// measurement reads one measurement-map.
+func (s *set) measurement(m strictcbor.Value) error {
+	key := m.Get(measurementKey)
+	value := m.Get(measurementVal)
+	for i := range value.Len() {
+		label, v := value.Entry(i)
+		switch n, _ := label.Uint(); n {
+		case valueDigests:
+			name, ok := key.Text()
+			if !ok {
+				return errors.New("a measurement whose key is no text")
+			}
+			if err := s.digests(name, v); err != nil {
+				return err
+			}
+		case valueRaw:
+			name, ok := key.Text()
+			number, content, tagged := v.Tag()
+			raw, isBytes := content.Bytes()
+			if !ok || !tagged || number != tagRaw || !isBytes {
+				return errors.New("a raw value of another kind")
+			}
+			if err := s.register(name, raw); err != nil {
+				return err
+			}
+		case valueRegisters:
+			for j := range v.Len() {
+				register, digests := v.Entry(j)
+				name, ok := register.Text()
+				if n, isNumber := register.Uint(); isNumber {
+					name, ok = fmt.Sprintf("pcr%d", n), true
+				}
+				if !ok {
+					return errors.New("an integrity register without a name")
+				}
+				if err := s.digests(name, digests); err != nil {
+					return err
+				}
+			}
+		default:
+			return fmt.Errorf("a measured value of kind %s", label)
+		}
+	}
+	return nil
+}
+
+// digests reads [[algorithm, value]], of which there is one: a register has one value.
+func (s *set) digests(name string, v strictcbor.Value) error {
+	list, _ := v.Array()
+	if len(list) != 1 {
+		return fmt.Errorf("%.40q has %d digests, not one", name, len(list))
+	}
+	pair, _ := list[0].Array()
+	if len(pair) != 2 {
+		return errors.New("a digest that is no pair")
+	}
+	raw, ok := pair[1].Bytes()
+	if !ok {
+		return errors.New("a digest that is no byte string")
+	}
+	return s.register(name, raw)
+}
+
+func (s *set) register(name string, raw []byte) error {
+	switch {
+	case !namePattern.MatchString(name):
+		return fmt.Errorf("register %.40q", name)
+	case len(raw) < 20 || len(raw) > 64 || bytes.Count(raw, []byte{0}) == len(raw):
+		return fmt.Errorf("%s: a value of %d bytes, or of zeros", name, len(raw))
+	case s.registers[name] != nil:
+		return fmt.Errorf("%s twice", name)
+	}
+	s.registers[name] = bytes.Clone(raw)
+	return nil
+}
