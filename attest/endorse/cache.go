@@ -29,7 +29,7 @@ const renewAge = 24 * time.Hour
 
 // cache keeps answers in memory and on disk. What it returns is as untrusted as the network.
 type cache struct {
-	dir   string // empty: memory only
+	dir   string // nowhere: memory only
 	files int    // that dir may have
 
 	mu   sync.Mutex
@@ -44,11 +44,14 @@ type kept struct {
 	used    bool      // somebody asked for it since it came
 }
 
+// nowhere is a directory below which nothing can be read or written.
+const nowhere = os.DevNull
+
 func newCache(dir string) (*cache, error) {
-	if dir != "" {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "endorser", Subject: dir, Want: "a directory to cache endorsements in", Err: err}
-		}
+	if dir == "" {
+		dir = nowhere
+	} else if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "endorser", Subject: dir, Want: "a directory to cache endorsements in", Err: err}
 	}
 	return &cache{dir: dir, files: maxFiles, kept: map[attest.Ref]*kept{}}, nil
 }
@@ -102,9 +105,7 @@ func (c *cache) put(e *Entry, random float64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.remember(e, e.Fetched, random)
-	if c.dir != "" {
-		_ = c.write(e)
-	}
+	_ = c.write(e)
 }
 
 // wanted lists what somebody uses and is still valid, with the time at which to renew it.
@@ -157,9 +158,6 @@ func (c *cache) trim() {
 }
 
 func (c *cache) read(ref attest.Ref) (e Entry, ok bool) {
-	if c.dir == "" {
-		return e, false
-	}
 	f, err := os.Open(c.file(ref))
 	if err != nil {
 		return e, false

@@ -375,7 +375,7 @@ func TestRefusesForeignRequests(t *testing.T) {
 	if s.requests.Load() != 0 {
 		t.Error("the service was asked")
 	}
-	for _, base := range []string{"http://kds.example", "https://", "kds.example", "https://u:p@h", "https://h?x", "ftp://h", "http://10.0.0.1"} {
+	for _, base := range []string{"http://kds.example", "https://", "kds.example", "https://u:p@h", "https://h?x", "ftp://h", "http://10.0.0.1", "https://h#x", "ftp://127.0.0.1", "https://h\x7f", "https://h:port"} {
 		for _, hosts := range []endorse.Hosts{{AMD: base}, {Intel: base}, {IntelRootCRL: base}} {
 			if _, err := endorse.New(hosts, ""); attest.CodeOf(err) != attest.CodeConfigValue {
 				t.Errorf("%v: %v", hosts, err)
@@ -487,16 +487,12 @@ func TestStatic(t *testing.T) {
 	if _, err := endorse.Open(full); attest.CodeOf(err) != attest.CodeOversized {
 		t.Errorf("too many files: %v", err)
 	}
-	if err := os.Remove(filepath.Join(full, "0")); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(full, "1")); err != nil {
-		t.Fatal(err)
+	for _, name := range []string{"0", "1", "2", "3"} {
+		if err := os.Remove(filepath.Join(full, name)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if err := os.WriteFile(filepath.Join(full, ".hidden"), []byte("junk"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(filepath.Join(full, "2")); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.Mkdir(filepath.Join(full, "below"), 0o700); err != nil {

@@ -55,7 +55,7 @@ func fitsAMD(e attest.Endorsement, u *url.URL) bool {
 	if rest == "cert_chain" {
 		return cert.Subject.CommonName == issuer
 	}
-	return cert.Subject.CommonName == "SEV-"+key && cert.Issuer.CommonName == issuer && sameChip(cert, rest, u.Query())
+	return cert.Issuer.CommonName == issuer && sameChip(cert, rest, u.Query())
 }
 
 // splArcs are the last arcs of the extensions 1.3.6.1.4.1.3704.1.3.x by the name that the KDS gives them.

@@ -1,6 +1,7 @@
 package endorse
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -58,9 +59,15 @@ func TestCacheIsBoundedInMemory(t *testing.T) {
 			t.Error("one of the last answers is gone")
 		}
 	}
-	before := len(c.kept)
-	if k := c.get(at(e, "never asked").Ref, t0, zero); len(k.Endorsements) != 0 || len(c.kept) != before {
-		t.Error("what was never asked is kept")
+	onDisk, err := newCache(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []*cache{c, onDisk} {
+		before := len(c.kept)
+		if k := c.get(at(e, "never asked").Ref, t0, zero); len(k.Endorsements) != 0 || len(c.kept) != before {
+			t.Error("what was never asked is kept")
+		}
 	}
 }
 
@@ -162,15 +169,8 @@ func TestCacheWithoutDirectory(t *testing.T) {
 	if files, err := os.ReadDir("."); err != nil || len(files) != 0 {
 		t.Errorf("%v written, %v", files, err)
 	}
-	raw, err := json.Marshal(e.pack())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(c.file(e.Ref), raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, ok := c.read(e.Ref); ok {
-		t.Error("a file of the working directory was read")
+	if k := c.get(e.Ref, t0, zero); len(k.Endorsements) != 1 {
+		t.Error("what cannot be written is lost")
 	}
 	gone, err := newCache("gone")
 	if err != nil {
@@ -229,5 +229,12 @@ func TestBudgetOfAClockThatGoesBack(t *testing.T) {
 	}
 	if _, ok := h.spend(t0.Add(-240*time.Hour), 2); !ok {
 		t.Error("blocked for ten days by requests in the future")
+	}
+}
+
+func TestFlightsAreForgotten(t *testing.T) {
+	var f flights
+	if _, err := f.do(t.Context(), "a", func(context.Context) (Entry, error) { return Entry{}, nil }); err != nil || len(f.by) != 0 {
+		t.Errorf("%d requests remembered, %v", len(f.by), err)
 	}
 }

@@ -57,9 +57,9 @@ func (s *Static) addFile(path string) error {
 		return unreadable(path, err)
 	}
 	defer f.Close()
-	raw, err := io.ReadAll(io.LimitReader(f, MaxBundle+1))
-	if err != nil {
-		return unreadable(path, err)
+	raw, failed := io.ReadAll(io.LimitReader(f, MaxBundle+1))
+	if failed != nil {
+		return unreadable(path, failed)
 	}
 	if len(raw) > MaxBundle {
 		return &attest.Error{Code: attest.CodeOversized, Check: "endorsements", Subject: path, Want: fmt.Sprintf("at most %d bytes", MaxBundle)}
@@ -82,7 +82,7 @@ func (s *Static) Endorse(_ context.Context, ref attest.Ref) ([]attest.Endorsemen
 	for _, e := range s.list {
 		if e.Kind == ref.Kind && fits(e, ref) {
 			fitting = append(fitting, e)
-		} else if e.Kind == attest.KindCertificate && accompanies(e, ref) {
+		} else if accompanies(e, ref) {
 			chain = append(chain, e)
 		}
 	}

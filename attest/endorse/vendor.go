@@ -1,6 +1,7 @@
 package endorse
 
 import (
+	"cmp"
 	"fmt"
 	"net/http"
 	"net/netip"
@@ -98,10 +99,7 @@ func (v *vendor) url(r *route, path string) string {
 // binaries reads an answer in DER, PEM or hex, all of it of one kind, and the issuer chain where a header has one.
 func binaries(kind attest.Kind, headers ...string) func([]byte, http.Header) ([]attest.Endorsement, error) {
 	return func(body []byte, header http.Header) ([]attest.Endorsement, error) {
-		list, err := parseBinary(body)
-		if err == nil {
-			err = all(list, kind)
-		}
+		list, err := parsePart(body, kind)
 		if err != nil {
 			return nil, err
 		}
@@ -114,8 +112,8 @@ func binaries(kind attest.Kind, headers ...string) func([]byte, http.Header) ([]
 func documents(kind attest.Kind, headers ...string) func([]byte, http.Header) ([]attest.Endorsement, error) {
 	return func(body []byte, header http.Header) ([]attest.Endorsement, error) {
 		chain, err := issuerChain(header, headers)
-		if err == nil && len(chain) == 0 {
-			err = fmt.Errorf("no issuer chain in header %s", headers[0])
+		if len(chain) == 0 {
+			err = cmp.Or(err, fmt.Errorf("no issuer chain in header %s", headers[0]))
 		}
 		return append([]attest.Endorsement{{Kind: kind, Raw: body}}, chain...), err
 	}
@@ -129,10 +127,7 @@ func issuerChain(header http.Header, names []string) ([]attest.Endorsement, erro
 			continue
 		}
 		text, _ := url.PathUnescape(value) // "+" is a digit of base64 here, not a space; what is badly encoded comes out empty
-		list, err := parseBinary([]byte(text))
-		if err == nil {
-			err = all(list, attest.KindCertificate)
-		}
+		list, err := parsePart([]byte(text), attest.KindCertificate)
 		if err != nil {
 			return nil, fmt.Errorf("header %s: %w", name, err)
 		}
@@ -175,6 +170,6 @@ func address(configured, absent string) (string, error) {
 }
 
 func loopback(name string) bool {
-	ip, err := netip.ParseAddr(name)
-	return name == "localhost" || err == nil && ip.IsLoopback()
+	ip, _ := netip.ParseAddr(name)
+	return name == "localhost" || ip.IsLoopback()
 }
