@@ -172,5 +172,14 @@ func (a *app) parseLeading(fs *flag.FlagSet, args []string) ([]string, error) {
 	if err != nil {
 		return nil, usageError("%v", err)
 	}
+	// --nonce "$N" with N unset is an expectation that is absent, not one that is waived.
+	fs.Visit(func(f *flag.Flag) {
+		if f.Value.String() == "" && err == nil {
+			err = usageError("--%s has an empty value: leave it out, or say what is meant", f.Name)
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
 	return fs.Args(), nil
 }

@@ -120,6 +120,9 @@ func (a *app) recordings(f evidenceFlags, paths []string) ([]recordedPeer, error
 		}
 		all = append(all, recordedPeer{fmt.Sprintf("%s#%d", f.log, e.Index), e.Record})
 	}
+	if len(all) == 0 {
+		return nil, usageError("%s recorded nothing in that time: no verdict over nothing is a pass; widen --since", f.log)
+	}
 	return all, nil
 }
 
