@@ -17,6 +17,8 @@ const (
 	CodeTimeout Code = "J106"
 	// CodeBackendFailed: the service behind the proxy broke off its answer.
 	CodeBackendFailed Code = "J107"
+	// CodeCrowded: too many sessions wait for evidence.
+	CodeCrowded Code = "J108"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -165,6 +167,8 @@ const (
 	CodeListen Code = "J804"
 	// CodeLogBroken: the evidence log is not whole.
 	CodeLogBroken Code = "J805"
+	// CodeAttesterBroken: the TEE keeps failing to give evidence.
+	CodeAttesterBroken Code = "J806"
 )
 
 var codeTable = map[Code]codeInfo{
@@ -175,6 +179,7 @@ var codeTable = map[Code]codeInfo{
 	CodeNoEvidence:           {exit: 4, title: "the peer offers no evidence", remedy: "put jurat serve in front of the service or connect to the right port"},
 	CodeTimeout:              {exit: 3, title: "the peer did not answer in time", remedy: "try again and check the network path"},
 	CodeBackendFailed:        {exit: 3, title: "the service behind the proxy broke off its answer", remedy: "see the log of the service"},
+	CodeCrowded:              {exit: 3, title: "too many sessions wait for evidence", remedy: "try again in a moment; the TEE serves one batch of sessions after the other"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},
@@ -249,4 +254,5 @@ var codeTable = map[Code]codeInfo{
 	CodeInternal:             {exit: 1, title: "internal error", remedy: "report it with the output of jurat version --json"},
 	CodeListen:               {exit: 1, title: "the listening socket cannot be opened", remedy: "choose a free address"},
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
+	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
 }

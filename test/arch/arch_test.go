@@ -113,6 +113,8 @@ func TestImports(t *testing.T) {
 		{ours("attest/strictcbor"), ours("attest"), nil, "encoding does not know what it encodes"},
 		{ours("attest/cose"), ours("attest"), []string{ours("attest$"), ours("attest/strictcbor")}, "a signed message is read alike, whatever TEE it is of"},
 		{ours("ratls"), ours("attest"), []string{ours("attest$"), ours("attest/strictcbor"), ours("attest/merkle")}, "binding does not know vendors"},
+		{ours("ratls/batch"), "crypto/tls", nil, "a batch holds hashes, whatever they bind"},
+		{ours("ratls/batch"), ours("ratls"), nil, "a batch holds hashes, whatever they bind"},
 		{ours("ratls"), ours("proxy"), nil, "arrows go downwards"},
 		{ours("ratls"), ours("xds"), nil, "arrows go downwards"},
 		{ours("proxy"), ours("attest"), []string{ours("attest$")}, "the data plane knows a Result, not TEEs"},
