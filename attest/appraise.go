@@ -82,17 +82,11 @@ func (a *Appraiser) verify(ctx context.Context, ev *Evidence, now time.Time) (cl
 			claims, err = nil, &Error{Code: CodeInternal, Check: "authenticity", Err: fmt.Errorf("decoder panicked: %v", p)}
 		}
 	}()
-	for _, v := range a.verifiers {
-		claims, err := v.Verify(ctx, ev, a.endorser, now)
-		if errors.Is(err, ErrNotMine) {
-			continue
-		}
-		if err == nil && claims == nil {
-			err = &Error{Code: CodeInternal, Check: "authenticity", Err: errors.New("verifier gave no claims")}
-		}
-		return claims, err
+	claims, err = verifyWith(ctx, a.verifiers, ev, a.endorser, now)
+	if errors.Is(err, ErrNotMine) {
+		return nil, &Error{Code: CodeUnknownFormat, Check: "authenticity.format", Got: fmt.Sprintf("%.40q", string(ev.Format))}
 	}
-	return nil, &Error{Code: CodeUnknownFormat, Check: "authenticity.format", Got: fmt.Sprintf("%.40q", string(ev.Format))}
+	return claims, err
 }
 
 func bounded(ev *Evidence) error {
