@@ -71,7 +71,8 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	if signed := claims.Made; want.level != LevelNone && !signed.IsZero() && (made.IsZero() || signed.Before(made)) {
 		made = signed
 	}
-	return r.judge(policy, Situation{Level: want.level, Made: made, Now: now, Config: want.config})
+	// Without a monotonic reading, which stands still while a machine sleeps: evidence that is judged again later grows old.
+	return r.judge(policy, Situation{Level: want.level, Made: made.Round(0), Now: now, Config: want.config})
 }
 
 // verify asks the verifiers in turn. A panic in a decoder is contained here: it must not take down a proxy that serves
