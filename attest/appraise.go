@@ -71,7 +71,8 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	if signed := claims.Made; want.level != LevelNone && !signed.IsZero() && (made.IsZero() || signed.Before(made)) {
 		made = signed
 	}
-	return r.judge(policy, Situation{Level: want.level, Made: made, Now: now, Config: want.config})
+	// Without a monotonic reading, which stands still while a machine sleeps: evidence that is judged again later grows old.
+	return r.judge(policy, Situation{Level: want.level, Made: made.Round(0), Now: now, Config: want.config})
 }
 
 // verify asks the verifiers in turn. A panic in a decoder is contained here: it must not take down a proxy that serves
@@ -82,17 +83,11 @@ func (a *Appraiser) verify(ctx context.Context, ev *Evidence, now time.Time) (cl
 			claims, err = nil, &Error{Code: CodeInternal, Check: "authenticity", Err: fmt.Errorf("decoder panicked: %v", p)}
 		}
 	}()
-	for _, v := range a.verifiers {
-		claims, err := v.Verify(ctx, ev, a.endorser, now)
-		if errors.Is(err, ErrNotMine) {
-			continue
-		}
-		if err == nil && claims == nil {
-			err = &Error{Code: CodeInternal, Check: "authenticity", Err: errors.New("verifier gave no claims")}
-		}
-		return claims, err
+	claims, err = verifyWith(ctx, a.verifiers, ev, a.endorser, now)
+	if errors.Is(err, ErrNotMine) {
+		return nil, &Error{Code: CodeUnknownFormat, Check: "authenticity.format", Got: fmt.Sprintf("%.40q", string(ev.Format))}
 	}
-	return nil, &Error{Code: CodeUnknownFormat, Check: "authenticity.format", Got: fmt.Sprintf("%.40q", string(ev.Format))}
+	return claims, err
 }
 
 func bounded(ev *Evidence) error {

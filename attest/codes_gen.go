@@ -99,6 +99,8 @@ const (
 	CodeResultExpired Code = "J409"
 	// CodeResultSigner: nobody who is trusted signed the attestation result.
 	CodeResultSigner Code = "J410"
+	// CodeReconnectRefused: the policy demands evidence instead of a proof of an earlier session.
+	CodeReconnectRefused Code = "J415"
 	// CodePlatformNotAllowed: no rule allows this platform.
 	CodePlatformNotAllowed Code = "J501"
 	// CodeMeasurement: the measurement is not an accepted one.
@@ -220,6 +222,7 @@ var codeTable = map[Code]codeInfo{
 	CodeBindingTooWeak:       {exit: 6, title: "the evidence is bound more weakly than the policy demands", remedy: "connect with a stronger binding or lower binding in the policy"},
 	CodeResultExpired:        {exit: 5, title: "the attestation result is outside its validity", remedy: "have the evidence appraised again"},
 	CodeResultSigner:         {exit: 5, title: "nobody who is trusted signed the attestation result", remedy: "get it from a verifier whose key you trust"},
+	CodeReconnectRefused:     {exit: 6, title: "the policy demands evidence instead of a proof of an earlier session", remedy: "connect anew with evidence or see freshness.reconnect in the policy"},
 	CodePlatformNotAllowed:   {exit: 6, title: "no rule allows this platform", remedy: "add the platform to platforms.allow if you accept it"},
 	CodeMeasurement:          {exit: 6, title: "the measurement is not an accepted one", remedy: "add the value to workload.measurement if you accept this software"},
 	CodePlatformDenied:       {exit: 6, title: "a rule denies this platform", remedy: "move the service to another platform"},

@@ -106,6 +106,9 @@ type Situation struct {
 	Made   time.Time // when the evidence was made; zero when unknown
 	Now    time.Time // the relying party's clock
 	Config [32]byte  // digest of the measured configuration, which the report data commits to; zero when there is none
+	// Reconnect says that this connection shows no evidence: it proves a secret of an earlier session of level session. Level
+	// is what the proof is bound at, and Made is of that session's evidence.
+	Reconnect bool
 }
 
 // Judgement is a Policy's answer: one Check for every rule it holds. No checks at all is a refusal.
@@ -141,7 +144,8 @@ func (v Verdict) String() string {
 	}
 }
 
-// Result is the Attestation Result. Only Appraiser.Appraise makes an affirmed one; the zero Result is a refusal.
+// Result is the Attestation Result. Only Appraiser.Appraise makes an affirmed one, and Rejudge and Reconnect make others of
+// it; the zero Result is a refusal.
 type Result struct {
 	verdict    Verdict
 	code       Code
@@ -182,6 +186,49 @@ func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
 	s := *r.situation
 	s.Now = now
 	if err := next.judge(policy, s); err != nil {
+		next.fail(err)
+	}
+	next.conclude()
+	return next
+}
+
+// Reconnect gives the Result of a later connection between the same two ends that shows no evidence: it proves, by a MAC over
+// its own exporter, a secret of the session that r is about. The caller has verified that proof, and gives the checks of the
+// new connection, such as its name and validity, passed or not; nothing is left of those of the old one. The policy judges the
+// claims again, and the age of the evidence is that of the original: a Reconnect of a reconnected Result makes it no younger.
+// Signatures are not verified anew.
+//
+// The Result is a refusal with CodeReconnectRefused unless r is affirmed, of level session, and under this same policy: a
+// change of policy voids what was affirmed under another. A Result that was judged again (Rejudge) counts as affirmed under
+// the policy that judged last.
+func (r *Result) Reconnect(policy Policy, now time.Time, checks ...Check) *Result {
+	const id = "binding.reconnect"
+	if !r.Affirmed() || r.level != LevelSession {
+		got := "a session that was not affirmed"
+		if r.Affirmed() {
+			got = "a session affirmed at level " + string(r.level)
+		}
+		return RefusedResult(&Error{Code: CodeReconnectRefused, Check: id, Got: got, Want: "one affirmed at level " + string(LevelSession)}, now)
+	}
+	// The old connection's checks are not facts of the new one: what hardware and vendor signed is all that is kept.
+	next := &Result{level: r.level, claims: r.claims, digest: r.digest, time: now, checks: slices.Concat(checks, r.claims.Checks)}
+	s := *r.situation
+	s.Now, s.Reconnect = now, true
+	got := "evidence of unknown age"
+	if !s.Made.IsZero() {
+		got = "evidence of " + s.Made.UTC().Format(time.RFC3339) + ", " + now.Sub(s.Made).Round(time.Second).String() + " old"
+	}
+	next.pass(id, "proves a secret of a session attested earlier", got, "", SourceTLS)
+	next.notChecked = append(slices.Clone(r.claims.NotChecked), "signatures and revocation anew: what the evidence of the earlier session showed counts")
+	err := next.judge(policy, s)
+	if err == nil && (next.policyID == "" || next.policyID != r.policyID) {
+		// What that policy says of the claims decides nothing here.
+		next.checks, next.notChecked = next.checks[:next.before], next.notChecked[:next.skipped]
+		err = &Error{Code: CodeReconnectRefused, Check: id, Got: "a session affirmed under policy " + r.policyID, Want: "evidence for policy " + next.policyID}
+	}
+	if err != nil {
+		// Judged again it would be affirmed, under the policy that it was refused for.
+		next.situation = nil
 		next.fail(err)
 	}
 	next.conclude()
@@ -246,6 +293,19 @@ func (r *Result) EvidenceDigest() string {
 
 // Time is the relying party's clock at the appraisal.
 func (r *Result) Time() time.Time { return r.time }
+
+// Reconnected reports whether the connection showed no evidence of its own, but proved a secret of an earlier session. It is
+// false for nil.
+func (r *Result) Reconnected() bool { return r != nil && r.situation != nil && r.situation.Reconnect }
+
+// EvidenceTime is when the evidence was made, also where it is that of an earlier session; zero when that is unknown or when no
+// policy was reached.
+func (r *Result) EvidenceTime() time.Time {
+	if r == nil || r.situation == nil {
+		return time.Time{}
+	}
+	return r.situation.Made
+}
 
 // Err is nil when affirmed, else an *Error for the first failing check.
 func (r *Result) Err() error {

@@ -54,6 +54,11 @@ func (p *Policy) Explain(now time.Time) string {
 		say("- The evidence is bound at level %s or stronger%s.", level, p.binding.suffix())
 	}
 	say("- The evidence was made at most %s ago.", age(p.freshness.evidence))
+	if most := p.freshness.forReconnect(); most > 0 {
+		say("- Instead of evidence a connection may prove a secret of an earlier session, whose evidence is at most %s old.", age(most))
+	} else {
+		say("- Every connection shows evidence: a secret of an earlier session proves nothing.")
+	}
 	if p.revocation.at(now) {
 		say("- A revocation list at most %s old names none of the keys in its chain%s.", age(p.freshness.endorsements), p.revocation.suffix())
 	} else {

@@ -136,7 +136,9 @@ var (
 	).with(termKeys)
 	shapeDurations = mapOf("how old things may be",
 		may("evidence", &shape{doc: "such as 10m; 24h if absent", kind: isDuration}),
-		may("endorsements", &shape{doc: "such as 30d; 30d if absent", kind: isDuration}))
+		may("endorsements", &shape{doc: "such as 30d; 30d if absent", kind: isDuration}),
+		may("reconnect", either("the evidence of an earlier session, of which a connection proves a secret instead of showing evidence; 10m if absent, and never more than evidence",
+			&shape{doc: "such as 10m", kind: isDuration}, word("every connection shows evidence", "off"))))
 	shapePolicy = mapOf("An appraisal policy of jurat. Deny wins; what is not allowed is refused; unknown keys are errors.",
 		must("policy", text("the policy's name")),
 		may("floor", text("file of a policy that has to accept as well")),

@@ -30,6 +30,7 @@ func (p *Policy) Judge(c *attest.Claims, s attest.Situation) attest.Judgement {
 	p.judgeFloor(t, c, s)
 	p.judgeBinding(t, s)
 	p.judgeFreshness(t, s)
+	p.judgeReconnect(t, s)
 	p.judgeRevocation(t, c, s)
 	who := subjectOf(c)
 	p.judgePlatform(t, who)
@@ -121,6 +122,27 @@ func (p *Policy) judgeFreshness(t *transcript, s attest.Situation) {
 		t.fail(u, id, attest.CodeEvidenceTooOld, "made "+age(old)+" ago", "at most "+limit, attest.SourceHardware)
 	default:
 		t.pass(id, u.line, "evidence is fresh", "made "+stamp(s.Made)+" (policy: at most "+limit+" old)", attest.SourceHardware)
+	}
+}
+
+// judgeReconnect bounds the age of what a connection without evidence of its own stands on.
+func (p *Policy) judgeReconnect(t *transcript, s attest.Situation) {
+	if !s.Reconnect {
+		return
+	}
+	const id = "binding.reconnect"
+	u, most, old := &terms{line: p.freshness.reconnectLine}, p.freshness.forReconnect(), s.Now.Sub(s.Made)
+	got := "a proof of a session with evidence made " + age(old) + " ago"
+	if s.Made.IsZero() {
+		got = "a proof of a session with evidence of unknown age"
+	}
+	switch {
+	case most == 0:
+		t.fail(u, id, attest.CodeReconnectRefused, got, "evidence (policy: reconnect off)", attest.SourceTLS)
+	case s.Made.IsZero() || old > most:
+		t.fail(u, id, attest.CodeReconnectRefused, got, "at most "+age(most), attest.SourceTLS)
+	default:
+		t.pass(id, u.line, "an earlier session may be proven", "evidence of "+stamp(s.Made)+" (policy: at most "+age(most)+" old)", attest.SourceTLS)
 	}
 }
 

@@ -433,6 +433,7 @@ func TestLint(t *testing.T) {
 		"twice the same":      {strings.Replace(intelBase, "measurement: any", "measurement: {any_of: ["+launch+", "+launch+"]}", 1), "accepted already"},
 		"set and register":    {strings.Replace(intelBase, "measurement: any", "sets: [{name: a, registers: {launch: "+launch+", rtmr1: "+launch+"}}]\n  registers: {rtmr1: {any_of: ["+other+"]}}", 1), "another rtmr1"},
 		"advisory both ways":  {strings.Replace(intelBase, "tcb: {}", "tcb: {advisories_deny: [A-1], advisories_tolerate: [A-1]}", 1), "denied and tolerated"},
+		"reconnect for long":  {intelBase + "freshness: {evidence: 5m, reconnect: 10m}\n", "8: contradiction: reconnect 10m is longer than evidence 5m, which counts"},
 		"loose":               {intelBase + "revocation: unchecked\n", "revocation is not checked"},
 		"shadow":              {strings.Replace(intelBase, "[intel tdx]", "[intel tdx], deny: [{vendor: intel, shadow: true}]", 1), "only reported"},
 	} {

@@ -258,6 +258,9 @@ func (l *linter) loose(p *Policy) {
 	case attest.LevelKey, attest.LevelNonce:
 		l.say(p.binding.line, "loose", "evidence can be relayed by whoever holds a leaf key; session resists that")
 	}
+	if f := &p.freshness; f.reconnect > f.evidence {
+		l.say(f.reconnectLine, "contradiction", "reconnect %s is longer than evidence %s, which counts", age(f.reconnect), age(f.evidence))
+	}
 	if !p.revocation.at(l.now) {
 		l.say(p.revocation.line, "loose", "revocation is not checked")
 	}

@@ -810,7 +810,7 @@ func (r *reader) fromFile(v strictyaml.Node, register string) []set {
 }
 
 func (r *reader) freshness(p *Policy, v strictyaml.Node) {
-	p.freshness = freshness{DefaultEvidenceAge, DefaultEndorsementAge, v.Line()}
+	p.freshness = freshness{DefaultEvidenceAge, DefaultEndorsementAge, DefaultReconnectAge, v.Line(), v.Line()}
 	if !v.Present() || r.err != nil {
 		return
 	}
@@ -822,6 +822,25 @@ func (r *reader) freshness(p *Policy, v strictyaml.Node) {
 			*into = d
 		}
 	}
+	if e := m.Get("reconnect"); e.Present() {
+		p.freshness.reconnect, p.freshness.reconnectLine = r.durationOrOff(e), e.Line()
+	} else {
+		p.freshness.reconnect = p.freshness.forReconnect()
+	}
+}
+
+// durationOrOff is 0 for off.
+func (r *reader) durationOrOff(v strictyaml.Node) time.Duration {
+	const off = "off"
+	s := r.text(v)
+	if s == off {
+		return 0
+	}
+	d, err := v.Duration()
+	if err != nil {
+		r.fail(strictyaml.Suggest(v.Error(fmt.Sprintf("%.60q", s), "a length of time such as 10m, or off"), s, []string{off}))
+	}
+	return d
 }
 
 // maxRules bounds the rules in CEL.

@@ -12,6 +12,7 @@ import (
 const (
 	DefaultEvidenceAge    = 24 * time.Hour
 	DefaultEndorsementAge = 30 * 24 * time.Hour
+	DefaultReconnectAge   = 10 * time.Minute
 )
 
 // Policy is a parsed policy file. The zero value refuses everything. It is immutable and safe for concurrent use.
@@ -159,8 +160,12 @@ type numberRule struct {
 
 type freshness struct {
 	evidence, endorsements time.Duration
-	line                   int
+	reconnect              time.Duration // 0: never
+	line, reconnectLine    int
 }
+
+// forReconnect is how old evidence may be for a reconnect; 0 where there is none.
+func (f *freshness) forReconnect() time.Duration { return min(f.reconnect, f.evidence) }
 
 // rule is one in CEL.
 type rule struct {
@@ -187,6 +192,25 @@ func (p *Policy) Binding(now time.Time) attest.Level {
 		}
 	}
 	return level
+}
+
+// EvidenceAge is how old evidence may be.
+func (p *Policy) EvidenceAge() time.Duration {
+	if p.floor != nil {
+		return min(p.freshness.evidence, p.floor.EvidenceAge())
+	}
+	return p.freshness.evidence
+}
+
+// Reconnect is how old the evidence of an earlier session may be of which a connection proves a secret, and whether that is
+// allowed instead of evidence at all.
+func (p *Policy) Reconnect() (most time.Duration, allowed bool) {
+	most = p.freshness.forReconnect()
+	if p.floor != nil {
+		below, _ := p.floor.Reconnect()
+		most = min(most, below)
+	}
+	return most, most > 0
 }
 
 // SimulationRoots are the roots of simulated platforms that the policy names, in order.

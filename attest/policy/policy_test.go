@@ -2,7 +2,9 @@ package policy_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -78,6 +80,9 @@ func TestJudge(t *testing.T) {
 	type change = func(*attest.Claims, *attest.Situation)
 	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(base) }
 	low := 1
+	reconnect := func(age time.Duration) change {
+		return func(_ *attest.Claims, s *attest.Situation) { s.Reconnect, s.Made = true, now.Add(-age) }
+	}
 	simulated := func(c *attest.Claims, _ *attest.Situation) { c.Vendor, c.Simulated = "sim", true }
 	simRule := `[{vendor: sim, root: "` + root + `"}]`
 	for name, c := range map[string]struct {
@@ -158,6 +163,19 @@ func TestJudge(t *testing.T) {
 		"evidence of unknown age":    {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld}},
 		"a day is the default limit": {replace("freshness: {evidence: 1h, endorsements: 30d}\n", ""), func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-25 * time.Hour) }, []attest.Code{attest.CodeEvidenceTooOld}},
 
+		"reconnect":                    {base, reconnect(10 * time.Minute), nil},
+		"reconnect, too old":           {base, reconnect(10*time.Minute + time.Second), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnect, made ahead of us":  {base, reconnect(-time.Minute), nil},
+		"reconnect, of unknown age":    {base, func(_ *attest.Claims, s *attest.Situation) { s.Reconnect, s.Made = true, time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld, attest.CodeReconnectRefused}},
+		"reconnect, longer":            {replace("evidence: 1h", "evidence: 1h, reconnect: 30m"), reconnect(30 * time.Minute), nil},
+		"reconnect, shorter":           {replace("evidence: 1h", "evidence: 1h, reconnect: 1m"), reconnect(2 * time.Minute), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnect off":                {replace("evidence: 1h", "evidence: 1h, reconnect: off"), reconnect(0), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnect off, with evidence": {replace("evidence: 1h", "evidence: 1h, reconnect: off"), nil, nil},
+		"reconnect beyond evidence":    {replace("evidence: 1h", "evidence: 5m, reconnect: 30m"), reconnect(6 * time.Minute), []attest.Code{attest.CodeEvidenceTooOld, attest.CodeReconnectRefused}},
+		"reconnect, short evidence":    {replace("evidence: 1h", "evidence: 5m"), reconnect(6 * time.Minute), []attest.Code{attest.CodeEvidenceTooOld, attest.CodeReconnectRefused}},
+		"reconnect, no freshness":      {replace("freshness: {evidence: 1h, endorsements: 30d}\n", ""), reconnect(11 * time.Minute), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnect, old without one":   {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-30 * time.Minute) }, nil},
+
 		"no revocation list":   {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation = attest.Revocation{} }, []attest.Code{attest.CodeEndorsementMissing}},
 		"list without an end":  {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Expires = time.Time{} }, []attest.Code{attest.CodeEndorsementMissing}},
 		"list expired":         {base, func(c *attest.Claims, _ *attest.Situation) { c.Revocation.Expires = now.Add(-time.Second) }, []attest.Code{attest.CodeEndorsementExpired}},
@@ -222,6 +240,10 @@ func TestParseErrors(t *testing.T) {
 		"negative floor":        {replace("snp: 23", "snp: -1"), `p.yaml:4:12: a value is not allowed: got tcb.snp: "-1", want a whole number from 0 to 4294967295 (J703)`},
 		"unknown level":         {replace("binding: key", "binding: kye"), `p.yaml:8:10: a value is not allowed: got binding: "kye", want one of session, nonce, key, pinned, none (J703)`},
 		"no limit":              {replace("evidence: 1h", "evidence: 0s"), `p.yaml:9:23: a value is not allowed: got freshness.evidence: "0s", want a length of time such as 10m, 24h or 30d (J703)`},
+		"no time to reconnect":  {replace("evidence: 1h", "evidence: 1h, reconnect: 0s"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: "0s", want a length of time such as 10m, or off (J703)`},
+		"reconnect on":          {replace("evidence: 1h", "evidence: 1h, reconnect: on"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: "on", want a length of time such as 10m, or off (J703)`},
+		"reconnect for nothing": {replace("evidence: 1h", "evidence: 1h, reconnect: ''"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: nothing, want text (J703)`},
+		"reconnect with terms":  {replace("evidence: 1h", "evidence: 1h, reconnect: {max: 1m}"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: a map, want text (J703)`},
 		"star as a product":     {replace("amd genoa+", `{vendor: amd, product: "*"}`), `p.yaml:3:34: a value is not allowed: got platforms.allow.product: "*", want the whole word, or no such key for any (J703)`},
 		"star within a csp":     {replace("amd genoa+", `{vendor: amd, csp: ["aws*"]}`), `p.yaml:3:30: a value is not allowed: got platforms.allow.csp: "aws*", want a provider, or "*" for any (J703)`},
 		"scope without a root":  {replace("{snp: 23}", "{per: [{platforms: [{vendor: sim}], snp: 23}]}"), `p.yaml:4:26: a value is not allowed: got tcb.per.platforms: vendor sim without its root, want {vendor: sim, root: "sha256:…"} (J703)`},
@@ -267,6 +289,114 @@ func TestAccessors(t *testing.T) {
 	}
 	if a, b := parse(t, base), parse(t, base+"#\n"); a.ID() == b.ID() || !strings.HasPrefix(a.ID(), "sha256:") {
 		t.Errorf("ids %s and %s", a.ID(), b.ID())
+	}
+}
+
+// How a reconnect is judged, with the ages and the line.
+func TestReconnectIsExplained(t *testing.T) {
+	three := strings.Replace(base, "freshness: {evidence: 1h, endorsements: 30d}", "freshness:\n  evidence: 1h\n  reconnect: 5m", 1)
+	for name, c := range map[string]struct {
+		text string
+		age  time.Duration
+		want attest.Check
+	}{
+		"fresh":   {three, time.Minute, attest.Check{Status: attest.StatusPass, Text: "an earlier session may be proven", Got: "evidence of 2026-11-23T11:59:00Z (policy: at most 5m old)", Line: 11}},
+		"too old": {three, 6 * time.Minute, attest.Check{Status: attest.StatusFail, Got: "a proof of a session with evidence made 6m ago", Want: "at most 5m", Line: 11}},
+		"off":     {strings.Replace(three, "reconnect: 5m", "reconnect: off", 1), time.Minute, attest.Check{Status: attest.StatusFail, Got: "a proof of a session with evidence made 1m ago", Want: "evidence (policy: reconnect off)", Line: 11}},
+		"default": {base, 11 * time.Minute, attest.Check{Status: attest.StatusFail, Got: "a proof of a session with evidence made 11m ago", Want: "at most 10m", Line: 9}},
+	} {
+		s := situation()
+		s.Reconnect, s.Made = true, now.Add(-c.age)
+		var got []attest.Check
+		for _, check := range parse(t, c.text).Judge(claims(), s).Checks {
+			if check.ID == "binding.reconnect" {
+				got = append(got, check)
+			}
+		}
+		c.want.ID, c.want.Source = "binding.reconnect", attest.SourceTLS
+		if c.want.Status == attest.StatusFail {
+			code := attest.CodeReconnectRefused
+			c.want.Code, c.want.Text, c.want.Remedy = code, code.Title(), code.Remedy()
+		}
+		if len(got) != 1 || got[0] != c.want {
+			t.Errorf("%s: got %+v, want %+v", name, got, c.want)
+		}
+	}
+	// Also where nobody knows what time it is.
+	for name, at := range map[string]time.Time{"now": now, "no clock": {}} {
+		s := situation()
+		s.Reconnect, s.Made, s.Now = true, time.Time{}, at
+		j := parse(t, base).Judge(claims(), s)
+		i := slices.IndexFunc(j.Checks, func(c attest.Check) bool { return c.Code == attest.CodeReconnectRefused })
+		if i < 0 || j.Checks[i].Got != "a proof of a session with evidence of unknown age" || j.Checks[i].Want != "at most 10m" {
+			t.Errorf("%s: %+v", name, j.Checks)
+		}
+	}
+	for freshness, want := range map[string]string{
+		"evidence: 1h":                 "Instead of evidence a connection may prove a secret of an earlier session, whose evidence is at most 10m old.",
+		"evidence: 5m":                 "at most 5m old.",
+		"evidence: 1h, reconnect: 30m": "at most 30m old.",
+		"evidence: 1h, reconnect: off": "Every connection shows evidence",
+	} {
+		if got := parse(t, strings.Replace(base, "evidence: 1h", freshness, 1)).Explain(now); !strings.Contains(got, want) || strings.Contains(got, "may prove") == strings.Contains(got, "Every connection") {
+			t.Errorf("%s: got\n%s", freshness, got)
+		}
+	}
+}
+
+// A slip of the pen in the one word that a reconnect has.
+func TestReconnectSuggests(t *testing.T) {
+	_, err := policy.Parse("p.yaml", []byte(strings.Replace(base, "evidence: 1h", "reconnect: of", 1)), policy.NoFiles)
+	var coded *attest.Error
+	if !errors.As(err, &coded) || coded.Remedy() != `did you mean "off"?` {
+		t.Errorf("got %v", err)
+	}
+}
+
+// The ages that count are those of the policy and of all that it stands on.
+func TestAges(t *testing.T) {
+	for name, c := range map[string]struct {
+		freshness, floor  string
+		evidence, connect time.Duration
+	}{
+		"as written":           {"evidence: 1h, reconnect: 30m", "", time.Hour, 30 * time.Minute},
+		"by default":           {"evidence: 1h", "", time.Hour, policy.DefaultReconnectAge},
+		"short evidence":       {"evidence: 5m", "", 5 * time.Minute, 5 * time.Minute},
+		"longer than evidence": {"evidence: 20m, reconnect: 30m", "", 20 * time.Minute, 20 * time.Minute},
+		"off":                  {"evidence: 1h, reconnect: off", "", time.Hour, 0},
+		"nothing said":         {"endorsements: 1d", "", policy.DefaultEvidenceAge, policy.DefaultReconnectAge},
+		"a stricter floor":     {"evidence: 1h, reconnect: 30m", "evidence: 30m, reconnect: 20m", 30 * time.Minute, 20 * time.Minute},
+		"a looser floor":       {"evidence: 1h, reconnect: 30m", "evidence: 2h, reconnect: 2h", time.Hour, 30 * time.Minute},
+		"off in the floor":     {"evidence: 1h, reconnect: 30m", "reconnect: off", time.Hour, 0},
+	} {
+		text := strings.Replace(base, "evidence: 1h, endorsements: 30d", c.freshness, 1)
+		if c.floor != "" {
+			text += "floor: f.yaml\n"
+		}
+		p, err := policy.Parse("p.yaml", []byte(text), files(map[string]string{"f.yaml": strings.Replace(base, "evidence: 1h, endorsements: 30d", c.floor, 1)}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		most, allowed := p.Reconnect()
+		if p.EvidenceAge() != c.evidence || most != c.connect || allowed != (c.connect > 0) {
+			t.Errorf("%s: evidence %v, reconnect %v, %v", name, p.EvidenceAge(), most, allowed)
+		}
+	}
+	if most, allowed := new(policy.Policy).Reconnect(); most != 0 || allowed {
+		t.Error("the zero policy allows a reconnect")
+	}
+}
+
+// A proposed policy demands the level that was reached, no less.
+func TestProposeLevel(t *testing.T) {
+	for _, level := range []attest.Level{attest.LevelSession, attest.LevelNonce, attest.LevelKey, attest.LevelPinned, attest.LevelNone} {
+		text, err := policy.Propose(claims(), level, "x")
+		if err != nil || parse(t, string(text)).Binding(now) != level {
+			t.Errorf("%s: %v\n%s", level, err, text)
+		}
+	}
+	if _, err := policy.Propose(claims(), "", "x"); err == nil {
+		t.Error("a proposal without a level")
 	}
 }
 

@@ -39,11 +39,21 @@ func (p *Policy) Looser(floor *Policy) []string {
 	if p.freshness.endorsements > floor.freshness.endorsements {
 		l.say("freshness.endorsements %s is longer than %s", age(p.freshness.endorsements), age(floor.freshness.endorsements))
 	}
+	if ours, theirs := p.freshness.forReconnect(), floor.freshness.forReconnect(); ours > theirs {
+		l.say("freshness.reconnect %s is longer than %s", ageOrOff(ours), ageOrOff(theirs))
+	}
 	if everDemanded(&floor.revocation) && !alwaysDemanded(&p.revocation) {
 		l.say("revocation is not always required")
 	}
 	l.rules(p.rules, floor.rules)
 	return l.list
+}
+
+func ageOrOff(d time.Duration) string {
+	if d == 0 {
+		return "off"
+	}
+	return age(d)
 }
 
 type looser struct{ list []string }

@@ -189,7 +189,7 @@ func (d dice) policy() string {
 		say("binding: %s", d.one("session", "key", "none", "{min: key"+d.terms()+"}", "{min: session"+d.terms()+"}"))
 	}
 	if d.chance(50) {
-		say("freshness: {evidence: %s, endorsements: %s}", d.one("1h", "10m"), d.one("1d", "30d"))
+		say("freshness: {evidence: %s, endorsements: %s%s}", d.one("1h", "10m"), d.one("1d", "30d"), d.one("", "", ", reconnect: off", ", reconnect: 5m", ", reconnect: 30m", ", reconnect: 2h"))
 	}
 	if d.chance(40) {
 		say("revocation: %s", d.one("required", "unchecked", "{is: unchecked"+d.terms()+"}", "{is: required"+d.terms()+"}"))
@@ -262,6 +262,9 @@ func (d dice) claims() (*attest.Claims, attest.Situation) {
 		c.Revocation = attest.Revocation{}
 	}
 	s := attest.Situation{Level: attest.Level(d.one("session", "session", "key", "none")), Made: now.Add(-time.Duration(d.IntN(90)) * time.Minute), Now: now}
+	if d.IntN(3) == 0 {
+		s.Reconnect, s.Made = true, now.Add(-time.Duration(d.IntN(70)-3)*time.Minute)
+	}
 	if s.Level == attest.LevelNone && d.chance(50) {
 		s.Made = time.Time{}
 	}
@@ -416,6 +419,7 @@ func TestLooser(t *testing.T) {
 		"binding":       {"binding: session", "binding: key", "binding key"},
 		"evidence age":  {"evidence: 1h", "evidence: 2h", "freshness.evidence"},
 		"endorsements":  {"endorsements: 30d", "endorsements: 31d", "freshness.endorsements"},
+		"reconnect":     {"endorsements: 30d", "endorsements: 30d, reconnect: 11m", "freshness.reconnect 11m is longer than 10m"},
 		"revocation":    {"binding: session", "revocation: unchecked\nbinding: session", "revocation"},
 		"rule":          {"version > 1", "version > 0", "the rule"},
 		"rule's effect": {"effect: require", "effect: warn", "the rule"},
@@ -433,6 +437,28 @@ func TestLooser(t *testing.T) {
 	}
 	if list := new(policy.Policy).Looser(parse(t, strict)); list == nil {
 		t.Error("the zero policy is as strict as any")
+	}
+}
+
+// The age for a reconnect is compared as it counts: off is below every age, and evidence bounds it.
+func TestLooserReconnect(t *testing.T) {
+	with := func(freshness string) *policy.Policy {
+		return parse(t, strings.Replace(base, "evidence: 1h", freshness, 1))
+	}
+	for _, c := range []struct{ p, floor, want string }{
+		{"evidence: 1h", "evidence: 1h, reconnect: 10m", ""},
+		{"evidence: 1h, reconnect: 10m", "evidence: 1h", ""},
+		{"evidence: 1h, reconnect: off", "evidence: 1h", ""},
+		{"evidence: 1h, reconnect: off", "evidence: 1h, reconnect: off", ""},
+		{"evidence: 1h", "evidence: 1h, reconnect: off", "freshness.reconnect 10m is longer than off"},
+		{"evidence: 1h", "evidence: 1h, reconnect: 9m", "freshness.reconnect 10m is longer than 9m"},
+		{"evidence: 5m", "evidence: 1h, reconnect: 5m", ""},
+		{"evidence: 5m, reconnect: 20m", "evidence: 1h, reconnect: 5m", ""},
+		{"evidence: 1h, reconnect: 1h", "evidence: 1h, reconnect: 2h", ""},
+	} {
+		if got := strings.Join(with(c.p).Looser(with(c.floor)), "\n"); got != c.want {
+			t.Errorf("%s over %s: got %q, want %q", c.p, c.floor, got, c.want)
+		}
 	}
 }
 

@@ -85,6 +85,7 @@ func specimens() []specimen {
 	return []specimen{
 		{attest.CodeEvidenceTooOld, p, func(_ *attest.Claims, s *attest.Situation) { s.Made = s.Now.Add(-2 * time.Hour) }, "", ""},
 		{attest.CodeBindingTooWeak, p, func(_ *attest.Claims, s *attest.Situation) { s.Level = attest.LevelPinned }, "", ""},
+		{attest.CodeReconnectRefused, p, func(_ *attest.Claims, s *attest.Situation) { s.Reconnect, s.Made = true, s.Now.Add(-20*time.Minute) }, "", ""},
 		{attest.CodePlatformNotAllowed, p, claim(func(c *attest.Claims) { c.TEE = "sgx" }), "", ""},
 		{attest.CodeMeasurement, p, claim(func(c *attest.Claims) { c.Measured["launch"][40] = 0 }), "", ""},
 		{attest.CodePlatformDenied, p, claim(func(c *attest.Claims) { c.Generation = "emerald-rapids" }), "", ""},
