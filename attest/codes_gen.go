@@ -99,6 +99,14 @@ const (
 	CodeResultExpired Code = "J409"
 	// CodeResultSigner: nobody who is trusted signed the attestation result.
 	CodeResultSigner Code = "J410"
+	// CodeSessionExchange: the exchange of session evidence went wrong.
+	CodeSessionExchange Code = "J411"
+	// CodeAuthenticator: the authenticator is not of this connection.
+	CodeAuthenticator Code = "J412"
+	// CodeReconnectProof: the proof of an earlier session does not verify.
+	CodeReconnectProof Code = "J413"
+	// CodeReattest: the peer did not attest anew in time.
+	CodeReattest Code = "J414"
 	// CodeReconnectRefused: the policy demands evidence instead of a proof of an earlier session.
 	CodeReconnectRefused Code = "J415"
 	// CodePlatformNotAllowed: no rule allows this platform.
@@ -222,6 +230,10 @@ var codeTable = map[Code]codeInfo{
 	CodeBindingTooWeak:       {exit: 6, title: "the evidence is bound more weakly than the policy demands", remedy: "connect with a stronger binding or lower binding in the policy"},
 	CodeResultExpired:        {exit: 5, title: "the attestation result is outside its validity", remedy: "have the evidence appraised again"},
 	CodeResultSigner:         {exit: 5, title: "nobody who is trusted signed the attestation result", remedy: "get it from a verifier whose key you trust"},
+	CodeSessionExchange:      {exit: 5, title: "the exchange of session evidence went wrong", remedy: "the peer is broken, hostile or of another version; see its log"},
+	CodeAuthenticator:        {exit: 5, title: "the authenticator is not of this connection", remedy: "somebody stands between the two ends; do not connect"},
+	CodeReconnectProof:       {exit: 5, title: "the proof of an earlier session does not verify", remedy: "connect again, which takes new evidence"},
+	CodeReattest:             {exit: 5, title: "the peer did not attest anew in time", remedy: "see the log of the peer and connect again"},
 	CodeReconnectRefused:     {exit: 6, title: "the policy demands evidence instead of a proof of an earlier session", remedy: "connect anew with evidence or see freshness.reconnect in the policy"},
 	CodePlatformNotAllowed:   {exit: 6, title: "no rule allows this platform", remedy: "add the platform to platforms.allow if you accept it"},
 	CodeMeasurement:          {exit: 6, title: "the measurement is not an accepted one", remedy: "add the value to workload.measurement if you accept this software"},

@@ -12,6 +12,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 // RelyingParty appraises peers by one policy. It is safe for concurrent use.
@@ -50,41 +51,75 @@ func (rp *RelyingParty) Appraise(ctx context.Context, chain [][]byte, peer Peer)
 	return rp.appraiser.Appraise(ctx, ev, want, rp.policy, now)
 }
 
+// AppraisePresented judges what a peer presented, in whichever tier, as Appraise does.
+func (rp *RelyingParty) AppraisePresented(ctx context.Context, p Presented, peer Peer) *attest.Result {
+	if p.Session != nil {
+		return rp.appraiseSession(ctx, p.Session, peer)
+	}
+	return rp.Appraise(ctx, p.Chain, peer)
+}
+
+// appraiseSession judges what a peer presented for one connection, at the relying party's time.
+func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presented, peer Peer) *attest.Result {
+	now := rp.now()
+	leaf, checks, err := admit(p.Chain, peer, now)
+	if err == nil {
+		err = checkShape(leaf)
+	}
+	if err != nil {
+		return attest.RefusedResult(err, now)
+	}
+	ev, want, err := p.Expect(leaf)
+	if err != nil {
+		return attest.RefusedResult(err, now)
+	}
+	return rp.appraiser.Appraise(ctx, ev, want.With(checks...), rp.policy, now)
+}
+
 // open checks the leaf and finds its evidence and what the hardware should have signed.
 func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Expectation, error) {
-	leaf, err := parseLeaf(chain)
+	leaf, checks, err := admit(chain, peer, now)
 	if err != nil {
 		return nil, attest.Expectation{}, err
-	}
-	if err := checkName(leaf, peer); err != nil {
-		return nil, attest.Expectation{}, err
-	}
-	if now.Before(leaf.NotBefore) {
-		return nil, attest.Expectation{}, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
-	}
-	if now.After(leaf.NotAfter) {
-		return nil, attest.Expectation{}, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
 	}
 	c, err := decode(leaf)
 	if err != nil {
 		return nil, attest.Expectation{}, err
 	}
-	want := attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore).WithConfig(c.Config)
-	if !peer.any {
-		want = want.With(attest.Check{ID: "binding.name", Status: attest.StatusPass, Text: "certificate is for this name", Got: peer.name, Source: attest.SourceHardware})
+	return c.Evidence, attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore).WithConfig(c.Config).With(checks...), nil
+}
+
+// admit parses the leaf of a chain and checks that it is for the peer that is meant, and for now.
+func admit(chain [][]byte, peer Peer, now time.Time) (*x509.Certificate, []attest.Check, error) {
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return nil, nil, err
 	}
-	return c.Evidence, want.With(attest.Check{
+	if err := checkName(leaf, peer); err != nil {
+		return nil, nil, err
+	}
+	if now.Before(leaf.NotBefore) {
+		return nil, nil, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
+	}
+	if now.After(leaf.NotAfter) {
+		return nil, nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
+	}
+	var checks []attest.Check
+	if !peer.any {
+		checks = append(checks, attest.Check{ID: "binding.name", Status: attest.StatusPass, Text: "certificate is for this name", Got: peer.name, Source: attest.SourceHardware})
+	}
+	return leaf, append(checks, attest.Check{
 		ID: "binding.validity", Status: attest.StatusPass, Text: "certificate is valid now",
 		Got: "until " + stamp(leaf.NotAfter), Source: attest.SourceHardware,
 	}), nil
 }
 
-// Content is what a leaf carries, decoded and not judged.
+// Content is what a peer presented, decoded and not judged.
 type Content struct {
 	Leaf       *x509.Certificate
 	Evidence   *attest.Evidence
 	Config     [32]byte          // digest of the measured configuration
-	ReportData attest.ReportData // what the hardware has to have signed for this leaf
+	ReportData attest.ReportData // what the hardware has to have signed for this leaf, or for the connection
 }
 
 // Open decodes the leaf of a chain without judging anything.
@@ -94,6 +129,22 @@ func Open(chain [][]byte) (*Content, error) {
 		return nil, err
 	}
 	return decode(leaf)
+}
+
+// OpenPresented decodes what a peer presented without judging anything.
+func OpenPresented(p Presented) (*Content, error) {
+	if p.Session == nil {
+		return Open(p.Chain)
+	}
+	leaf, err := parseLeaf(p.Chain)
+	if err != nil {
+		return nil, err
+	}
+	s, err := p.Session.Open(leaf)
+	if err != nil {
+		return nil, err
+	}
+	return &Content{Leaf: leaf, Evidence: s.Evidence, Config: s.Config, ReportData: s.ReportData}, nil
 }
 
 func parseLeaf(chain [][]byte) (*x509.Certificate, error) {
@@ -128,19 +179,11 @@ func decode(leaf *x509.Certificate) (*Content, error) {
 		}
 		ext = e.Value
 	}
-	if len(leaf.UnhandledCriticalExtensions) > 0 {
-		return nil, &attest.Error{Code: attest.CodeCriticalExtension, Check: "evidence", Got: leaf.UnhandledCriticalExtensions[0].String()}
-	}
-	if ext == nil {
+	if ext == nil && len(leaf.UnhandledCriticalExtensions) == 0 {
 		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence", Got: fmt.Sprintf("an ordinary certificate for %.100q", names(leaf)), Want: "extension id-pe-cmw (" + cmw.OID().String() + ")"}
 	}
-	if len(leaf.EmailAddresses) > 0 || len(leaf.URIs) > 0 {
-		// The claims buffer has no room for them, so the hardware did not sign them.
-		return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "alternative names other than DNS names and IP addresses"}
-	}
-	if leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0 {
-		// jurat exec gives the leaf to programs as the one authority they have: it must not be able to certify others.
-		return nil, &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "a certificate that may certify others"}
+	if err := checkShape(leaf); err != nil {
+		return nil, err
 	}
 	ev, config, err := cmw.Unmarshal(ext)
 	if err != nil {
@@ -159,6 +202,21 @@ func decode(leaf *x509.Certificate) (*Content, error) {
 		return nil, err
 	}
 	return &Content{Leaf: leaf, Evidence: ev, Config: config, ReportData: data}, nil
+}
+
+// checkShape refuses what no leaf of ours has.
+func checkShape(leaf *x509.Certificate) error {
+	switch {
+	case len(leaf.UnhandledCriticalExtensions) > 0:
+		return &attest.Error{Code: attest.CodeCriticalExtension, Check: "evidence", Got: leaf.UnhandledCriticalExtensions[0].String()}
+	case len(leaf.EmailAddresses) > 0 || len(leaf.URIs) > 0:
+		// The claims buffer has no room for them, so the hardware did not sign them.
+		return &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "alternative names other than DNS names and IP addresses"}
+	case leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0:
+		// jurat exec gives the leaf to programs as the one authority they have: it must not be able to certify others.
+		return &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "a certificate that may certify others"}
+	}
+	return nil
 }
 
 func checkName(leaf *x509.Certificate, peer Peer) error {

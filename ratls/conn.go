@@ -7,37 +7,75 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 // bareTimeout bounds an appraisal inside a handshake whose context crypto/tls does not pass on.
 const bareTimeout = 30 * time.Second
 
-// Conn is a TLS connection whose peer was appraised as far as that was asked for.
-type Conn struct {
-	*tls.Conn
-	result *attest.Result
+// stream is what carries the application's bytes: TLS itself, or the session tier inside it.
+type stream interface {
+	net.Conn
+	CloseWrite() error
+	NetConn() net.Conn
+	ConnectionState() tls.ConnectionState
 }
 
-// Result is the affirmed Attestation Result of the peer; nil at a server that does not ask its clients for evidence.
-func (c *Conn) Result() *attest.Result { return c.result }
+// Conn is a TLS connection whose peer was appraised as far as that was asked for.
+type Conn struct {
+	stream
+	result *attest.Result // of the certificate tier
+}
 
-// Read gives the refusal of our own evidence its code: in TLS 1.3 a client learns of it only here.
+// Result is the affirmed Attestation Result of the peer; nil at a server that does not ask its clients for evidence. In the
+// session tier it is replaced whenever the peer attests anew.
+func (c *Conn) Result() *attest.Result {
+	if s, ok := c.stream.(*session.Conn); ok {
+		return s.Result()
+	}
+	return c.result
+}
+
+// Presented is what the peer showed for its Result.
+func (c *Conn) Presented() Presented {
+	if s, ok := c.stream.(*session.Conn); ok {
+		return presentedIn(s.Presented())
+	}
+	return Presented{Chain: rawChain(c.ConnectionState().PeerCertificates)}
+}
+
+// Read gives the refusal of our own evidence its code: in TLS 1.3 a client of the certificate tier learns of it only here.
 func (c *Conn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
+	n, err := c.stream.Read(p)
 	if coded := PeerError(err); attest.CodeOf(coded) == attest.CodePeerRefused {
 		err = coded
 	}
 	return n, err
 }
 
+// Presented is what a peer showed of itself.
+type Presented struct {
+	Chain   [][]byte           // DER certificates, leaf first
+	Session *session.Presented // evidence for the connection; nil in the certificate tier, where the leaf carries it
+}
+
+func presentedIn(p *session.Presented) Presented {
+	if p == nil {
+		return Presented{}
+	}
+	return Presented{Chain: p.Chain, Session: p}
+}
+
 // Refusal is the error of a handshake whose peer was appraised and not affirmed.
 type Refusal struct {
 	Result *attest.Result
-	Chain  [][]byte // DER certificates the peer presented, leaf first
+	Presented
 }
 
 func (r *Refusal) Error() string { return r.Result.Err().Error() }
@@ -55,8 +93,8 @@ func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, keep func(*at
 	return func(cs tls.ConnectionState) error {
 		ctx, cancel := context.WithTimeout(ctx, bareTimeout)
 		defer cancel()
-		if cs.DidResume {
-			return &attest.Error{Code: attest.CodeResumed, Check: "binding.session"}
+		if err := notResumed(cs); err != nil {
+			return err
 		}
 		chain := rawChain(cs.PeerCertificates)
 		r := rp.Appraise(ctx, chain, peer)
@@ -64,10 +102,17 @@ func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, keep func(*at
 			keep(r, chain)
 		}
 		if !r.Affirmed() {
-			return &Refusal{Result: r, Chain: chain}
+			return &Refusal{Result: r, Presented: Presented{Chain: chain}}
 		}
 		return nil
 	}
+}
+
+func notResumed(cs tls.ConnectionState) error {
+	if cs.DidResume {
+		return &attest.Error{Code: attest.CodeResumed, Check: "binding.session"}
+	}
+	return nil
 }
 
 func rawChain(certs []*x509.Certificate) [][]byte {
@@ -119,51 +164,158 @@ func mutualServerConfig(ctx context.Context, id *Identity, rp *RelyingParty, kee
 	return c
 }
 
-// Acceptor is the server's side of attested connections.
-type Acceptor struct {
-	config func(context.Context, func(*attest.Result, [][]byte)) *tls.Config
+// judge is a RelyingParty that judges one peer in the session tier.
+type judge struct {
+	*RelyingParty
+	peer Peer
 }
 
-// NewAcceptor serves every client. protos are the ALPN protocols on offer, best first; none means that ALPN is ignored.
+// Appraise implements session.Verifier.
+func (j judge) Appraise(ctx context.Context, p *session.Presented) *attest.Result {
+	return j.appraiseSession(ctx, p, j.peer)
+}
+
+// Reconnect implements session.Verifier.
+func (j judge) Reconnect(earlier *attest.Result, p *session.Presented) *attest.Result {
+	now := j.now()
+	_, checks, err := admit(p.Chain, j.peer, now)
+	if err != nil {
+		return attest.RefusedResult(err, now)
+	}
+	return earlier.Reconnect(j.policy, now, checks...)
+}
+
+// Acceptor is the server's side of attested connections. One port serves both tiers: a client that offers the session tier
+// gets it, any other gets the certificate with evidence.
+type Acceptor struct {
+	id      *Identity
+	rp      *RelyingParty // nil asks clients for nothing
+	protos  []string
+	session session.Options
+}
+
+// NewAcceptor serves every client. protos are the protocols of the application, best first; none means that what clients
+// offer is ignored.
 func NewAcceptor(id *Identity, protos ...string) *Acceptor {
-	return &Acceptor{func(context.Context, func(*attest.Result, [][]byte)) *tls.Config {
-		c := ServerConfig(id)
-		c.NextProtos = protos
-		return c
-	}}
+	return &Acceptor{id: id, protos: protos, session: session.Options{Protocols: protos}}
 }
 
 // NewMutualAcceptor serves only clients that rp affirms.
 func NewMutualAcceptor(id *Identity, rp *RelyingParty, protos ...string) *Acceptor {
-	return &Acceptor{func(ctx context.Context, keep func(*attest.Result, [][]byte)) *tls.Config {
-		c := mutualServerConfig(ctx, id, rp, keep)
-		c.NextProtos = protos
-		return c
-	}}
+	a := NewAcceptor(id, protos...)
+	a.rp = rp
+	return a
+}
+
+// WithSession is a with another session tier; without Protocols it has those of a.
+func (a *Acceptor) WithSession(opts session.Options) *Acceptor {
+	tuned := *a
+	if opts.Protocols == nil {
+		opts.Protocols = a.protos
+	}
+	tuned.session = opts
+	return &tuned
 }
 
 // Handshake makes raw an attested connection, or closes it and answers an *attest.Error or a *Refusal.
 func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	var result *attest.Result
-	config := a.config(ctx, func(r *attest.Result, _ [][]byte) { result = r })
-	return finish(ctx, tls.Server(raw, config), &result)
+	config := baseConfig()
+	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		if slices.Contains(hello.SupportedProtos, session.ALPN) {
+			c := baseConfig()
+			c.NextProtos = []string{session.ALPN}
+			c.GetCertificate = a.id.bareCertificate
+			c.VerifyConnection = notResumed
+			return c, nil
+		}
+		c := ServerConfig(a.id)
+		if a.rp != nil {
+			c = mutualServerConfig(ctx, a.id, a.rp, func(r *attest.Result, _ [][]byte) { result = r })
+		}
+		c.NextProtos = a.protos
+		return c, nil
+	}
+	conn, err := finish(ctx, tls.Server(raw, config))
+	if err != nil {
+		return nil, err
+	}
+	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
+		return &Conn{stream: conn, result: result}, nil
+	}
+	var verifier session.Verifier
+	if a.rp != nil {
+		verifier = judge{a.rp, AnyClient()}
+	}
+	s, err := session.Server(ctx, conn, origin(raw.RemoteAddr()), verifier, prover{a.id}, a.id.opts.Now, a.session)
+	return established(conn, s, err)
+}
+
+// origin is whom a connection counts for where peers share what is scarce: an IPv4 address, or the /64 that an IPv6 address
+// is in, which is the least that one customer gets.
+func origin(addr net.Addr) string {
+	ap, err := netip.ParseAddrPort(addr.String())
+	if err != nil {
+		return addr.Network()
+	}
+	ip := ap.Addr().Unmap().WithZone("")
+	if ip.Is6() {
+		prefix, _ := ip.Prefix(64) // 64 is within its bounds
+		return prefix.String()
+	}
+	return ip.String()
+}
+
+// established makes a Conn of an exchange that has come to an end.
+func established(conn *tls.Conn, s *session.Conn, err error) (*Conn, error) {
+	if err == nil {
+		return &Conn{stream: s}, nil
+	}
+	_ = conn.Close()
+	var refused *session.Refused
+	if errors.As(err, &refused) {
+		return nil, &Refusal{Result: refused.Result, Presented: presentedIn(refused.Presented)}
+	}
+	return nil, err
 }
 
 // Connector is the client's side of attested connections.
 type Connector struct {
-	rp     *RelyingParty
-	id     *Identity
-	protos []string
+	rp          *RelyingParty
+	id          *Identity
+	protos      []string
+	session     session.Options
+	certificate bool
 }
 
-// NewConnector connects to servers that rp affirms. protos are the ALPN protocols to offer, best first.
+// NewConnector connects to servers that rp affirms. It offers the session tier, and beside it the certificate tier, which a
+// policy may accept. protos are the protocols of the application, best first; none leaves it open.
 func NewConnector(rp *RelyingParty, protos ...string) *Connector {
-	return &Connector{rp: rp, protos: protos}
+	return &Connector{rp: rp, protos: protos, session: session.Options{Protocols: protos}}
 }
 
 // NewMutualConnector also presents id to servers that ask for evidence.
 func NewMutualConnector(id *Identity, rp *RelyingParty, protos ...string) *Connector {
-	return &Connector{rp: rp, id: id, protos: protos}
+	c := NewConnector(rp, protos...)
+	c.id = id
+	return c
+}
+
+// WithSession is c with another session tier; without Protocols it has those of c.
+func (c *Connector) WithSession(opts session.Options) *Connector {
+	tuned := *c
+	if opts.Protocols == nil {
+		opts.Protocols = c.protos
+	}
+	tuned.session = opts
+	return &tuned
+}
+
+// CertificateOnly is c without the session tier: it sees what a client sees that knows nothing of it.
+func (c *Connector) CertificateOnly() *Connector {
+	tuned := *c
+	tuned.certificate = true
+	return &tuned
 }
 
 // Handshake makes raw an attested connection to name, or closes it and answers an *attest.Error or a *Refusal.
@@ -171,10 +323,32 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 	var result *attest.Result
 	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
 	config.NextProtos = c.protos
+	if !c.certificate {
+		config.NextProtos = append([]string{session.ALPN}, config.NextProtos...)
+		appraise := config.VerifyConnection
+		config.VerifyConnection = func(cs tls.ConnectionState) error {
+			if cs.NegotiatedProtocol == session.ALPN {
+				return notResumed(cs) // the rest is in the exchange: crypto/tls exports nothing before the handshake is over
+			}
+			return appraise(cs)
+		}
+	}
 	if c.id != nil {
 		config.GetClientCertificate = c.id.GetClientCertificate
 	}
-	return finish(ctx, tls.Client(raw, config), &result)
+	conn, err := finish(ctx, tls.Client(raw, config))
+	if err != nil {
+		return nil, err
+	}
+	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
+		return &Conn{stream: conn, result: result}, nil
+	}
+	var own session.Prover
+	if c.id != nil {
+		own = prover{c.id}
+	}
+	s, err := session.Client(ctx, conn, name, judge{c.rp, Server(name)}, own, c.rp.now, c.session)
+	return established(conn, s, err)
 }
 
 // Dial connects to addr ("host:port") and makes an attested connection to its host.
@@ -203,12 +377,12 @@ func Connect(ctx context.Context, addr string) (net.Conn, string, error) {
 	return raw, host, nil
 }
 
-func finish(ctx context.Context, conn *tls.Conn, result **attest.Result) (*Conn, error) {
+func finish(ctx context.Context, conn *tls.Conn) (*tls.Conn, error) {
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = conn.Close()
 		return nil, classify(ctx, err)
 	}
-	return &Conn{Conn: conn, result: *result}, nil
+	return conn, nil
 }
 
 // Peek completes a TLS handshake with whatever listens at addr and answers its certificates, without judging them. The
@@ -221,7 +395,7 @@ func Peek(ctx context.Context, addr string) ([][]byte, error) {
 	c := baseConfig()
 	c.ServerName = host
 	c.InsecureSkipVerify = true // nothing is trusted here: the caller shows the chain to a person or appraises it
-	conn, err := finish(ctx, tls.Client(raw, c), new(*attest.Result))
+	conn, err := finish(ctx, tls.Client(raw, c))
 	if err != nil {
 		return nil, err
 	}

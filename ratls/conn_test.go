@@ -52,53 +52,71 @@ func exchange(conn *ratls.Conn, say string) (string, error) {
 	return string(answer), err
 }
 
+// tiers runs a test in both tiers: connect makes a Connector one of the tier.
+func tiers(t *testing.T, test func(t *testing.T, level attest.Level, connect func(*ratls.Connector) *ratls.Connector)) {
+	t.Run("session", func(t *testing.T) {
+		test(t, attest.LevelSession, func(c *ratls.Connector) *ratls.Connector { return c })
+	})
+	t.Run("certificate", func(t *testing.T) { test(t, attest.LevelKey, (*ratls.Connector).CertificateOnly) })
+}
+
 func TestAttestedServer(t *testing.T) {
-	addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1"), "h2", "http/1.1"))
-	conn, err := ratls.NewConnector(accepting(), "h2").Dial(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if r := conn.Result(); !r.Affirmed() || r.Level() != attest.LevelKey {
-		t.Fatalf("got %v at %q", r.Verdict(), r.Level())
-	}
-	if cs := conn.ConnectionState(); cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != "h2" {
-		t.Fatalf("got version %x, protocol %q", cs.Version, cs.NegotiatedProtocol)
-	}
-	if answer, err := exchange(conn, "hello"); err != nil || answer != "hello" {
-		t.Fatalf("got %q, %v", answer, err)
-	}
-	if s := <-seen; s.result != nil {
-		t.Fatal("a server that asks nobody has a Result")
-	}
+	tiers(t, func(t *testing.T, level attest.Level, connect func(*ratls.Connector) *ratls.Connector) {
+		addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1"), "h2", "http/1.1"))
+		conn, err := connect(ratls.NewConnector(accepting(), "h2")).Dial(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer conn.Close()
+		if r := conn.Result(); !r.Affirmed() || r.Level() != level {
+			t.Fatalf("got %v at %q", r.Verdict(), r.Level())
+		}
+		if cs := conn.ConnectionState(); cs.Version != tls.VersionTLS13 || cs.NegotiatedProtocol != "h2" {
+			t.Fatalf("got version %x, protocol %q", cs.Version, cs.NegotiatedProtocol)
+		}
+		if answer, err := exchange(conn, "hello"); err != nil || answer != "hello" {
+			t.Fatalf("got %q, %v", answer, err)
+		}
+		if s := <-seen; s.result != nil {
+			t.Fatal("a server that asks nobody has a Result")
+		}
+	})
 }
 
 func TestMutual(t *testing.T) {
-	addr, seen := acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), accepting()))
-	conn, err := ratls.NewMutualConnector(identity(t), accepting()).Dial(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if answer, err := exchange(conn, "hello"); err != nil || answer != "hello" {
-		t.Fatalf("got %q, %v", answer, err)
-	}
-	if s := <-seen; !s.result.Affirmed() {
-		t.Fatalf("the server has %v", s.result.Verdict())
-	}
+	tiers(t, func(t *testing.T, level attest.Level, connect func(*ratls.Connector) *ratls.Connector) {
+		addr, seen := acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), accepting()))
+		conn, err := connect(ratls.NewMutualConnector(identity(t), accepting())).Dial(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer, err := exchange(conn, "hello"); err != nil || answer != "hello" {
+			t.Fatalf("got %q, %v", answer, err)
+		}
+		if s := <-seen; !s.result.Affirmed() || s.result.Level() != level {
+			t.Fatalf("the server has %v at %q", s.result.Verdict(), s.result.Level())
+		}
+	})
 }
 
 // Nothing is sent to a peer that is refused: the server sees the end of the connection and no byte.
 func TestRefusedServerGetsNothing(t *testing.T) {
-	addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1")))
-	_, err := ratls.NewConnector(refusing()).Dial(t.Context(), addr)
-	code(t, err, attest.CodeDebug)
-	var refusal *ratls.Refusal
-	if !errors.As(err, &refusal) || len(refusal.Chain) != 1 || refusal.Result.Affirmed() {
-		t.Fatalf("got %#v", err)
-	}
-	s := <-seen
-	if len(s.read) != 0 {
-		t.Fatalf("the server read %q", s.read)
-	}
+	tiers(t, func(t *testing.T, level attest.Level, connect func(*ratls.Connector) *ratls.Connector) {
+		addr, seen := acceptor(t, ratls.NewAcceptor(identity(t, "127.0.0.1")))
+		_, err := connect(ratls.NewConnector(refusing())).Dial(t.Context(), addr)
+		code(t, err, attest.CodeDebug)
+		var refusal *ratls.Refusal
+		if !errors.As(err, &refusal) || len(refusal.Chain) != 1 || refusal.Result.Affirmed() || (refusal.Session != nil) != (level == attest.LevelSession) {
+			t.Fatalf("got %#v", err)
+		}
+		s := <-seen
+		if len(s.read) != 0 {
+			t.Fatalf("the server read %q", s.read)
+		}
+		if level == attest.LevelSession {
+			code(t, s.err, attest.CodePeerRefused)
+		}
+	})
 }
 
 func TestRefusedClients(t *testing.T) {
@@ -106,27 +124,53 @@ func TestRefusedClients(t *testing.T) {
 		rp     *ratls.RelyingParty
 		client *ratls.Connector
 		want   attest.Code
+		only   attest.Level // the tier it is about; "" for both
 	}{
-		"without evidence":    {accepting(), ratls.NewConnector(accepting()), attest.CodeNoEvidence},
-		"refused by policy":   {refusing(), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeDebug},
-		"bound too weakly":    {relyingParty(policy{min: attest.LevelSession}, time.Now), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeBindingTooWeak},
-		"a zero RelyingParty": {relyingParty(nil, time.Now), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeEmptyPolicy},
+		"without evidence":    {accepting(), ratls.NewConnector(accepting()), attest.CodeNoEvidence, ""},
+		"refused by policy":   {refusing(), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeDebug, ""},
+		"bound too weakly":    {relyingParty(policy{min: attest.LevelSession}, time.Now), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeBindingTooWeak, attest.LevelKey},
+		"a zero RelyingParty": {relyingParty(nil, time.Now), ratls.NewMutualConnector(identity(t), accepting()), attest.CodeEmptyPolicy, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			addr, seen := acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), c.rp))
-			conn, err := c.client.Dial(t.Context(), addr)
-			if err != nil {
-				t.Fatal(err) // in TLS 1.3 the client is done before the server has judged it
-			}
-			_, err = exchange(conn, "secret")
-			code(t, err, attest.CodePeerRefused)
-			s := <-seen
-			code(t, s.err, c.want)
-			if len(s.read) != 0 {
-				t.Fatalf("the server read %q before its verdict", s.read)
-			}
+			tiers(t, func(t *testing.T, level attest.Level, connect func(*ratls.Connector) *ratls.Connector) {
+				if c.only != "" && c.only != level {
+					return
+				}
+				addr, seen := acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), c.rp))
+				conn, err := connect(c.client).Dial(t.Context(), addr)
+				if level == attest.LevelKey {
+					if err != nil {
+						t.Fatal(err) // in TLS 1.3 the client is done before the server has judged it
+					}
+					_, err = exchange(conn, "secret")
+				}
+				code(t, err, attest.CodePeerRefused)
+				s := <-seen
+				code(t, s.err, c.want)
+				if len(s.read) != 0 {
+					t.Fatalf("the server read %q before its verdict", s.read)
+				}
+			})
 		})
 	}
+}
+
+// A server that knows nothing of the session tier is met in the other one, if the policy takes that.
+func TestNoSessionAtTheServer(t *testing.T) {
+	id := identity(t, "127.0.0.1")
+	config := ratls.ServerConfig(id)
+	config.NextProtos = []string{"h2"}
+	addr := listener(t, func(raw net.Conn) { _ = tls.Server(raw, config).Handshake() })
+	conn, err := ratls.NewConnector(accepting(), "h2").Dial(t.Context(), addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if level := conn.Result().Level(); level != attest.LevelKey {
+		t.Errorf("level %q", level)
+	}
+	_ = conn.Close()
+	_, err = ratls.NewConnector(relyingParty(policy{min: attest.LevelSession}, time.Now), "h2").Dial(t.Context(), addr)
+	code(t, err, attest.CodeBindingTooWeak)
 }
 
 func TestHandshakeFailures(t *testing.T) {
@@ -251,11 +295,7 @@ func TestUndecidedIsRefused(t *testing.T) {
 	code(t, err, attest.CodeEndorsementMissing)
 	<-seen
 	addr, seen = acceptor(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), undecided))
-	conn, err := ratls.NewMutualConnector(identity(t), accepting()).Dial(t.Context(), addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, err = exchange(conn, "secret")
+	_, err = ratls.NewMutualConnector(identity(t), accepting()).Dial(t.Context(), addr)
 	code(t, err, attest.CodePeerRefused)
 	s := <-seen
 	code(t, s.err, attest.CodeEndorsementMissing)

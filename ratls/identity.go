@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -18,7 +19,10 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/merkle"
+	"github.com/jurat-tls/jurat/ratls/batch"
 	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 const (
@@ -37,6 +41,7 @@ type IdentityOptions struct {
 	Lifetime time.Duration      // of a leaf; 0 means DefaultLifetime
 	Now      func() time.Time   // nil means time.Now
 	OnRenew  func(*Leaf, error) // called after each renewal or failed try; may be nil
+	Batch    batch.Options      // of the quotes that sessions share
 }
 
 // Leaf is one certificate of an Identity.
@@ -45,6 +50,9 @@ type Leaf struct {
 	Format      attest.Format
 	Digest      [32]byte // SHA-256 of the raw evidence
 	tls         tls.Certificate
+	// bare is without evidence, for peers that get theirs in the session: it has the same key, names and life.
+	bare tls.Certificate
+	own  *session.Own
 }
 
 // Identity is what this process presents to its peers: a leaf with fresh Evidence, replaced before it ages.
@@ -55,6 +63,7 @@ type Identity struct {
 	config   [32]byte
 	opts     IdentityOptions
 	leaf     atomic.Pointer[Leaf]
+	batcher  *batch.Batcher
 }
 
 // NewIdentity makes an identity for the given host names and IP addresses and obtains its first leaf. The names are those
@@ -71,6 +80,9 @@ func NewIdentity(ctx context.Context, attester attest.Attester, names []string, 
 		opts.Now = time.Now
 	}
 	id := &Identity{attester: attester, config: config, opts: opts}
+	id.batcher = batch.New(attester, func(size uint64, root merkle.Hash) attest.ReportData {
+		return session.ReportData(size, root, config)
+	}, opts.Batch)
 	for _, n := range names {
 		if err := id.addName(n); err != nil {
 			return nil, err
@@ -185,18 +197,28 @@ func (id *Identity) make(ctx context.Context) (*Leaf, error) {
 		// Not critical: curl, Go, Python and Node refuse a certificate with a critical extension they do not know.
 		ExtraExtensions: []pkix.Extension{{Id: cmw.OID(), Value: ext}},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	full, err := issue(template, key)
 	if err != nil {
 		return nil, err
 	}
-	cert, err := x509.ParseCertificate(der)
+	template.ExtraExtensions = nil
+	bare, err := issue(template, key)
 	if err != nil {
 		return nil, err
 	}
 	return &Leaf{
-		Certificate: cert, Format: ev.Format, Digest: ev.Digest(),
-		tls: tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert},
+		Certificate: full.Leaf, Format: ev.Format, Digest: ev.Digest(), tls: full, bare: bare,
+		own: &session.Own{Chain: bare.Certificate, Key: key, SPKI: sha256.Sum256(spki)},
 	}, nil
+}
+
+func issue(template *x509.Certificate, key *ecdsa.PrivateKey) (tls.Certificate, error) {
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	cert, err := x509.ParseCertificate(der)
+	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key, Leaf: cert}, err
 }
 
 func netIPs(addrs []netip.Addr) []net.IP {
@@ -233,22 +255,64 @@ func (id *Identity) Run(ctx context.Context) {
 // Leaf is the current one.
 func (id *Identity) Leaf() *Leaf { return id.leaf.Load() }
 
-// certificate is the current leaf as crypto/tls wants it. An expired one is not served: the peer would refuse it, and
-// the reason is known here.
-func (id *Identity) certificate() (*tls.Certificate, error) {
-	leaf := id.Leaf()
+// current is the leaf to present. An expired one is not served: the peer would refuse it, and the reason is known here.
+func (id *Identity) current() (*Leaf, error) {
+	leaf := id.leaf.Load()
 	if now := id.opts.Now(); now.After(leaf.Certificate.NotAfter) {
 		return nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "identity", Got: leaf.Certificate.NotAfter.UTC().Format(time.RFC3339), Want: "after " + now.UTC().Format(time.RFC3339), Hint: "renewal has failed; see the log and jurat doctor"}
 	}
-	return &leaf.tls, nil
+	return leaf, nil
 }
 
 // GetCertificate has the form of tls.Config.GetCertificate.
 func (id *Identity) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	return id.certificate()
+	leaf, err := id.current()
+	if err != nil {
+		return nil, err
+	}
+	return &leaf.tls, nil
 }
 
 // GetClientCertificate has the form of tls.Config.GetClientCertificate.
 func (id *Identity) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-	return id.certificate()
+	return id.GetCertificate(nil)
+}
+
+func (id *Identity) bareCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	leaf, err := id.current()
+	if err != nil {
+		return nil, err
+	}
+	return &leaf.bare, nil
+}
+
+// Quotes is what was counted of the quotes that sessions shared.
+func (id *Identity) Quotes() batch.Stats { return id.batcher.Stats() }
+
+// Close ends what waits for a quote.
+func (id *Identity) Close() { id.batcher.Close() }
+
+// prover is an Identity as the session tier sees it.
+type prover struct{ *Identity }
+
+// Leaf implements session.Prover.
+func (p prover) Leaf() (*session.Own, error) {
+	leaf, err := p.current()
+	if err != nil {
+		return nil, err
+	}
+	return leaf.own, nil
+}
+
+// Attest implements session.Prover.
+func (p prover) Attest(ctx context.Context, peer string, leaf merkle.Hash, patient bool) (*cmw.Session, error) {
+	urgency := batch.Now
+	if patient {
+		urgency = batch.Patient
+	}
+	t, err := p.batcher.Attest(ctx, peer, leaf, urgency)
+	if err != nil {
+		return nil, err
+	}
+	return &cmw.Session{Evidence: t.Evidence, Config: p.config, Size: t.Size, Index: t.Index, Proof: t.Proof}, nil
 }

@@ -165,7 +165,7 @@ func TestTransport(t *testing.T) {
 		return string(body), err
 	}
 	addr, requests := serve(ratls.NewAcceptor(identity(t, "127.0.0.1"), "h2", "http/1.1"))
-	if body, err := get(ratls.NewTransport(accepting()), "https://"+addr+"/"); err != nil || body != "hello HTTP/2.0" {
+	if body, err := get(ratls.NewTransport(accepting()), "https://"+addr+"/"); err != nil || body != "hello HTTP/1.1" { // net/http speaks HTTP/2 over a *tls.Conn only
 		t.Fatalf("got %q, %v", body, err)
 	}
 	_, err := get(ratls.NewTransport(accepting()), "http://"+addr+"/")

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 // NewTransport is an http.RoundTripper that sends a request only over connections whose peer rp affirms. It speaks https
@@ -23,6 +24,7 @@ func NewMutualTransport(id *Identity, rp *RelyingParty) http.RoundTripper {
 }
 
 func newTransport(c *Connector) http.RoundTripper {
+	c = c.WithSession(session.Options{Protocols: []string{"http/1.1"}}) // net/http speaks no other over what is not a *tls.Conn
 	refuse := baseConfig()
 	// net/http would use this configuration only on a path that avoids DialTLSContext; there must be none.
 	refuse.VerifyConnection = func(tls.ConnectionState) error {
@@ -37,7 +39,10 @@ func newTransport(c *Connector) http.RoundTripper {
 			if err != nil {
 				return nil, err
 			}
-			return conn.Conn, nil // net/http reads the negotiated protocol from a *tls.Conn only
+			if plain, ok := conn.stream.(*tls.Conn); ok {
+				return plain, nil // net/http reads the negotiated protocol from a *tls.Conn only
+			}
+			return conn, nil
 		},
 		TLSClientConfig:       refuse,
 		ForceAttemptHTTP2:     true,

@@ -56,8 +56,8 @@ page=$!
 await "$tmp/page.log" 'Serving HTTP'
 serve good sim
 
-say "jurat policy init 127.0.0.1:$front > policy.yaml               # says what you are about to trust"
-"$jurat" policy init "127.0.0.1:$front" >"$tmp/policy.yaml"
+say "jurat policy init --binding key 127.0.0.1:$front > policy.yaml   # says what you are about to trust"
+"$jurat" policy init --binding key "127.0.0.1:$front" >"$tmp/policy.yaml"
 cat "$tmp/policy.yaml"
 
 say "jurat verify -p policy.yaml 127.0.0.1:$front"

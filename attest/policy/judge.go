@@ -101,7 +101,10 @@ func (p *Policy) judgeBinding(t *transcript, s attest.Situation) {
 	const id = "binding.level"
 	want := p.binding.at(t.now)
 	if !s.Level.AtLeast(want) {
-		t.fail(p.binding.under(t.now), id, attest.CodeBindingTooWeak, string(s.Level), "at least "+string(want), attest.SourceTLS)
+		c := t.fail(p.binding.under(t.now), id, attest.CodeBindingTooWeak, string(s.Level), "at least "+string(want), attest.SourceTLS)
+		if s.Level.AtLeast(p.tolerated) {
+			c.Status, c.Text = attest.StatusWarn, "tolerated: "+c.Text
+		}
 		return
 	}
 	t.pass(id, p.binding.line, "binding is strong enough", string(s.Level)+" (policy: "+string(want)+")", attest.SourceTLS)

@@ -28,6 +28,7 @@ type Policy struct {
 	scopes      []scope
 	workload    workload
 	binding     ruled[attest.Level]
+	tolerated   attest.Level // a weaker level that is reported and not refused; "" for none
 	freshness   freshness
 	revocation  ruled[bool] // whether a list is demanded
 	rules       []rule
@@ -192,6 +193,14 @@ func (p *Policy) Binding(now time.Time) attest.Level {
 		}
 	}
 	return level
+}
+
+// UnsafeBinding is p, which reports evidence that is bound more weakly than it demands, and refuses it only below level.
+// What its floor demands stays.
+func (p *Policy) UnsafeBinding(level attest.Level) *Policy {
+	tolerant := *p
+	tolerant.tolerated = level
+	return &tolerant
 }
 
 // EvidenceAge is how old evidence may be.

@@ -35,9 +35,18 @@ type Record struct {
 	ServerName string    // the name the peer had to attest; empty for a client
 	Client     bool      // the peer was a client, whom nobody connects to by name
 	Chain      [][]byte  // DER certificates, leaf first; empty for bare evidence
+	Session    *Session  // evidence for the connection; nil where the leaf carries it
 	Evidence   *attest.Evidence
 	Fetched    []Fetched
 	Challenge  []byte // the relying party's nonce, where there was one
+}
+
+// Session is what a peer presented for one connection. None of it is secret: the exporter's value was made for this
+// evidence alone.
+type Session struct {
+	Challenge, Exporter [32]byte
+	Attestation         []byte // CMW record
+	Asked               time.Time
 }
 
 // Fetched is one answer of an Endorser: endorsements, or why there are none.
@@ -57,6 +66,7 @@ type file struct {
 	ServerName string        `json:"server_name,omitempty"`
 	Client     bool          `json:"client,omitempty"`
 	Chain      [][]byte      `json:"chain,omitempty"`
+	Session    *session      `json:"session,omitempty"`
 	Evidence   *evidence     `json:"evidence,omitempty"`
 	Fetched    []fetchedJSON `json:"fetched,omitempty"`
 	Challenge  string        `json:"challenge,omitempty"`
@@ -67,6 +77,13 @@ type evidence struct {
 	Raw          []byte        `json:"raw"`
 	Endorsements []endorsement `json:"endorsements,omitempty"`
 	EventLog     []byte        `json:"event_log,omitempty"`
+}
+
+type session struct {
+	Challenge   []byte    `json:"challenge"`
+	Exporter    []byte    `json:"exporter"`
+	Attestation []byte    `json:"attestation"`
+	Asked       time.Time `json:"asked"`
 }
 
 type endorsement struct {
@@ -94,6 +111,9 @@ type problem struct {
 // Encode writes a record. Equal records give equal bytes.
 func Encode(r *Record) ([]byte, error) {
 	f := file{Jurat: version, Time: r.Time.UTC().Round(0), Target: r.Target, ServerName: r.ServerName, Client: r.Client, Chain: r.Chain, Challenge: hex.EncodeToString(r.Challenge)}
+	if s := r.Session; s != nil {
+		f.Session = &session{s.Challenge[:], s.Exporter[:], s.Attestation, s.Asked.UTC().Round(0)}
+	}
 	if r.Evidence != nil {
 		f.Evidence = &evidence{string(r.Evidence.Format), r.Evidence.Raw, pack(r.Evidence.Endorsements), r.Evidence.EventLog}
 	}
@@ -160,6 +180,9 @@ func Decode(raw []byte) (*Record, error) {
 	if len(challenge) > 0 {
 		r.Challenge = challenge
 	}
+	if s := f.Session; s != nil {
+		r.Session = &Session{[32]byte(s.Challenge), [32]byte(s.Exporter), s.Attestation, s.Asked.UTC()}
+	}
 	if f.Evidence != nil {
 		r.Evidence = &attest.Evidence{Format: attest.Format(f.Evidence.Format), Raw: f.Evidence.Raw, Endorsements: unpack(f.Evidence.Endorsements), EventLog: f.Evidence.EventLog}
 	}
@@ -186,6 +209,10 @@ func (f *file) check() error {
 		return malformed(errors.New("neither a chain nor evidence"))
 	case len(f.Chain) > 0 && f.Evidence != nil:
 		return malformed(errors.New("both a chain and bare evidence: which of them counts is not for the file to say"))
+	case f.Session != nil && len(f.Chain) == 0:
+		return malformed(errors.New("evidence for a connection without the chain of its end"))
+	case f.Session != nil && (len(f.Session.Challenge) != 32 || len(f.Session.Exporter) != 32 || f.Session.Asked.IsZero()):
+		return malformed(errors.New("evidence for a connection without challenge, exporter or time"))
 	case len(f.Chain) > 0 && (f.ServerName == "") != f.Client:
 		return malformed(errors.New("a chain without the name that was expected, or a client with one"))
 	case len(f.Chain) > 0 && !f.Client && hostOf(f.Target) != f.ServerName:

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"path/filepath"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
@@ -13,8 +14,8 @@ import (
 // loadConfig reads jurat.yaml:
 //
 //	identity: {tee: auto, names: [pay.example], lifetime: 1h}
-//	listen:    [{address: ":8443", to: 127.0.0.1:8080, tcp: false, require: clients.yaml}]
-//	upstreams: [{listen: 127.0.0.1:9000, target: ledger:8443, require: ledger.yaml}]
+//	listen:    [{address: ":8443", to: 127.0.0.1:8080, tcp: false, require: clients.yaml, reattest: 1m}]
+//	upstreams: [{listen: 127.0.0.1:9000, target: ledger:8443, require: ledger.yaml, reattest: 1m}]
 //	drain: 30s
 //
 // Policy files are relative to the file that names them.
@@ -128,7 +129,7 @@ type configLoader struct {
 }
 
 func (l *configLoader) inbound(v strictyaml.Node) (in inbound, err error) {
-	m, err := v.Map("address", "to", "tcp", "require")
+	m, err := v.Map("address", "to", "tcp", "require", "reattest")
 	if err != nil {
 		return in, err
 	}
@@ -149,14 +150,29 @@ func (l *configLoader) inbound(v strictyaml.Node) (in inbound, err error) {
 	if _, err := in.parseBackend(); err != nil {
 		return in, withSubject(err, m.Get("to").Position())
 	}
+	if in.Reattest, err = reattest(m); err != nil {
+		return in, err
+	}
 	if e := m.Get("require"); e.Present() {
 		in.require, err = l.policy(e)
 	}
 	return in, err
 }
 
+func reattest(m strictyaml.Map) (time.Duration, error) {
+	e := m.Get("reattest")
+	if !e.Present() {
+		return 0, nil
+	}
+	d, err := e.Duration()
+	if err != nil {
+		return 0, err
+	}
+	return d, withSubject(checkReattest(d), e.Position())
+}
+
 func (l *configLoader) outbound(v strictyaml.Node) (out outbound, err error) {
-	m, err := v.Map("name", "listen", "target", "require", "unsafe_listen")
+	m, err := v.Map("name", "listen", "target", "require", "unsafe_listen", "reattest")
 	if err != nil {
 		return out, err
 	}
@@ -180,6 +196,9 @@ func (l *configLoader) outbound(v strictyaml.Node) (out outbound, err error) {
 	}
 	if _, err := targetAddress(out.Target); err != nil {
 		return out, m.Get("target").Error(out.Target, "HOST[:PORT]")
+	}
+	if out.Reattest, err = reattest(m); err != nil {
+		return out, err
 	}
 	require, err := m.Require("require")
 	if err != nil {

@@ -287,7 +287,7 @@ func (c *collector) verify(ctx context.Context, ev *attest.Evidence, roots []str
 
 // evidenceOf takes the evidence out of a record or a live peer.
 func (a *app) evidenceOf(ctx context.Context, source string) (*attest.Evidence, error) {
-	var chain [][]byte
+	var shown ratls.Presented
 	if isRecord(source) {
 		raw, err := a.readFile(source)
 		if err != nil {
@@ -300,14 +300,14 @@ func (a *app) evidenceOf(ctx context.Context, source string) (*attest.Evidence, 
 		if rec.Evidence != nil {
 			return rec.Evidence, nil
 		}
-		chain = rec.Chain
+		shown = presented(rec)
 	} else {
 		var err error
-		if chain, err = peek(ctx, source, defaultTimeout); err != nil {
+		if shown.Chain, err = peek(ctx, source, defaultTimeout); err != nil {
 			return nil, err
 		}
 	}
-	content, err := ratls.Open(chain)
+	content, err := ratls.OpenPresented(shown)
 	if err != nil {
 		return nil, err
 	}

@@ -49,17 +49,18 @@ func (a *app) exec(ctx context.Context, args []string) error {
 	}
 	var leaves [][]byte
 	for _, target := range to {
-		appraisal, err := rp.dial(ctx, target)
+		appraisal, err := rp.dialCertificate(ctx, target)
 		if err != nil {
 			a.complain(err)
 			return exitError(exitRefused)
 		}
 		a.warnSimulated(appraisal.result, appraisal.target)
 		if r := appraisal.result; !r.Affirmed() {
-			a.complain(withSubject(r.Err(), appraisal.target))
+			a.complain(forCertificate(withSubject(r.Err(), appraisal.target)))
 			return exitError(exitRefused)
 		}
-		leaves = append(leaves, appraisal.chain[0])
+		leaves = append(leaves, appraisal.shown.Chain[0])
+		fmt.Fprintf(a.stderr, "jurat: %s: %s gets a key to pin (level %s); jurat forward reaches level %s\n", printable(appraisal.target), printable(cmd[0]), attest.LevelPinned, attest.LevelSession)
 	}
 	dir, err := os.MkdirTemp("", "jurat-exec-")
 	if err != nil {
@@ -71,6 +72,17 @@ func (a *app) exec(ctx context.Context, args []string) error {
 		return err
 	}
 	return a.child(cmd, env)
+}
+
+// forCertificate says what to do where a program that connects by itself can't reach the level that a policy demands.
+func forCertificate(err error) error {
+	var coded *attest.Error
+	if errors.As(err, &coded) && coded.Code == attest.CodeBindingTooWeak {
+		told := *coded
+		told.Hint = "a program that knows nothing of attestation is given a key to pin, and no more: jurat forward gives it session, or take the key with --unsafe-binding key"
+		return &told
+	}
+	return err
 }
 
 // child runs cmd to its end. Signals that a terminal sends reach the child by themselves; the others are passed on.

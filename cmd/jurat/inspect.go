@@ -104,7 +104,7 @@ func (a *app) inspectFile(in *inspection, file, name string, parts list) error {
 			return err
 		}
 		if len(rec.Chain) > 0 {
-			return in.chain(rec.Chain)
+			return in.presented(presented(rec))
 		}
 		return in.evidence(rec.Evidence)
 	}
@@ -137,8 +137,10 @@ func (a *app) inspectEvidence(in *inspection, raw []byte, name string, list list
 	return in.evidence(&attest.Evidence{Format: attest.Format(name), Raw: packed})
 }
 
-func (in *inspection) chain(chain [][]byte) error {
-	content, err := ratls.Open(chain)
+func (in *inspection) chain(chain [][]byte) error { return in.presented(ratls.Presented{Chain: chain}) }
+
+func (in *inspection) presented(p ratls.Presented) error {
+	content, err := ratls.OpenPresented(p)
 	if err != nil {
 		return err
 	}

@@ -46,7 +46,7 @@ func verdictOf(ap *appraisal) verdict {
 	if v.NotChecked == nil {
 		v.NotChecked = []string{}
 	}
-	if content, err := ratls.Open(ap.chain); err == nil {
+	if content, err := ratls.OpenPresented(ap.shown); err == nil {
 		v.Pin = ratls.Pin(content.Leaf)
 	}
 	return v

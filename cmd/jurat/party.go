@@ -18,6 +18,8 @@ import (
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/tpm"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/ea"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 const defaultTimeout = 10 * time.Second
@@ -26,6 +28,7 @@ const defaultTimeout = 10 * time.Second
 type relyingFlags struct {
 	policy  string
 	timeout time.Duration
+	binding string
 	endorserFlags
 }
 
@@ -34,6 +37,7 @@ func (a *app) relyingFlags(fs *flag.FlagSet) *relyingFlags {
 	fs.StringVar(&f.policy, "policy", "", "appraisal policy `FILE`")
 	fs.StringVar(&f.policy, "p", "", "short for --policy")
 	fs.DurationVar(&f.timeout, "timeout", defaultTimeout, "time to connect and appraise")
+	fs.StringVar(&f.binding, "unsafe-binding", "", unsafeBindingUsage)
 	f.register(fs)
 	return f
 }
@@ -46,11 +50,28 @@ func (f *relyingFlags) load(a *app) (*relying, error) {
 	if err != nil {
 		return nil, err
 	}
+	if p, err = a.tolerate(p, f.binding); err != nil {
+		return nil, err
+	}
 	endorser, err := f.endorser(a)
 	if err != nil {
 		return nil, err
 	}
 	return &relying{policy: p, endorser: endorser, tpmRoots: endorser.tpm, now: a.now, timeout: f.timeout}, nil
+}
+
+const unsafeBindingUsage = "take evidence that is bound more weakly than the policy demands, down to this `LEVEL`: key, nonce or pinned; whoever has an accepted TEE's TLS key can then relay its evidence"
+
+// tolerate lowers the least level of a policy, and says so.
+func (a *app) tolerate(p *policy.Policy, level string) (*policy.Policy, error) {
+	switch l := attest.Level(level); l {
+	case "":
+		return p, nil
+	case attest.LevelKey, attest.LevelNonce, attest.LevelPinned:
+		fmt.Fprintf(a.stderr, "jurat: UNSAFE: evidence bound at level %s is taken, where the policy says %s\n", l, p.Binding(a.now()))
+		return p.UnsafeBinding(l), nil
+	}
+	return nil, usageError("--unsafe-binding %.40q is not known; it is key, nonce or pinned", level)
 }
 
 func (a *app) loadPolicy(file string) (*policy.Policy, error) {
@@ -109,14 +130,14 @@ func (r *relying) verifiers(endorser attest.Endorser) []attest.Verifier {
 }
 
 func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, r.verifiers(endorser)...), r.policy, r.now)
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(r.verifiers(endorser)...)), r.policy, r.now)
 }
 
 // appraisal is one peer, judged.
 type appraisal struct {
 	target string // "host:port"
 	name   string // the name the peer had to attest
-	chain  [][]byte
+	shown  ratls.Presented
 	result *attest.Result
 	record *record.Record
 }
@@ -124,6 +145,15 @@ type appraisal struct {
 // dial connects to a target and appraises it; the connection is closed before an application byte could move. An error
 // means that nothing was there to appraise.
 func (r *relying) dial(ctx context.Context, target string) (*appraisal, error) {
+	return r.dialBy(ctx, target, func(c *ratls.Connector) *ratls.Connector { return c })
+}
+
+// dialCertificate is dial in the certificate tier, for whoever is going to connect with the certificate alone.
+func (r *relying) dialCertificate(ctx context.Context, target string) (*appraisal, error) {
+	return r.dialBy(ctx, target, (*ratls.Connector).CertificateOnly)
+}
+
+func (r *relying) dialBy(ctx context.Context, target string, tier func(*ratls.Connector) *ratls.Connector) (*appraisal, error) {
 	addr, err := targetAddress(target)
 	if err != nil {
 		return nil, err
@@ -133,30 +163,49 @@ func (r *relying) dial(ctx context.Context, target string) (*appraisal, error) {
 	recorder := record.NewRecorder(r.endorser)
 	ap := &appraisal{target: addr}
 	ap.name, _, _ = net.SplitHostPort(addr)
-	conn, err := ratls.NewConnector(r.party(recorder)).Dial(ctx, addr)
+	conn, err := tier(ratls.NewConnector(r.party(recorder), "h2", "http/1.1")).Dial(ctx, addr)
 	var refusal *ratls.Refusal
 	switch {
 	case err == nil:
-		ap.result = conn.Result()
-		for _, c := range conn.ConnectionState().PeerCertificates {
-			ap.chain = append(ap.chain, c.Raw)
-		}
+		ap.result, ap.shown = conn.Result(), conn.Presented()
 		_ = conn.Close()
 	case errors.As(err, &refusal):
-		ap.result, ap.chain = refusal.Result, refusal.Chain
+		ap.result, ap.shown = refusal.Result, refusal.Presented
 	default:
 		return nil, withSubject(err, addr)
 	}
-	ap.record = &record.Record{Time: ap.result.Time(), Target: addr, ServerName: ap.name, Chain: ap.chain, Fetched: recorder.Fetched()}
+	ap.record = &record.Record{Time: ap.result.Time(), Target: addr, ServerName: ap.name, Fetched: recorder.Fetched()}
+	keepPresented(ap.record, ap.shown)
 	return ap, nil
+}
+
+// keepPresented puts what a peer presented into a record, and presented takes it out again.
+func keepPresented(rec *record.Record, p ratls.Presented) {
+	rec.Chain = p.Chain
+	if s := p.Session; s != nil {
+		rec.Session = &record.Session{Challenge: s.Challenge, Exporter: s.Exporter, Attestation: s.Attestation, Asked: s.Asked}
+	}
+}
+
+func presented(rec *record.Record) ratls.Presented {
+	p := ratls.Presented{Chain: rec.Chain}
+	if s := rec.Session; s != nil {
+		sender := ea.Server
+		if rec.Client {
+			sender = ea.Client
+		}
+		p.Session = &session.Presented{Sender: sender, Chain: rec.Chain, Attestation: s.Attestation, Challenge: s.Challenge, Exporter: s.Exporter, Asked: s.Asked}
+	}
+	return p
 }
 
 // replay appraises a recorded chain at a time, with the endorsements of that day.
 func (r *relying) replay(ctx context.Context, rec *record.Record, at time.Time) *appraisal {
 	past := *r
 	past.now = func() time.Time { return at }
-	result := past.party(recorded(rec, r.endorser)).Appraise(ctx, rec.Chain, peerOf(rec))
-	return &appraisal{target: rec.Target, name: rec.ServerName, chain: rec.Chain, result: result, record: rec}
+	shown := presented(rec)
+	result := past.party(recorded(rec, r.endorser)).AppraisePresented(ctx, shown, peerOf(rec))
+	return &appraisal{target: rec.Target, name: rec.ServerName, shown: shown, result: result, record: rec}
 }
 
 // peerOf is whom a recorded appraisal was of.

@@ -23,13 +23,13 @@ func (a *app) pin(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	ap, err := rp.dial(ctx, rest[0])
+	ap, err := rp.dialCertificate(ctx, rest[0])
 	if err != nil {
 		return err
 	}
 	a.warnSimulated(ap.result, ap.target)
 	if !ap.result.Affirmed() {
-		err := withSubject(ap.result.Err(), ap.target)
+		err := forCertificate(withSubject(ap.result.Err(), ap.target))
 		a.complain(err)
 		return exitError(attest.CodeOf(err).Exit())
 	}

@@ -55,6 +55,7 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 	ef.register(fs)
 	timeout := fs.Duration("timeout", defaultTimeout, "time to connect and verify")
 	name := fs.String("name", "", "`name` of the policy (default: the host)")
+	binding := fs.String("binding", "", "least `LEVEL` of the policy (default: what the target reaches); key is what exec and pin can give to programs that know nothing of attestation")
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
@@ -70,8 +71,8 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 	ctx, cancel := context.WithTimeout(ctx, *timeout)
 	defer cancel()
 	now := a.now()
-	var chain [][]byte
-	var host string
+	var shown ratls.Presented
+	var addr, host string
 	var whom ratls.Peer
 	if isRecord(rest[0]) {
 		raw, err := a.readFile(rest[0])
@@ -85,19 +86,17 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 		if len(rec.Chain) == 0 {
 			return usageError("%s holds bare evidence, which is bound to no peer; a policy is made from a peer", rest[0])
 		}
-		chain, host, now, endorser, whom = rec.Chain, rec.ServerName, rec.Time, recorded(rec, source), peerOf(rec)
+		shown, host, now, endorser, whom = presented(rec), rec.ServerName, rec.Time, recorded(rec, source), peerOf(rec)
 	} else {
-		addr, err := targetAddress(rest[0])
-		if err != nil {
+		if addr, err = targetAddress(rest[0]); err != nil {
 			return err
 		}
 		host, _, _ = net.SplitHostPort(addr)
-		whom = ratls.Server(host)
-		if chain, err = ratls.Peek(ctx, addr); err != nil {
+		if shown.Chain, err = ratls.Peek(ctx, addr); err != nil {
 			return withSubject(err, addr)
 		}
 	}
-	content, err := ratls.Open(chain)
+	content, err := ratls.OpenPresented(shown)
 	if err != nil {
 		return withSubject(err, rest[0])
 	}
@@ -111,7 +110,12 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 	// The zero policy refuses everything, after the evidence was found authentic and bound: those are the claims to show.
 	appraiser := attest.NewAppraiser(endorser, trusting(endorser, source.tpm, roots).verifiers()...)
 	party := ratls.NewRelyingParty(appraiser, new(policy.Policy), func() time.Time { return now })
-	result := party.Appraise(ctx, chain, whom)
+	var result *attest.Result
+	if addr == "" {
+		result = party.AppraisePresented(ctx, shown, whom)
+	} else if result, err = meet(ctx, party, addr); err != nil {
+		return withSubject(err, addr)
+	}
 	if result.Code() != attest.CodeEmptyPolicy {
 		return withSubject(result.Err(), rest[0])
 	}
@@ -121,17 +125,37 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 	if *name == "" {
 		*name = "a client"
 	}
+	level := result.Level()
+	if *binding != "" {
+		if wish := attest.Level(*binding); !wish.Valid() || !level.AtLeast(wish) {
+			return usageError("--binding %.40q is no level that %s reaches, which is %s", *binding, rest[0], level)
+		}
+		level = attest.Level(*binding)
+	}
 	claims := result.Claims()
-	text, err := policy.Propose(claims, result.Level(), *name)
+	text, err := policy.Propose(claims, level, *name)
 	if err != nil {
 		return err
 	}
 	if *asJSON {
-		return writeJSON(a.stdout, map[string]any{"target": rest[0], "claims": claims, "binding": result.Level(), "policy": string(text)})
+		return writeJSON(a.stdout, map[string]any{"target": rest[0], "claims": claims, "binding": level, "policy": string(text)})
 	}
 	a.trusting(rest[0], claims)
 	_, err = a.stdout.Write(text)
 	return err
+}
+
+// meet appraises a target that the party's policy is sure to refuse, in the best tier that it speaks.
+func meet(ctx context.Context, party *ratls.RelyingParty, addr string) (*attest.Result, error) {
+	conn, err := ratls.NewConnector(party, "h2", "http/1.1").Dial(ctx, addr)
+	if err == nil {
+		return conn.Result(), conn.Close()
+	}
+	var refusal *ratls.Refusal
+	if !errors.As(err, &refusal) {
+		return nil, err
+	}
+	return refusal.Result, nil
 }
 
 // trusting says what a proposed policy would trust.

@@ -146,7 +146,7 @@ func (a *app) judgeOne(ctx context.Context, from recordedPeer, at string, operat
 	appraiser := attest.NewAppraiser(recorded(rec, operator), vs...)
 	var first *attest.Result
 	if len(rec.Chain) > 0 {
-		first = ratls.NewRelyingParty(appraiser, policies[0], func() time.Time { return now }).Appraise(ctx, rec.Chain, peerOf(rec))
+		first = ratls.NewRelyingParty(appraiser, policies[0], func() time.Time { return now }).AppraisePresented(ctx, presented(rec), peerOf(rec))
 	} else {
 		first = appraiser.Appraise(ctx, rec.Evidence, attest.UnsafeExpectAnything(), policies[0], now)
 	}

@@ -77,13 +77,15 @@ func (r *recorder) appraised(conn *ratls.Conn, err error, rec *record.Record, fe
 	switch {
 	case err == nil && conn.Result() != nil:
 		result = conn.Result()
-		for _, c := range conn.ConnectionState().PeerCertificates {
-			rec.Chain = append(rec.Chain, c.Raw)
-		}
+		keepPresented(rec, conn.Presented())
 	case errors.As(err, &refusal) && len(refusal.Chain) > 0:
-		result, rec.Chain = refusal.Result, refusal.Chain
+		result = refusal.Result
+		keepPresented(rec, refusal.Presented)
 	default:
 		return // nobody was appraised
+	}
+	if result.Reconnected() {
+		return // the session that it goes back to was recorded
 	}
 	key := result.EvidenceDigest() + result.PolicyID() + string(result.Code()) + rec.ServerName
 	rec.Time, rec.Fetched = result.Time(), fetched.Fetched()

@@ -55,8 +55,8 @@ func (f *earFlags) write(a *app, ap *appraisal) error {
 		if holder, err = a.readPublicKey(f.holder); err != nil {
 			return err
 		}
-	} else if len(ap.chain) > 0 {
-		if leaf, err := x509.ParseCertificate(ap.chain[0]); err == nil {
+	} else if len(ap.shown.Chain) > 0 {
+		if leaf, err := x509.ParseCertificate(ap.shown.Chain[0]); err == nil {
 			holder, _ = leaf.PublicKey.(*ecdsa.PublicKey)
 		}
 	}

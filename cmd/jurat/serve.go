@@ -21,6 +21,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 const (
@@ -48,6 +49,8 @@ type inbound struct {
 	To      string `json:"to"`
 	TCP     bool   `json:"tcp"`
 	Policy  string `json:"policy"` // id of the policy that clients have to meet; "" asks them for nothing
+	// Reattest is how often clients have to attest anew; 0 for half of the policy's freshness.evidence.
+	Reattest time.Duration `json:"reattest"`
 
 	backend proxy.Backend
 	require *policy.Policy
@@ -58,6 +61,8 @@ type outbound struct {
 	Address string `json:"address"`
 	Target  string `json:"target"`
 	Policy  string `json:"policy"`
+	// Reattest is how often the peer has to attest anew; 0 for half of the policy's freshness.evidence.
+	Reattest time.Duration `json:"reattest"`
 
 	require *policy.Policy
 }
@@ -84,6 +89,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.BoolVar(&in.TCP, "tcp", false, "carry raw bytes instead of HTTP")
 	fs.Var(&names, "name", "`NAME` or IP address that clients connect by; repeat for more (default: localhost and this host)")
 	fs.StringVar(&require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
+	fs.DurationVar(&in.Reattest, "reattest", 0, reattestUsage)
 	fs.DurationVar(&c.Lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
@@ -140,13 +146,15 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET")
 	c := &serveConfig{Lifetime: ratls.DefaultLifetime}
 	var out outbound
-	var policyFile, logFormat string
+	var policyFile, logFormat, binding string
 	var names list
 	fs.StringVar(&policyFile, "policy", "", "appraisal policy `FILE`")
 	fs.StringVar(&policyFile, "p", "", "short for --policy")
 	fs.StringVar(&out.Address, "listen", "", "`ADDR` to listen on, in plain: host:port or unix:/path")
 	fs.StringVar(&c.TEE, "tee", "", teeUsage()+" (default: present none)")
 	fs.Var(&names, "name", "`NAME` to put into our own leaf; repeat for more")
+	fs.DurationVar(&out.Reattest, "reattest", 0, reattestUsage)
+	fs.StringVar(&binding, "unsafe-binding", "", unsafeBindingUsage)
 	unsafeListen := fs.Bool("unsafe-listen", false, "listen in plain on an address that other machines can reach")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
@@ -168,6 +176,9 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if out.require, err = a.loadPolicy(policyFile); err != nil {
 		return err
 	}
+	if out.require, err = a.tolerate(out.require, binding); err != nil {
+		return err
+	}
 	if !*unsafeListen && !isLocal(out.Address) {
 		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Address)
 	}
@@ -177,6 +188,15 @@ func (a *app) forward(ctx context.Context, args []string) error {
 		return err
 	}
 	return a.operate(ctx, c)
+}
+
+const reattestUsage = "how often a peer has to attest anew while its connection is open (default: half of the policy's freshness.evidence)"
+
+func checkReattest(d time.Duration) error {
+	if d != 0 && d < minReattest {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "reattest", Got: d.String(), Want: "at least " + minReattest.String()}
+	}
+	return nil
 }
 
 func logJSON(format string) (bool, error) {
@@ -226,6 +246,9 @@ func (c *serveConfig) complete() error {
 			return err
 		}
 		in.backend = backend
+		if err := checkReattest(in.Reattest); err != nil {
+			return err
+		}
 		if in.require != nil {
 			in.Policy = in.require.ID()
 		}
@@ -240,6 +263,9 @@ func (c *serveConfig) complete() error {
 			return err
 		}
 		out.Target, out.Policy = target, out.require.ID()
+		if err := checkReattest(out.Reattest); err != nil {
+			return err
+		}
 		if err := checkAddress(out.Address); err != nil {
 			return err
 		}
@@ -348,6 +374,11 @@ func (a *app) operate(ctx context.Context, c *serveConfig) error {
 	log.Info("draining", "limit", c.drain.String())
 	drain(servers, c.drain, log)
 	work.Wait()
+	if id != nil {
+		q := id.Quotes()
+		log.Info("quotes", "made", q.Quotes, "sessions", q.Sessions, "failed", q.Failures, "crowded_out", q.Crowded, "breaker", q.Breaker)
+		id.Close()
+	}
 	if err := records.close(); err != nil {
 		log.Error("evidence log", "error", err.Error())
 	}
@@ -400,7 +431,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	}()
 	var inherited listeners
 	for _, in := range c.Inbound {
-		acceptor := in.acceptor(a, id, recording{endorser})
+		acceptor := in.acceptor(a, id, recording{endorser}, log)
 		handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
 			ctx, fetched := records.watch(ctx, endorser)
 			conn, err := acceptor.Handshake(ctx, raw)
@@ -426,7 +457,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 		servers = append(servers, s)
 	}
 	for _, out := range c.Outbound {
-		dial := out.dialer(a, id, endorser, records)
+		dial := out.dialer(a, id, endorser, records, log)
 		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
 			return servers, err
@@ -436,24 +467,50 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	return servers, nil
 }
 
-func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser) *ratls.Acceptor {
+func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser, log *slog.Logger) *ratls.Acceptor {
 	protos := []string{"h2", "http/1.1"}
 	if in.TCP {
 		protos = nil
 	}
+	opts := sessionOptions(a, in.require, in.Reattest, log.With("address", in.Address))
 	if in.require == nil {
-		return ratls.NewAcceptor(id, protos...)
+		return ratls.NewAcceptor(id, protos...).WithSession(opts)
 	}
 	rp := &relying{policy: in.require, endorser: endorser, now: a.now}
-	return ratls.NewMutualAcceptor(id, rp.party(endorser), protos...)
+	return ratls.NewMutualAcceptor(id, rp.party(endorser), protos...).WithSession(opts)
 }
 
-func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder) proxy.Dial {
+// sessionOptions are those of a listener or an upstream. Peers are asked for evidence again at half of the age at which the
+// policy takes it no more, so that a connection never outlives what it stands on.
+func sessionOptions(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
+	opts := session.Options{Store: session.NewStore(session.DefaultEntries, a.now)}
+	if require == nil {
+		return opts
+	}
+	opts.Reattest = every
+	if every == 0 {
+		opts.Reattest = max(require.EvidenceAge()/2, minReattest)
+	}
+	opts.OnReattest = func(r *attest.Result) {
+		if r.Affirmed() {
+			log.Debug("peer attested anew", "evidence", r.EvidenceDigest())
+			return
+		}
+		log.Warn("peer refused on an open connection", "code", string(r.Code()), "error", r.Err().Error())
+	}
+	return opts
+}
+
+// minReattest keeps peers from being asked faster than a TEE can answer.
+const minReattest = time.Second
+
+func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) proxy.Dial {
 	rp := &relying{policy: out.require, endorser: endorser, now: a.now}
 	connector := ratls.NewConnector(rp.party(recording{endorser}))
 	if id != nil {
 		connector = ratls.NewMutualConnector(id, rp.party(recording{endorser}))
 	}
+	connector = connector.WithSession(sessionOptions(a, out.require, out.Reattest, log.With("target", out.Target)))
 	return func(ctx context.Context) (proxy.Conn, error) {
 		raw, name, err := ratls.Connect(ctx, out.Target)
 		if err != nil {

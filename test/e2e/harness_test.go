@@ -250,7 +250,7 @@ func (p *process) stop() event {
 // policyFor writes the policy that policy init proposes for a target.
 func (l *lab) policyFor(target string) string {
 	l.Helper()
-	return l.write("policy.yaml", l.must(0, "policy", "init", target).stdout)
+	return l.write("policy.yaml", l.must(0, "policy", "init", "--binding", "key", target).stdout)
 }
 
 // page serves a handler on loopback.

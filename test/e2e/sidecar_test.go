@@ -350,7 +350,10 @@ func TestSidecarsRefuse(t *testing.T) {
 		if e := server.wait("handshake refused"); e.text("code") != "J105" {
 			t.Errorf("the server says %v", e)
 		}
-		if e := bare.wait("connection broken"); e.text("code") != "J103" || e.text("next") == "" {
+		if !strings.Contains(o.stdout, "502 ") || !strings.Contains(strings.ToLower(o.stdout), "jurat-error: j103") {
+			t.Errorf("got %s%s", o.stdout, o.stderr)
+		}
+		if e := bare.wait("handshake refused"); e.text("code") != "J103" {
 			t.Errorf("the client's side says %v", e)
 		}
 		o = l.run("curl", "-sS", "-k", "--max-time", "20", "https://"+addr+"/")

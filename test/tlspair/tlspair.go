@@ -37,6 +37,12 @@ func Key(t testing.TB) *ecdsa.PrivateKey {
 // New makes a client's and a server's end over loopback, with the handshake done. Both are closed with the test.
 func New(t testing.TB, cert tls.Certificate) (client, server *tls.Conn) {
 	t.Helper()
+	return WithALPN(t, cert)
+}
+
+// WithALPN is New with protocols that both ends offer.
+func WithALPN(t testing.TB, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -51,8 +57,8 @@ func New(t testing.TB, cert tls.Certificate) (client, server *tls.Conn) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client = tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13})
-	server = tls.Server(<-accepted, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true})
+	client = tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: protos})
+	server = tls.Server(<-accepted, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: protos})
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
 	failed := make(chan error, 1)
 	go func() { failed <- server.Handshake() }()

@@ -1,0 +1,123 @@
+package session
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/sha512"
+	"crypto/x509"
+	"encoding/binary"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/merkle"
+	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/ea"
+)
+
+// ALPN is the protocol id of the session tier.
+const ALPN = "jurat/1"
+
+// domain separates this report data from all other that the same hardware might sign.
+const domain = "jurat-session-1"
+
+// ChallengeSize is the length of a verifier's challenge and of an exporter's value in bytes.
+const ChallengeSize = 32
+
+// label of the exporter. It differs by role, so that an end can't be shown its own evidence (reflection).
+func label(sender ea.Role) string { return "EXPORTER-jurat-attestation-" + sender.String() }
+
+// Leaf is what one session adds to a tree: role of the sender, digest of its SubjectPublicKeyInfo, the verifier's
+// challenge and the exporter of the connection. Every field has a fixed length, so that no two sets of fields share one
+// encoding.
+func Leaf(sender ea.Role, spki, challenge, exporter [32]byte) merkle.Hash {
+	var b [2 + 3*32]byte
+	b[0], b[1] = 0x00, byte(sender) // 0x00 is the leaf prefix of RFC 9162: a leaf is no node
+	copy(b[2:], spki[:])
+	copy(b[34:], challenge[:])
+	copy(b[66:], exporter[:])
+	return sha256.Sum256(b[:])
+}
+
+// ReportData is what the hardware has to sign for a tree: its size, its root, and the digest of the measured
+// configuration.
+func ReportData(size uint64, root merkle.Hash, config [32]byte) attest.ReportData {
+	var b [len(domain) + 8 + 2*32]byte
+	n := copy(b[:], domain)
+	binary.BigEndian.PutUint64(b[n:], size)
+	copy(b[n+8:], root[:])
+	copy(b[n+40:], config[:])
+	return sha512.Sum512(b[:])
+}
+
+// Presented is what an end showed of itself in one exchange, with what is needed to appraise it again. It holds no secret.
+type Presented struct {
+	Sender      ea.Role
+	Chain       [][]byte // DER certificates, leaf first; the sender has proven that it holds the leaf's key
+	Attestation []byte   // CMW record with the evidence and its inclusion proof
+	Challenge   [ChallengeSize]byte
+	Exporter    [ChallengeSize]byte // the connection's exporter for sender and challenge, as computed at this end
+	Asked       time.Time           // when the challenge was made, by the clock of the end that made it
+}
+
+// Content is what was presented, decoded and not judged.
+type Content struct {
+	Evidence   *attest.Evidence
+	Config     [32]byte          // digest of the measured configuration
+	ReportData attest.ReportData // what the hardware has to have signed
+	Sessions   uint64            // that share the evidence
+}
+
+// Open decodes what the owner of leaf presented.
+func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
+	s, reconnect, err := cmw.UnmarshalSession(p.Attestation)
+	if err != nil {
+		return nil, err
+	}
+	if reconnect != nil {
+		return nil, malformed("a proof of an earlier session in the place of evidence", nil)
+	}
+	root, ok := merkle.Root(Leaf(p.Sender, sha256.Sum256(leaf.RawSubjectPublicKeyInfo), p.Challenge, p.Exporter), s.Index, s.Size, s.Proof)
+	if !ok {
+		return nil, malformed("an inclusion proof that fits no tree of its size", nil)
+	}
+	return &Content{Evidence: s.Evidence, Config: s.Config, ReportData: ReportData(s.Size, root, s.Config), Sessions: s.Size}, nil
+}
+
+// Expect answers the evidence that the owner of leaf presented, and what the hardware has to have signed for it.
+func (p *Presented) Expect(leaf *x509.Certificate) (*attest.Evidence, attest.Expectation, error) {
+	c, err := p.Open(leaf)
+	if err != nil {
+		return nil, attest.Expectation{}, err
+	}
+	// The challenge was random, so the evidence was made after it.
+	return c.Evidence, attest.Expect(c.ReportData, attest.LevelSession, p.Asked).WithConfig(c.Config), nil
+}
+
+// Own is the certificate that an end presents.
+type Own struct {
+	Chain [][]byte      // DER, leaf first
+	Key   crypto.Signer // of the leaf
+	SPKI  [32]byte      // SHA-256 of the leaf's SubjectPublicKeyInfo
+}
+
+// Prover is what an end presents of itself.
+type Prover interface {
+	// Leaf is what to present now.
+	Leaf() (*Own, error)
+	// Attest obtains evidence with ReportData over a tree that holds leaf, for a session with peer, whose name serves
+	// fairness only. Who is patient lets others go first and waits for company.
+	Attest(ctx context.Context, peer string, leaf merkle.Hash, patient bool) (*cmw.Session, error)
+}
+
+// Verifier judges the other end of one connection.
+type Verifier interface {
+	// Appraise judges what the other end presented.
+	Appraise(ctx context.Context, p *Presented) *attest.Result
+	// Reconnect judges an end that proved a secret of an earlier session, in which it presented p and got the Result earlier.
+	Reconnect(earlier *attest.Result, p *Presented) *attest.Result
+}
+
+func malformed(got string, err error) error {
+	return &attest.Error{Code: attest.CodeSessionExchange, Check: "binding.session", Got: got, Err: err}
+}

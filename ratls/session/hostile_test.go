@@ -1,0 +1,333 @@
+package session_test
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
+	"github.com/jurat-tls/jurat/ratls/ea"
+	"github.com/jurat-tls/jurat/ratls/session"
+)
+
+// Frames as they are on the wire.
+const (
+	data = iota
+	end
+	hello
+	request
+	authenticator
+	proof
+	verdict
+)
+
+func frame(kind int, body []byte) []byte {
+	return append(binary.BigEndian.AppendUint32(nil, uint32(kind)<<24|uint32(len(body))), body...)
+}
+
+func cbor(t testing.TB, v any) []byte {
+	t.Helper()
+	raw, err := strictcbor.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+type clientHello struct {
+	Protocols []string `cbor:"1,keyasint"`
+	Earlier   []byte   `cbor:"2,keyasint"`
+}
+
+type serverHello struct {
+	Protocol string `cbor:"1,keyasint"`
+	Earlier  bool   `cbor:"2,keyasint"`
+	Asks     bool   `cbor:"3,keyasint"`
+}
+
+type verdictBody struct {
+	Affirmed bool   `cbor:"1,keyasint"`
+	Code     string `cbor:"2,keyasint"`
+}
+
+func good(t testing.TB) []byte { return cbor(t, clientHello{}) }
+
+func ask(t testing.TB, conn *tls.Conn, from ea.Role, challenge byte) []byte {
+	t.Helper()
+	e, err := ea.New(conn.ConnectionState(), ea.DefaultExtension)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := e.Request(from, [32]byte{challenge})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// What a server is told by a client that does not keep to the exchange ends it, before a quote is asked for.
+func TestHostileClients(t *testing.T) {
+	hw := newHardware(t)
+	for name, c := range map[string]struct {
+		say  func(t *testing.T, conn *tls.Conn) []byte
+		shut bool // closes then
+		want string
+	}{
+		"nothing, and goes":        {func(*testing.T, *tls.Conn) []byte { return nil }, true, "closed the connection"},
+		"half a header":            {func(*testing.T, *tls.Conn) []byte { return []byte{hello, 0} }, true, "closed the connection"},
+		"half a frame":             {func(*testing.T, *tls.Conn) []byte { return []byte{hello, 0, 0, 9, 1} }, true, "closed the connection"},
+		"an unknown kind":          {func(*testing.T, *tls.Conn) []byte { return frame(7, nil) }, false, "a frame of kind 7"},
+		"application bytes":        {func(*testing.T, *tls.Conn) []byte { return frame(data, []byte("GET / HTTP/1.1\r\n\r\n")) }, false, "data where hello was due"},
+		"the preface of HTTP/2":    {func(*testing.T, *tls.Conn) []byte { return []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") }, false, "a frame of kind 80"},
+		"an early request":         {func(t *testing.T, c *tls.Conn) []byte { return frame(request, ask(t, c, ea.Client, 1)) }, false, "request where hello was due"},
+		"too large a hello":        {func(*testing.T, *tls.Conn) []byte { return frame(hello, make([]byte, 1<<10+1)) }, false, "hello of 1025 bytes"},
+		"an authenticator of 16 M": {func(*testing.T, *tls.Conn) []byte { return []byte{authenticator, 0xff, 0xff, 0xff} }, false, "authenticator of 16777215 bytes"},
+		"a hello of no CBOR":       {func(*testing.T, *tls.Conn) []byte { return frame(hello, []byte("hello")) }, false, "a frame that does not decode"},
+		"an empty hello":           {func(*testing.T, *tls.Conn) []byte { return frame(hello, nil) }, false, "a frame that does not decode"},
+		"two hellos":               {func(t *testing.T, _ *tls.Conn) []byte { return append(frame(hello, good(t)), frame(hello, good(t))...) }, false, "hello where request was due"},
+		"a nameless protocol": {func(t *testing.T, c *tls.Conn) []byte {
+			return append(frame(hello, cbor(t, clientHello{Protocols: []string{""}})), frame(request, ask(t, c, ea.Client, 1))...)
+		}, false, "a protocol without a name"},
+		"an end":    {func(*testing.T, *tls.Conn) []byte { return frame(end, nil) }, false, "end where hello was due"},
+		"a verdict": {func(t *testing.T, _ *tls.Conn) []byte { return frame(verdict, cbor(t, verdictBody{Affirmed: true})) }, false, "an affirmation that nobody waits for"},
+		"an unsound request": {func(t *testing.T, _ *tls.Conn) []byte {
+			return append(frame(hello, good(t)), frame(request, []byte{17, 0, 0, 0})...)
+		}, false, "a request for evidence"},
+		"a request of a server": {func(t *testing.T, c *tls.Conn) []byte {
+			return append(frame(hello, good(t)), frame(request, ask(t, c, ea.Server, 1))...)
+		}, false, "a request for evidence"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProver(t, hw)
+			client, server := pair(t, p)
+			done := make(chan error, 1)
+			go func() {
+				_, err := session.Server(t.Context(), server, "peer", nil, p, time.Now, session.Options{})
+				_ = server.Close()
+				done <- err
+			}()
+			if _, err := client.Write(c.say(t, client)); err != nil {
+				t.Fatal(err)
+			}
+			if c.shut {
+				_ = client.Close()
+			}
+			err := <-done
+			code(t, err, attest.CodeSessionExchange)
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if n := p.quotes.Load(); n != 0 {
+				t.Errorf("%d quotes", n)
+			}
+			if !c.shut {
+				// It is told why, and nothing else.
+				got, err := io.ReadAll(client)
+				if want := frame(verdict, cbor(t, verdictBody{Code: string(attest.CodeSessionExchange)})); err != nil || string(got) != string(want) {
+					t.Errorf("the client read %x, %v", got, err)
+				}
+			}
+		})
+	}
+}
+
+// The same at a client: what a server says out of turn ends the exchange, and no application byte has been sent.
+func TestHostileServers(t *testing.T) {
+	hw := newHardware(t)
+	answer := func(t *testing.T, h serverHello) []byte { return frame(hello, cbor(t, h)) }
+	for name, c := range map[string]struct {
+		say  func(t *testing.T, conn *tls.Conn) []byte
+		code attest.Code
+		want string
+	}{
+		"application bytes":  {func(*testing.T, *tls.Conn) []byte { return frame(data, []byte("220 ready\r\n")) }, attest.CodeSessionExchange, "data where hello was due"},
+		"another protocol":   {func(t *testing.T, _ *tls.Conn) []byte { return answer(t, serverHello{Protocol: "h3"}) }, attest.CodeSessionExchange, "which was not on offer"},
+		"no protocol":        {func(t *testing.T, _ *tls.Conn) []byte { return answer(t, serverHello{}) }, attest.CodeSessionExchange, "which was not on offer"},
+		"an earlier session": {func(t *testing.T, _ *tls.Conn) []byte { return answer(t, serverHello{Protocol: "h2", Earlier: true}) }, attest.CodeSessionExchange, "an earlier session that was not on offer"},
+		"a proof instead": {func(t *testing.T, _ *tls.Conn) []byte {
+			return append(answer(t, serverHello{Protocol: "h2"}), frame(proof, make([]byte, 90))...)
+		}, attest.CodeSessionExchange, "proof where authenticator was due"},
+		"no authenticator": {func(t *testing.T, _ *tls.Conn) []byte {
+			return append(answer(t, serverHello{Protocol: "h2"}), frame(authenticator, []byte("evidence"))...)
+		}, attest.CodeAuthenticator, "malformed"},
+		"an affirmation": {func(t *testing.T, _ *tls.Conn) []byte {
+			return append(answer(t, serverHello{Protocol: "h2"}), frame(verdict, cbor(t, verdictBody{Affirmed: true}))...)
+		}, attest.CodeSessionExchange, "an affirmation that nobody waits for"},
+		"a refusal": {func(t *testing.T, _ *tls.Conn) []byte {
+			return frame(verdict, cbor(t, verdictBody{Code: "J802"}))
+		}, attest.CodePeerRefused, "the TEE did not give evidence (J802)"},
+		"a refusal in words": {func(t *testing.T, _ *tls.Conn) []byte {
+			return frame(verdict, cbor(t, verdictBody{Code: "\x1b[2Jall is well"}))
+		}, attest.CodePeerRefused, "for a reason that is not known here"},
+		"evidence asked of us": {func(t *testing.T, c *tls.Conn) []byte {
+			return append(answer(t, serverHello{Protocol: "h2", Asks: true}), frame(request, ask(t, c, ea.Server, 1))...)
+		}, attest.CodePeerRefused, "and we have none"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProver(t, hw)
+			client, server := pair(t, p)
+			done := make(chan []byte, 1)
+			go func() {
+				_, _ = server.Write(c.say(t, server))
+				got, _ := io.ReadAll(server)
+				done <- got
+			}()
+			_, err := session.Client(t.Context(), client, "a.example", newVerifier(hw, accept), nil, time.Now, session.Options{Protocols: []string{"h2"}})
+			_ = client.Close()
+			code(t, err, c.code)
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			for got := <-done; len(got) > 0; got = got[4+int(binary.BigEndian.Uint32(got)&0xffffff):] {
+				if got[0] == data {
+					t.Error("an application byte was sent")
+				}
+			}
+		})
+	}
+}
+
+// Silence ends an exchange when its time is over, on either side, and leaves nothing behind.
+func TestSilence(t *testing.T) {
+	hw := newHardware(t)
+	p := newProver(t, hw)
+	for name, run := range map[string]func(ctx context.Context, client, server *tls.Conn) error{
+		"of a client": func(ctx context.Context, _, server *tls.Conn) error {
+			_, err := session.Server(ctx, server, "peer", nil, p, time.Now, session.Options{})
+			return err
+		},
+		"of a server": func(ctx context.Context, client, _ *tls.Conn) error {
+			_, err := session.Client(ctx, client, "a.example", newVerifier(hw, accept), nil, time.Now, session.Options{})
+			return err
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, server := pair(t, p)
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+			defer cancel()
+			err := run(ctx, client, server)
+			code(t, err, attest.CodeSessionExchange)
+			if !strings.Contains(err.Error(), "not over in time") {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// open makes two ends of an open connection; the server's end is spoken to by hand through raw.
+func open(t *testing.T, opts session.Options) (client *session.Conn, raw *tls.Conn, p *prover, v *verifier) {
+	t.Helper()
+	hw := newHardware(t)
+	p, v = newProver(t, hw), newVerifier(hw, accept)
+	s := setup{serverProver: p, clientVerify: v, clientOpts: opts}
+	s.client, s.server = pair(t, p)
+	c, srv := s.run(t)
+	ok(t, c, srv)
+	return c.conn, s.server, p, v
+}
+
+// On an open connection, too, only what is due is taken; anything else closes it for good.
+func TestHostileWhileOpen(t *testing.T) {
+	for name, c := range map[string]struct {
+		say  func(t *testing.T, raw *tls.Conn) []byte
+		want string
+	}{
+		"an authenticator":   {func(*testing.T, *tls.Conn) []byte { return frame(authenticator, []byte("x")) }, "an authenticator that nobody asked for"},
+		"a hello":            {func(t *testing.T, _ *tls.Conn) []byte { return frame(hello, good(t)) }, "hello on an open connection"},
+		"a proof":            {func(*testing.T, *tls.Conn) []byte { return frame(proof, make([]byte, 64)) }, "proof on an open connection"},
+		"an affirmation":     {func(t *testing.T, _ *tls.Conn) []byte { return frame(verdict, cbor(t, verdictBody{Affirmed: true})) }, "an affirmation that nobody waits for"},
+		"a request":          {func(t *testing.T, raw *tls.Conn) []byte { return frame(request, ask(t, raw, ea.Server, 1)) }, "a request for evidence at an end that has none"},
+		"an unknown kind":    {func(*testing.T, *tls.Conn) []byte { return frame(99, nil) }, "a frame of kind 99"},
+		"data after the end": {func(*testing.T, *tls.Conn) []byte { return append(frame(end, nil), frame(data, []byte("x"))...) }, "more after the end"},
+		"two ends":           {func(*testing.T, *tls.Conn) []byte { return append(frame(end, nil), frame(end, nil)...) }, "more after the end"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, raw, _, _ := open(t, session.Options{})
+			if _, err := raw.Write(append(frame(data, []byte("ok")), c.say(t, raw)...)); err != nil {
+				t.Fatal(err)
+			}
+			got, err := io.ReadAll(client)
+			if string(got) != "ok" {
+				t.Errorf("read %q", got)
+			}
+			for err == nil { // the end is seen before what follows it
+				_, err = client.Write([]byte("x"))
+			}
+			code(t, err, attest.CodeSessionExchange)
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+			if _, err := client.Write([]byte("x")); attest.CodeOf(err) != attest.CodeSessionExchange {
+				t.Errorf("a write after that: %v", err)
+			}
+			_ = client.Close()
+		})
+	}
+}
+
+// A connection that was cut off never looks finished.
+func TestCut(t *testing.T) {
+	for name, cut := range map[string]func(raw *tls.Conn){
+		"by the network":          func(raw *tls.Conn) { _ = raw.NetConn().Close() },
+		"with the alert of TLS":   func(raw *tls.Conn) { _ = raw.Close() },
+		"in a header":             func(raw *tls.Conn) { _, _ = raw.Write([]byte{data, 0}); _ = raw.Close() },
+		"in the bytes of a frame": func(raw *tls.Conn) { _, _ = raw.Write([]byte{data, 0, 0, 9, 'x'}); _ = raw.Close() },
+		"after an empty frame":    func(raw *tls.Conn) { _, _ = raw.Write(frame(data, nil)); _ = raw.Close() },
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, raw, _, _ := open(t, session.Options{})
+			cut(raw)
+			if _, err := io.ReadAll(client); err == nil || err == io.EOF {
+				t.Errorf("got %v", err)
+			}
+			_ = client.Close()
+		})
+	}
+	t.Run("by nobody", func(t *testing.T) {
+		client, raw, _, _ := open(t, session.Options{})
+		_, _ = raw.Write(append(frame(data, []byte("whole")), frame(end, nil)...))
+		if got, err := io.ReadAll(client); err != nil || string(got) != "whole" {
+			t.Errorf("got %q, %v", got, err)
+		}
+		_ = client.Close()
+	})
+}
+
+// A read that a deadline ends loses nothing, wherever it falls.
+func TestDeadlineInTheMiddle(t *testing.T) {
+	client, raw, _, _ := open(t, session.Options{})
+	defer client.Close()
+	whole := append(frame(data, []byte("hello")), frame(verdict, cbor(t, verdictBody{Code: "J802"}))...)
+	var got []byte
+	buf := make([]byte, 16)
+	for i := range whole {
+		if _, err := raw.Write(whole[i : i+1]); err != nil {
+			t.Fatal(err)
+		}
+		for {
+			_ = client.SetReadDeadline(time.Now().Add(2 * time.Millisecond))
+			n, err := client.Read(buf)
+			got = append(got, buf[:n]...)
+			if err == nil {
+				continue
+			}
+			if ne, ok := err.(net.Error); ok && ne.Timeout() {
+				break
+			}
+			if i != len(whole)-1 {
+				t.Fatalf("byte %d: %v", i, err)
+			}
+			code(t, err, attest.CodePeerRefused)
+			break
+		}
+	}
+	if string(got) != "hello" {
+		t.Errorf("read %q", got)
+	}
+}

@@ -1,0 +1,140 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// arm sets the time at which the other end is asked again.
+func (c *Conn) arm() {
+	if c.opts.Reattest <= 0 || c.verifier == nil {
+		return
+	}
+	c.schedule(c.opts.Reattest, c.reattest)
+}
+
+func (c *Conn) schedule(after time.Duration, then func()) {
+	c.smu.Lock()
+	defer c.smu.Unlock()
+	if c.life.Err() == nil {
+		c.timer = time.AfterFunc(after, then)
+	}
+}
+
+// reattest asks the other end for evidence.
+func (c *Conn) reattest() {
+	q, err := c.ask()
+	if err != nil {
+		_ = c.fail(malformed("no request", err))
+		return
+	}
+	c.smu.Lock()
+	c.open = q
+	c.smu.Unlock()
+	c.schedule(c.opts.Answer, func() {
+		_ = c.fail(&attest.Error{Code: attest.CodeReattest, Check: "binding.reattest", Got: "nothing for " + c.opts.Answer.String()})
+	})
+	_ = c.send(kindRequest, q.raw) // if it can't be written, nothing comes back
+}
+
+// examine takes the answer to the one open request. The application goes on meanwhile, under the verdict before.
+func (c *Conn) examine(raw []byte) error {
+	c.smu.Lock()
+	q := c.open
+	c.open = nil
+	c.smu.Unlock()
+	if q == nil {
+		return malformed("an authenticator that nobody asked for", nil)
+	}
+	go c.contain(func() {
+		ctx, cancel := context.WithTimeout(c.life, c.opts.Answer)
+		defer cancel()
+		err := c.appraise(ctx, c.role.Other(), q, raw)
+		var refused *Refused
+		switch {
+		case errors.As(err, &refused):
+			c.observe(refused.Result)
+			_ = c.fail(err)
+		case err != nil:
+			_ = c.fail(err)
+		default:
+			c.observe(c.Result())
+			c.stopTimer()
+			c.arm()
+		}
+	})
+	return nil
+}
+
+func (c *Conn) stopTimer() {
+	c.smu.Lock()
+	defer c.smu.Unlock()
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+}
+
+func (c *Conn) observe(r *attest.Result) {
+	if c.opts.OnReattest != nil {
+		c.opts.OnReattest(r)
+	}
+}
+
+// answer makes evidence anew. While the TEE gives none it is tried again: the other end waits as long as it likes, and what
+// is open lives on until then.
+func (c *Conn) answer(raw []byte) error {
+	if c.prover == nil {
+		return malformed("a request for evidence at an end that has none", nil)
+	}
+	challenge, err := c.auth.Challenge(c.role.Other(), raw)
+	if err != nil {
+		return malformed("a request for evidence", err)
+	}
+	c.smu.Lock()
+	busy, again := c.answering, challenge == c.answered
+	if !busy && !again {
+		c.answering, c.answered = true, challenge
+	}
+	c.smu.Unlock()
+	switch {
+	case busy:
+		return malformed("a request while another is open", nil)
+	case again:
+		return malformed("the same request again", nil)
+	}
+	go c.contain(func() {
+		body, err := c.authenticate(c.life, raw, true)
+		for err != nil && c.life.Err() == nil {
+			select {
+			case <-c.life.Done():
+			case <-time.After(retryQuote):
+				body, err = c.authenticate(c.life, raw, true)
+			}
+		}
+		if err != nil {
+			return
+		}
+		c.smu.Lock()
+		c.answering = false
+		c.smu.Unlock()
+		_ = c.send(kindAuthenticator, body)
+	})
+	return nil
+}
+
+// retryQuote is the pause after a quote that failed.
+const retryQuote = time.Second
+
+// contain keeps a panic from ending the process: it ends the connection.
+func (c *Conn) contain(f func()) {
+	defer func() {
+		if p := recover(); p != nil {
+			_ = c.fail(&attest.Error{Code: attest.CodeInternal, Check: "binding.session", Err: fmt.Errorf("panic: %v", p)})
+		}
+	}()
+	f()
+}
