@@ -20,7 +20,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,10 +67,7 @@ func (h *Head) signed() []byte {
 }
 
 // KeyID names a public key: "sha256:" and the hex digest of its SubjectPublicKeyInfo.
-func (h *Head) KeyID() string {
-	sum := sha256.Sum256(h.Key)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func (h *Head) KeyID() string { return attest.Fingerprint(h.Key) }
 
 func (h *Head) digest() []byte {
 	sum := sha256.Sum256(h.signed())
