@@ -1,9 +1,8 @@
 # Every target works on a fresh machine with Go; `make test` fetches the rest where it may.
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
-FUZZTIME ?= 5s
 
-.PHONY: help build demo test ego lint bench bench-ratio fuzz-smoke repro generate mutation mutation-ego
+.PHONY: help build demo test ego lint bench bench-ratio fuzz fuzz-smoke repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,8 +35,8 @@ bench-ratio: ## the latter alone
 	@bin/bench ./attest/...
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
-MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/endorse ./attest/eventlog ./attest/nitro \
-	./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse \
+	./attest/eventlog ./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
 
 mutation: ## remove the checks of MUTATE's packages one by one: each removal has to fail a test
 	@go build -C test/tools -o ../../bin/mutation ./mutation
@@ -47,8 +46,11 @@ mutation-ego: ## the same for the attester that needs EGo's library and a C comp
 	@go build -C test/tools -o ../../bin/mutation ./mutation
 	@CGO_ENABLED=1 GOFLAGS=-tags=ego bin/mutation -allow test/mutation.txt ./attest/sgx/ego
 
-fuzz-smoke: ## run every fuzz target for FUZZTIME
-	@test/fuzz.sh $(FUZZTIME)
+fuzz-smoke: ## run every fuzz target for a moment (FUZZTIME)
+	@test/fuzz.sh $(or $(FUZZTIME),5s)
+
+fuzz: ## run every fuzz target for FUZZTIME (10m), JOBS (2) at a time, those that match FUZZ; goes on where it was stopped
+	@JOBS=$(JOBS) FUZZ='$(FUZZ)' test/fuzz.sh $(or $(FUZZTIME),10m) bin/fuzz
 
 repro: ## build twice in two directories and compare
 	@test/repro.sh

@@ -3,7 +3,6 @@ package attest
 import (
 	"context"
 	"crypto/subtle"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -61,9 +60,9 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 			expected = want.data.Fold()
 		}
 		if subtle.ConstantTimeCompare(got[:], expected[:]) != 1 {
-			return &Error{Code: CodeReportData, Check: "binding.report_data", Got: abbreviate(got[:]), Want: abbreviate(expected[:])}
+			return &Error{Code: CodeReportData, Check: "binding.report_data", Got: Abbreviate(got[:]), Want: Abbreviate(expected[:])}
 		}
-		r.pass("binding.report_data", bindingText(want.level), abbreviate(got[:]), "", SourceHardware)
+		r.pass("binding.report_data", bindingText(want.level), Abbreviate(got[:]), "", SourceHardware)
 	}
 	// Where the hardware signs a time of its own, the attester's clock can't make the evidence younger. Bare evidence is
 	// judged at any age.
@@ -134,12 +133,4 @@ func bindingText(l Level) string {
 	default:
 		return "evidence signs the given report data"
 	}
-}
-
-func abbreviate(b []byte) string {
-	s := hex.EncodeToString(b)
-	if len(s) > 20 {
-		return s[:8] + "…" + s[len(s)-8:]
-	}
-	return s
 }

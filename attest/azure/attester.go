@@ -68,7 +68,7 @@ func (a *Attester) Close() error { return a.device.Close() }
 // Attest implements attest.Attester. What the vTPM signs is the fold of data.
 func (a *Attester) Attest(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
 	if data.IsZero() {
-		return nil, refuse(attest.CodeNoExpectation, checkCollect, "report data of zeros", "")
+		return nil, attest.Refuse(attest.CodeNoExpectation, checkCollect, "report data of zeros", "")
 	}
 	select {
 	case a.turn <- struct{}{}:

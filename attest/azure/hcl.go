@@ -53,16 +53,16 @@ func ParseHCL(raw []byte) (*HCL, error) {
 	}
 	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(raw[at:]) }
 	if string(raw[:4]) != "HCLA" {
-		return nil, malformed("no HCL report: it begins with "+abbreviate(raw[:4]), `"HCLA"`)
+		return nil, malformed("no HCL report: it begins with "+attest.Abbreviate(raw[:4]), `"HCLA"`)
 	}
 	if v := u32(4); v != 1 && v != 2 {
-		return nil, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("HCL version %d", v), "1 or 2")
+		return nil, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("HCL version %d", v), "1 or 2")
 	}
 	if got := u32(12); got != requestCertificate {
 		return nil, malformed(fmt.Sprintf("an HCL report for request %d", got), fmt.Sprint(requestCertificate))
 	}
-	if !zero(raw[16:headerSize]) {
-		return nil, refuse(attest.CodeReservedBits, checkFormat, "status or reserved bytes of an HCL report set", "zero")
+	if !attest.AllZero(raw[16:headerSize]) {
+		return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, "status or reserved bytes of an HCL report set", "zero")
 	}
 	h := &HCL{Hardware: slices.Clone(raw[headerSize:requestAt]), kind: u32(requestAt + 8)}
 	start := claimsAt
@@ -74,13 +74,13 @@ func ParseHCL(raw []byte) (*HCL, error) {
 			return nil, malformed("an HCL report that is cut off", "")
 		}
 		if bits := u32(claimsAt); bits&^capabilities != 0 {
-			return nil, refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("capabilities %#x", bits), "none that is not defined")
+			return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("capabilities %#x", bits), "none that is not defined")
 		}
 	default:
-		return nil, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("request version %d", version), "1 or 2")
+		return nil, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("request version %d", version), "1 or 2")
 	}
 	if hash := u32(requestAt + 12); hash != hashSHA256 {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("hash %d over the runtime claims", hash), "1, SHA-256")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("hash %d over the runtime claims", hash), "1, SHA-256")
 	}
 	h.Runtime = slices.Clone(raw[start:])
 	size := uint64(len(h.Runtime))
@@ -95,7 +95,7 @@ func trim(raw []byte) []byte {
 	if len(raw) < headerSize {
 		return raw
 	}
-	if size := uint64(binary.LittleEndian.Uint32(raw[8:])); size <= uint64(len(raw)) && zero(raw[size:]) {
+	if size := uint64(binary.LittleEndian.Uint32(raw[8:])); size <= uint64(len(raw)) && attest.AllZero(raw[size:]) {
 		return raw[:size]
 	}
 	return raw
@@ -150,7 +150,7 @@ func ParseRuntime(raw []byte) (*Runtime, error) {
 			continue
 		}
 		if out.AK != nil {
-			return nil, refuse(attest.CodeDuplicateField, checkFormat, "several keys HCLAkPub", "one")
+			return nil, attest.Refuse(attest.CodeDuplicateField, checkFormat, "several keys HCLAkPub", "one")
 		}
 		if out.AK, err = k.decode(); err != nil {
 			return nil, err
@@ -164,7 +164,7 @@ func ParseRuntime(raw []byte) (*Runtime, error) {
 
 func (k *jwk) decode() (*rsa.PublicKey, error) {
 	if !slices.Equal(k.Use, []string{"sign"}) {
-		return nil, refuse(attest.CodeSignerMismatch, checkFormat, "HCLAkPub for "+quote(strings.Join(k.Use, " ")), "sign")
+		return nil, attest.Refuse(attest.CodeSignerMismatch, checkFormat, "HCLAkPub for "+attest.Quote(strings.Join(k.Use, " ")), "sign")
 	}
 	modulus, err := base64.RawURLEncoding.Strict().DecodeString(k.Modulus)
 	if err != nil {
@@ -172,9 +172,7 @@ func (k *jwk) decode() (*rsa.PublicKey, error) {
 	}
 	key := &rsa.PublicKey{N: new(big.Int).SetBytes(modulus), E: 65537}
 	if k.Type != "RSA" || k.Exponent != "AQAB" || key.N.BitLen() != 2048 {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("HCLAkPub of type %s with %d bits", quote(k.Type), key.N.BitLen()), "RSA with 2048 bits and exponent 65537")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("HCLAkPub of type %s with %d bits", attest.Quote(k.Type), key.N.BitLen()), "RSA with 2048 bits and exponent 65537")
 	}
 	return key, nil
 }
-
-func zero(b []byte) bool { return len(bytes.Trim(b, "\x00")) == 0 }

@@ -32,7 +32,7 @@ func Pack(files map[string][]byte) ([]byte, error) {
 	for name, raw := range files {
 		p, ok := partNames[name]
 		if !ok {
-			return nil, refuse(attest.CodeUsage, checkFormat, "part "+quote(name), "one of "+strings.Join(slices.Sorted(maps.Keys(partNames)), ", "))
+			return nil, attest.Refuse(attest.CodeUsage, checkFormat, "part "+attest.Quote(name), "one of "+strings.Join(slices.Sorted(maps.Keys(partNames)), ", "))
 		}
 		parts[p] = raw
 	}
@@ -42,7 +42,7 @@ func Pack(files map[string][]byte) ([]byte, error) {
 	}
 	raw := tpm.EncodeParts(parts)
 	if len(raw) > attest.MaxRaw {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
 	}
 	return raw, nil
 }

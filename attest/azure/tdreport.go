@@ -26,14 +26,14 @@ const registerSize = 48
 // MAC for its own machine alone, and everything that becomes a claim comes from the quote.
 func checkTDReport(hardware []byte, c *attest.Claims) error {
 	report, padding := hardware[:tdReportSize], hardware[tdReportSize:]
-	if report[0] != tdReportType || !zero(padding) {
+	if report[0] != tdReportType || !attest.AllZero(padding) {
 		return malformed(fmt.Sprintf("no TDREPORT: type %#x", report[0]), fmt.Sprintf("%#x", tdReportType))
 	}
 	link := func(what string, got, want []byte) error {
 		if bytes.Equal(got, want) {
 			return nil
 		}
-		return refuse(attest.CodeLink, checkLink, what+" "+abbreviate(got)+" in the TD quote", abbreviate(want)+" as in the TDREPORT")
+		return attest.Refuse(attest.CodeLink, checkLink, what+" "+attest.Abbreviate(got)+" in the TD quote", attest.Abbreviate(want)+" as in the TDREPORT")
 	}
 	if err := link("report data", c.ReportData[:], report[tdReportData:tdReportData+len(c.ReportData)]); err != nil {
 		return err

@@ -46,7 +46,7 @@ func Parse(format attest.Format, raw []byte) (*Decoded, error) {
 		return nil, err
 	}
 	if d.HCL.kind != kind {
-		return nil, refuse(attest.CodeProductMismatch, checkFormat, fmt.Sprintf("a hardware report of type %d", d.HCL.kind), fmt.Sprintf("%d for %s", kind, format))
+		return nil, attest.Refuse(attest.CodeProductMismatch, checkFormat, fmt.Sprintf("a hardware report of type %d", d.HCL.kind), fmt.Sprintf("%d for %s", kind, format))
 	}
 	if parts[tpm.PartQuote] != nil {
 		d.Quoted, err = tpm.ParseQuoted(parts[tpm.PartQuote], parts[tpm.PartSignature], parts[tpm.PartPCRs])
@@ -71,7 +71,7 @@ func NewTDXVerifier(hardware attest.Verifier) *Verifier { return &Verifier{Forma
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != v.format {
 		return nil, attest.ErrNotMine
@@ -107,11 +107,11 @@ func firstHop(d *Decoded, c *attest.Claims, format attest.Format) (*Runtime, err
 	sum := sha256.Sum256(d.HCL.Runtime)
 	copy(want[:], sum[:])
 	if !bytes.Equal(c.ReportData[:], want[:]) {
-		return nil, refuse(attest.CodeLink, checkLink, "hardware evidence over "+abbreviate(c.ReportData[:]), abbreviate(want[:])+", the hash of the runtime claims")
+		return nil, attest.Refuse(attest.CodeLink, checkLink, "hardware evidence over "+attest.Abbreviate(c.ReportData[:]), attest.Abbreviate(want[:])+", the hash of the runtime claims")
 	}
 	if format == FormatSNP && (c.Privilege == nil || *c.Privilege != 0) {
 		// The guest may ask for reports too, over claims that it made up; they tell of its lower level.
-		return nil, refuse(attest.CodePrivilege, checkLink, "a report that the guest asked for", "one that the paravisor asked for, at VMPL 0")
+		return nil, attest.Refuse(attest.CodePrivilege, checkLink, "a report that the guest asked for", "one that the paravisor asked for, at VMPL 0")
 	}
 	if format == FormatTDX {
 		if err := checkTDReport(d.HCL.Hardware, c); err != nil {

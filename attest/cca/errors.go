@@ -2,7 +2,6 @@ package cca
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/strictcbor"
@@ -18,10 +17,6 @@ const (
 	checkRevocation = "authenticity.revocation"
 )
 
-func refuse(code attest.Code, check, got, want string) *attest.Error {
-	return &attest.Error{Code: code, Check: check, Got: got, Want: want}
-}
-
 func malformed(got string, err error) *attest.Error {
 	code := attest.CodeMalformed
 	if errors.Is(err, strictcbor.ErrDuplicate) {
@@ -29,6 +24,3 @@ func malformed(got string, err error) *attest.Error {
 	}
 	return &attest.Error{Code: code, Check: checkFormat, Got: got, Err: err}
 }
-
-// quote shows text from evidence, bounded.
-func quote(s string) string { return fmt.Sprintf("%.64q", s) }

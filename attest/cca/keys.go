@@ -5,7 +5,6 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"fmt"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -36,7 +35,7 @@ func NewKeys(keys ...Key) (*Keys, error) {
 		}
 		public, ok := parsed.(*ecdsa.PublicKey)
 		if !ok {
-			return nil, refuse(attest.CodeUnknownAlgorithm, checkPlatform, fmt.Sprintf("a platform key of type %T", parsed), "ECDSA")
+			return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkPlatform, fmt.Sprintf("a platform key of type %T", parsed), "ECDSA")
 		}
 		out.all = append(out.all, &anchor{k, public})
 	}
@@ -66,11 +65,6 @@ func (k *Keys) has(spki []byte) bool {
 		}
 	}
 	return false
-}
-
-func fingerprint(spki []byte) string {
-	sum := digest(spki)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 func digest(b []byte) [32]byte { return sha256.Sum256(b) }

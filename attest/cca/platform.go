@@ -130,6 +130,6 @@ func (p *Platform) checkLifecycle() (debug attest.Flag, err error) {
 	case 0x40, 0x50: // debugging of other parts, and of the platform's own, from which it can recover
 		return attest.On, nil
 	default:
-		return attest.Absent, refuse(attest.CodeLifecycle, checkLifecycle, fmt.Sprintf("state %#04x", p.Lifecycle), "secured (0x3000 to 0x30ff)")
+		return attest.Absent, attest.Refuse(attest.CodeLifecycle, checkLifecycle, fmt.Sprintf("state %#04x", p.Lifecycle), "secured (0x3000 to 0x30ff)")
 	}
 }

@@ -45,7 +45,7 @@ var hashSizes = []int{32, 48, 64}
 func hashNamed(name string) (crypto.Hash, error) {
 	h, ok := hashes[name]
 	if !ok {
-		return 0, refuse(attest.CodeUnknownAlgorithm, checkFormat, "hash "+quote(name), "sha-256, sha-384 or sha-512")
+		return 0, attest.Refuse(attest.CodeUnknownAlgorithm, checkFormat, "hash "+attest.Quote(name), "sha-256, sha-384 or sha-512")
 	}
 	return h, nil
 }

@@ -38,7 +38,7 @@ const (
 // ignore.
 func Parse(raw []byte) (*Token, error) {
 	if len(raw) > MaxToken {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", MaxToken))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", MaxToken))
 	}
 	v, err := strictcbor.Parse(slices.Clone(raw), strictcbor.Limits{Depth: 4, Items: 10})
 	if err != nil {
@@ -46,12 +46,12 @@ func Parse(raw []byte) (*Token, error) {
 	}
 	tag, collection, _ := v.Tag()
 	if tag != tagCollection && tag != tagCMW {
-		return nil, refuse(attest.CodeUnknownVersion, checkFormat, "a collection under tag "+fmt.Sprint(tag), "tag 399 or 907")
+		return nil, attest.Refuse(attest.CodeUnknownVersion, checkFormat, "a collection under tag "+fmt.Sprint(tag), "tag 399 or 907")
 	}
 	for i := range collection.Len() {
 		key, _ := collection.Entry(i)
 		if label, _ := key.Int(); label != labelPlatform && label != labelRealm {
-			return nil, refuse(attest.CodeUnknownField, checkFormat, "token "+key.String(), "platform and realm")
+			return nil, attest.Refuse(attest.CodeUnknownField, checkFormat, "token "+key.String(), "platform and realm")
 		}
 	}
 	t := new(Token)
@@ -78,7 +78,7 @@ func part(tag uint64, v strictcbor.Value) ([]byte, *cose.Sign1, error) {
 			return nil, nil, malformed("a CMW record without type and value", nil)
 		}
 		if format, _ := record[0].Uint(); format != contentFormatEAT {
-			return nil, nil, refuse(attest.CodeUnknownFormat, checkFormat, "a CMW record of type "+record[0].String(), fmt.Sprint(contentFormatEAT))
+			return nil, nil, attest.Refuse(attest.CodeUnknownFormat, checkFormat, "a CMW record of type "+record[0].String(), fmt.Sprint(contentFormatEAT))
 		}
 		v = record[1]
 	}
@@ -112,10 +112,10 @@ var profiles = map[string]string{
 func (t *Token) checkProfiles() error {
 	realm, known := profiles[t.Platform.Profile]
 	if !known {
-		return refuse(attest.CodeUnknownVersion, checkFormat, "platform profile "+quote(t.Platform.Profile), "one of 2023 or 2024")
+		return attest.Refuse(attest.CodeUnknownVersion, checkFormat, "platform profile "+attest.Quote(t.Platform.Profile), "one of 2023 or 2024")
 	}
 	if t.Realm.Profile != realm {
-		return refuse(attest.CodeUnknownVersion, checkFormat, "realm profile "+quote(t.Realm.Profile), quote(realm)+" beside "+quote(t.Platform.Profile))
+		return attest.Refuse(attest.CodeUnknownVersion, checkFormat, "realm profile "+attest.Quote(t.Realm.Profile), attest.Quote(realm)+" beside "+attest.Quote(t.Platform.Profile))
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ func NewVerifier(keys *Keys) *Verifier { return &Verifier{keys: keys} }
 // be the anchor of all trust.
 func (v *Verifier) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
@@ -48,7 +48,7 @@ func (v *Verifier) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endor
 		return nil, err
 	}
 	if !bytes.Equal(hash, t.Platform.Challenge) {
-		return nil, refuse(attest.CodeLink, checkLink, fmt.Sprintf("a realm key with hash %.8x", hash), fmt.Sprintf("%.8x as the platform token says", []byte(t.Platform.Challenge)))
+		return nil, attest.Refuse(attest.CodeLink, checkLink, fmt.Sprintf("a realm key with hash %.8x", hash), fmt.Sprintf("%.8x as the platform token says", []byte(t.Platform.Challenge)))
 	}
 	if err := t.realm.Verify(t.Realm.key); err != nil {
 		return nil, err
@@ -63,15 +63,15 @@ func (v *Verifier) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endor
 // checkStapled lets pass keys that are trusted anyway. One that a peer sends with its own evidence proves nothing.
 func (v *Verifier) checkStapled(list []attest.Endorsement) error {
 	if len(list) > attest.MaxEndorsements {
-		return refuse(attest.CodeOversized, checkPlatform, fmt.Sprintf("%d endorsements", len(list)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
+		return attest.Refuse(attest.CodeOversized, checkPlatform, fmt.Sprintf("%d endorsements", len(list)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 	}
 	for _, e := range list {
 		if e.Kind != attest.KindPublicKey {
-			return refuse(attest.CodeMalformedEndorsement, checkPlatform, "endorsement of kind "+quote(string(e.Kind)), "none")
+			return attest.Refuse(attest.CodeMalformedEndorsement, checkPlatform, "endorsement of kind "+attest.Quote(string(e.Kind)), "none")
 		}
 		if !v.keys.has(e.Raw) {
 			return &attest.Error{
-				Code: attest.CodeUntrustedRoot, Check: checkPlatform, Got: "a platform key that came with the evidence, " + fingerprint(e.Raw), Want: "one that the relying party names",
+				Code: attest.CodeUntrustedRoot, Check: checkPlatform, Got: "a platform key that came with the evidence, " + attest.Fingerprint(e.Raw), Want: "one that the relying party names",
 				Hint: "get the platform's key from its vendor and supply it with --endorsement",
 			}
 		}
@@ -139,7 +139,7 @@ func (t *Token) claims(key *anchor, debug attest.Flag) *attest.Claims {
 		TEE:        "cca",
 		Product:    "Arm CCA",
 		Generation: "cca", // Arm names no generations; the implementation id tells platforms apart
-		Root:       fingerprint(key.SPKI),
+		Root:       attest.Fingerprint(key.SPKI),
 		Version:    version,
 		Debug:      debug,
 		Migratable: attest.Off, // none of the profiles has migration

@@ -53,7 +53,7 @@ func parseChain(text []byte) (certs [maxChain]*x509.Certificate, err error) {
 		rest = bytes.TrimSpace(rest)
 		block, after := pem.Decode(rest)
 		if block == nil || !bytes.HasPrefix(rest, bytes.TrimSpace(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: block.Bytes}))) {
-			return certs, refuse(attest.CodeMalformedEndorsement, checkChain, fmt.Sprintf("a PCK chain whose part %d is no certificate in PEM", i+1), "three certificates and nothing else")
+			return certs, attest.Refuse(attest.CodeMalformedEndorsement, checkChain, fmt.Sprintf("a PCK chain whose part %d is no certificate in PEM", i+1), "three certificates and nothing else")
 		}
 		if certs[i], err = parseCertificate(block.Bytes); err != nil {
 			return certs, err
@@ -61,7 +61,7 @@ func parseChain(text []byte) (certs [maxChain]*x509.Certificate, err error) {
 		rest = after
 	}
 	if len(bytes.TrimSpace(rest)) != 0 {
-		return certs, refuse(attest.CodeMalformedEndorsement, checkChain, "a PCK chain with more after its root", "three certificates and nothing else")
+		return certs, attest.Refuse(attest.CodeMalformedEndorsement, checkChain, "a PCK chain with more after its root", "three certificates and nothing else")
 	}
 	return certs, nil
 }
@@ -113,16 +113,16 @@ func (v *Verifier) certify(q *Quote) (*binding, error) {
 	}
 	digest := sha256.Sum256(q.qeReport)
 	if !ecdsa.VerifyASN1(chain.leaf.PublicKey.(*ecdsa.PublicKey), digest[:], derSignature(q.qeSignature)) {
-		return nil, refuse(attest.CodeSignature, checkQE, "a report of the quoting enclave whose signature does not verify", "one by the PCK of the chain")
+		return nil, attest.Refuse(attest.CodeSignature, checkQE, "a report of the quoting enclave whose signature does not verify", "one by the PCK of the chain")
 	}
 	// The quoting enclave says which key is its own by what it has in its report.
 	sum := sha256.Sum256(append(append(make([]byte, 0, keySize+len(q.qeAuth)), q.key...), q.qeAuth...))
-	if data := q.qeReportData(); !bytes.Equal(data[:32], sum[:]) || !zero(data[32:]) {
-		return nil, refuse(attest.CodeLink, checkQE, "an attestation key that the quoting enclave does not name", "the one in its report data")
+	if data := q.qeReportData(); !bytes.Equal(data[:32], sum[:]) || !attest.AllZero(data[32:]) {
+		return nil, attest.Refuse(attest.CodeLink, checkQE, "an attestation key that the quoting enclave does not name", "the one in its report data")
 	}
 	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), append([]byte{4}, q.key...))
 	if err != nil {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkQE, "an attestation key that is no point of P-256", "")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkQE, "an attestation key that is no point of P-256", "")
 	}
 	b := &binding{chain, key}
 	v.bindings.put(q.certified, b)
@@ -133,7 +133,7 @@ func (v *Verifier) certify(q *Quote) (*binding, error) {
 func current(now time.Time, certs ...*x509.Certificate) error {
 	for _, cert := range certs {
 		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-			return refuse(attest.CodeChainExpired, checkChain, cert.Subject.CommonName+" valid "+day(cert.NotBefore)+" to "+day(cert.NotAfter), "valid on "+day(now))
+			return attest.Refuse(attest.CodeChainExpired, checkChain, cert.Subject.CommonName+" valid "+attest.Day(cert.NotBefore)+" to "+attest.Day(cert.NotAfter), "valid on "+attest.Day(now))
 		}
 	}
 	return nil

@@ -69,7 +69,7 @@ func (v *Verified) transcript() []attest.Check {
 	pass := func(id, text, got string, source attest.Source) attest.Check {
 		return attest.Check{ID: id, Status: attest.StatusPass, Text: text, Got: got, Source: source}
 	}
-	status := string(v.Status) + " since " + day(v.Date)
+	status := string(v.Status) + " since " + attest.Day(v.Date)
 	if len(v.Advisories) > 0 {
 		status += " (" + strings.Join(v.Advisories, ", ") + ")"
 	}
@@ -87,7 +87,7 @@ func (v *Verified) transcript() []attest.Check {
 	}
 	checks = append(checks, pass(checkTCB, "the vendor judges the TCB, and has not revoked it", status, attest.SourceVendor))
 	if v.Revocation.Problem == nil {
-		checks = append(checks, pass(checkRevocation, "no key of the chains is revoked", "lists of "+day(v.Revocation.Issued), attest.SourceVendor))
+		checks = append(checks, pass(checkRevocation, "no key of the chains is revoked", "lists of "+attest.Day(v.Revocation.Issued), attest.SourceVendor))
 	}
 	return checks
 }

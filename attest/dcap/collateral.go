@@ -23,7 +23,7 @@ type bundle struct {
 // broken, or signed by someone else, refuses.
 func (v *Verifier) gather(list []attest.Endorsement, chain *pckChain) (*bundle, error) {
 	if len(list) > attest.MaxEndorsements {
-		return nil, refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d endorsements", len(list)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
+		return nil, attest.Refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d endorsements", len(list)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 	}
 	b := new(bundle)
 	for _, e := range list { // the signers come first: the rest is verified by them
@@ -47,7 +47,7 @@ func (v *Verifier) gather(list []attest.Endorsement, chain *pckChain) (*bundle, 
 		case attest.KindQEIdentity:
 			b.identities, err = read(&v.identities, b.identities, e.Raw, b.signers, parseQEIdentity)
 		default:
-			err = refuse(attest.CodeMalformedEndorsement, checkCollateral, "endorsement of kind "+quote(string(e.Kind)), "certificate, crl, tcb-info or qe-identity")
+			err = attest.Refuse(attest.CodeMalformedEndorsement, checkCollateral, "endorsement of kind "+attest.Quote(string(e.Kind)), "certificate, crl, tcb-info or qe-identity")
 		}
 		if err != nil {
 			return nil, err
@@ -175,12 +175,12 @@ func choose[D dated](stapled []D, of func(*bundle) []D, fetch func() (*bundle, e
 		case any:
 			have, ok = fetched, true
 		default:
-			err = refuse(attest.CodeEndorsementMissing, checkCollateral, "no "+string(ref.Kind)+" for this platform in the answer", where)
+			err = attest.Refuse(attest.CodeEndorsementMissing, checkCollateral, "no "+string(ref.Kind)+" for this platform in the answer", where)
 		}
 	}
 	if ok {
 		m := have.meta()
-		err = refuse(attest.CodeEndorsementExpired, checkCollateral, string(ref.Kind)+" valid "+day(m.issued)+" to "+day(m.expires), "one valid on "+day(now)+": "+where)
+		err = attest.Refuse(attest.CodeEndorsementExpired, checkCollateral, string(ref.Kind)+" valid "+attest.Day(m.issued)+" to "+attest.Day(m.expires), "one valid on "+attest.Day(now)+": "+where)
 	}
 	return have, err
 }
@@ -239,7 +239,7 @@ func (r *request) lists(ctx context.Context, b *bundle, issuer *x509.Certificate
 			}
 		}
 		if found == nil {
-			rev.Problem = refuse(attest.CodeEndorsementMissing, checkRevocation, "no revocation list of "+quote(issuer.Subject.CommonName), where)
+			rev.Problem = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no revocation list of "+attest.Quote(issuer.Subject.CommonName), where)
 			if failed != nil {
 				if rev.Problem.Err = failed; attest.CodeOf(failed).Undecidable() {
 					rev.Problem = coded(failed)
@@ -250,7 +250,7 @@ func (r *request) lists(ctx context.Context, b *bundle, issuer *x509.Certificate
 	}
 	rev.Issued, rev.Expires = found.issued, found.expires
 	if !found.current(now) {
-		rev.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+day(found.issued)+" to "+day(found.expires), "one valid on "+day(now)+": "+where)
+		rev.Problem = attest.Refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+attest.Day(found.issued)+" to "+attest.Day(found.expires), "one valid on "+attest.Day(now)+": "+where)
 	}
 	return rev, nil
 }

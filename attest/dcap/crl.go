@@ -30,7 +30,7 @@ func (v *Verifier) list(der []byte, issuers ...*x509.Certificate) (*revocationLi
 		}
 	}
 	if len(der) > maxCRL {
-		return nil, refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("a revocation list of %d bytes", len(der)), fmt.Sprintf("at most %d", maxCRL))
+		return nil, attest.Refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("a revocation list of %d bytes", len(der)), fmt.Sprintf("at most %d", maxCRL))
 	}
 	crl, err := x509.ParseRevocationList(der)
 	if err == nil && len(crl.Raw) != len(der) {
@@ -44,7 +44,7 @@ func (v *Verifier) list(der []byte, issuers ...*x509.Certificate) (*revocationLi
 			continue
 		}
 		if crl.SignatureAlgorithm != x509.ECDSAWithSHA256 || issuer.CheckSignature(crl.SignatureAlgorithm, crl.RawTBSRevocationList, crl.Signature) != nil {
-			return nil, refuse(attest.CodeChain, checkRevocation, "a revocation list whose signature does not verify", "one by "+quote(issuer.Subject.CommonName))
+			return nil, attest.Refuse(attest.CodeChain, checkRevocation, "a revocation list whose signature does not verify", "one by "+attest.Quote(issuer.Subject.CommonName))
 		}
 		l, err := newList(crl, issuer)
 		if err != nil {
@@ -59,7 +59,7 @@ func (v *Verifier) list(der []byte, issuers ...*x509.Certificate) (*revocationLi
 func newList(crl *x509.RevocationList, issuer *x509.Certificate) (*revocationList, error) {
 	for _, x := range crl.Extensions {
 		if x.Critical { // it could say that the list is not of all certificates, or not only of the issuer's
-			return nil, refuse(attest.CodeCriticalExtension, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "none")
+			return nil, attest.Refuse(attest.CodeCriticalExtension, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "none")
 		}
 	}
 	l := &revocationList{issuer, crl.ThisUpdate, crl.NextUpdate, make(map[string]time.Time, len(crl.RevokedCertificateEntries))}
@@ -67,7 +67,7 @@ func newList(crl *x509.RevocationList, issuer *x509.Certificate) (*revocationLis
 		entry := &crl.RevokedCertificateEntries[i]
 		for _, x := range entry.Extensions {
 			if x.Critical { // it could say that the entry is of another issuer's certificate
-				return nil, refuse(attest.CodeCriticalExtension, checkRevocation, "an entry with critical extension "+x.Id.String(), "none")
+				return nil, attest.Refuse(attest.CodeCriticalExtension, checkRevocation, "an entry with critical extension "+x.Id.String(), "none")
 			}
 		}
 		l.revoked[string(entry.SerialNumber.Bytes())] = entry.RevocationTime
@@ -83,7 +83,7 @@ func (l *revocationList) current(now time.Time) bool {
 func (l *revocationList) check(certs []*x509.Certificate) error {
 	for _, cert := range certs {
 		if when, ok := l.revoked[string(cert.SerialNumber.Bytes())]; ok {
-			return refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", cert.Subject.CommonName, cert.SerialNumber, day(when)), "not revoked")
+			return attest.Refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", cert.Subject.CommonName, cert.SerialNumber, attest.Day(when)), "not revoked")
 		}
 	}
 	return nil

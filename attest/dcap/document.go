@@ -49,7 +49,7 @@ func spelling(key string) bool {
 }
 
 func badDocument(format string, args ...any) *attest.Error {
-	return refuse(attest.CodeMalformedEndorsement, checkCollateral, fmt.Sprintf(format, args...), "")
+	return attest.Refuse(attest.CodeMalformedEndorsement, checkCollateral, fmt.Sprintf(format, args...), "")
 }
 
 // signedValue verifies a body {name: value, "signature": hex} as the PCS answers it, and gives exactly those bytes of the
@@ -66,7 +66,7 @@ func signedValue(body []byte, name string, signer *x509.Certificate) ([]byte, er
 	_ = json.Unmarshal(body, &parts) // what is no object has no signature
 	for key := range parts {
 		if key != name && key != "signature" {
-			return nil, refuse(attest.CodeUnknownField, checkCollateral, "field "+quote(key)+" beside what is signed", name+" and signature")
+			return nil, attest.Refuse(attest.CodeUnknownField, checkCollateral, "field "+attest.Quote(key)+" beside what is signed", name+" and signature")
 		}
 	}
 	var text string
@@ -77,7 +77,7 @@ func signedValue(body []byte, name string, signer *x509.Certificate) ([]byte, er
 	}
 	digest := sha256.Sum256(parts[name])
 	if !ecdsa.VerifyASN1(signer.PublicKey.(*ecdsa.PublicKey), digest[:], derSignature(signature[:])) {
-		return nil, refuse(attest.CodeChain, checkCollateral, name+" whose signature does not verify", "one by "+quote(signer.Subject.CommonName))
+		return nil, attest.Refuse(attest.CodeChain, checkCollateral, name+" whose signature does not verify", "one by "+attest.Quote(signer.Subject.CommonName))
 	}
 	return parts[name], nil
 }
@@ -93,7 +93,7 @@ type head struct {
 
 func (h *head) document(name string, version int, signer *x509.Certificate) (document, error) {
 	if h.Version != version {
-		return document{}, refuse(attest.CodeUnknownVersion, checkCollateral, fmt.Sprintf("%s of version %d", name, h.Version), fmt.Sprint(version))
+		return document{}, attest.Refuse(attest.CodeUnknownVersion, checkCollateral, fmt.Sprintf("%s of version %d", name, h.Version), fmt.Sprint(version))
 	}
 	if h.Issued.IsZero() || h.Expires.IsZero() || h.Evaluation == nil {
 		return document{}, badDocument("%s without issueDate, nextUpdate or tcbEvaluationDataNumber", name)
@@ -130,14 +130,14 @@ func (l *levelJSON) judgement(known ...Status) (j judgement, err error) {
 		return j, badDocument("a TCB level without tcbDate")
 	}
 	if len(l.Advisories) > maxAdvisories {
-		return j, refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d advisories", len(l.Advisories)), fmt.Sprintf("at most %d", maxAdvisories))
+		return j, attest.Refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d advisories", len(l.Advisories)), fmt.Sprintf("at most %d", maxAdvisories))
 	}
 	for _, s := range known {
 		if string(s) == l.Status {
 			return judgement{s, l.Date, l.Advisories}, nil
 		}
 	}
-	return j, refuse(attest.CodeUnknownField, checkCollateral, "TCB status "+quote(l.Status), "one that is known")
+	return j, attest.Refuse(attest.CodeUnknownField, checkCollateral, "TCB status "+attest.Quote(l.Status), "one that is known")
 }
 
 func components(list []componentJSON) (svns [16]byte, err error) {

@@ -2,8 +2,6 @@ package dcap
 
 import (
 	"errors"
-	"fmt"
-	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -21,10 +19,6 @@ const (
 	checkCollateral = "authenticity.collateral"
 )
 
-func refuse(code attest.Code, check, got, want string) *attest.Error {
-	return &attest.Error{Code: code, Check: check, Got: got, Want: want}
-}
-
 // coded gives an endorser's error a code where it has none.
 func coded(err error) *attest.Error {
 	var e *attest.Error
@@ -32,18 +26,4 @@ func coded(err error) *attest.Error {
 		return e
 	}
 	return &attest.Error{Code: attest.CodeEndorserUnreachable, Check: checkCollateral, Err: err}
-}
-
-// quote shows text from evidence, bounded.
-func quote(s string) string { return fmt.Sprintf("%.64q", s) }
-
-func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }
-
-func zero(b []byte) bool {
-	for _, v := range b {
-		if v != 0 {
-			return false
-		}
-	}
-	return true
 }

@@ -37,5 +37,5 @@ func processor(fmspc []byte) (generation, product string, err error) {
 			return p.generation, p.product, nil
 		}
 	}
-	return "", "", refuse(attest.CodeUnknownProduct, checkProduct, "FMSPC "+digits, "")
+	return "", "", attest.Refuse(attest.CodeUnknownProduct, checkProduct, "FMSPC "+digits, "")
 }

@@ -59,7 +59,7 @@ func decodeQEIdentity(value []byte, signer *x509.Certificate) (*qeIdentity, erro
 	case "TD_QE":
 		id.tee = TDX
 	default:
-		return nil, refuse(attest.CodeUnknownField, checkCollateral, "identity of "+quote(in.ID), "QE or TD_QE")
+		return nil, attest.Refuse(attest.CodeUnknownField, checkCollateral, "identity of "+attest.Quote(in.ID), "QE or TD_QE")
 	}
 	for _, f := range []struct {
 		name, text string
@@ -86,7 +86,7 @@ func decodeQEIdentity(value []byte, signer *x509.Certificate) (*qeIdentity, erro
 // check compares the report of the quoting enclave with the identity (QVL 4.1.2.9.5 to 8).
 func (id *qeIdentity) check(c *certification) error {
 	differ := func(what, got, want string) error {
-		return refuse(attest.CodeQuotingEnclave, checkQE, what+" "+got+" of the quoting enclave", want)
+		return attest.Refuse(attest.CodeQuotingEnclave, checkQE, what+" "+got+" of the quoting enclave", want)
 	}
 	masked := func(value, mask []byte) []byte {
 		out := make([]byte, len(value))

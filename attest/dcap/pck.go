@@ -122,7 +122,7 @@ func (p *PCK) parseType(v asn1.RawValue) error {
 		return badPCK("a type that is no ENUMERATED")
 	}
 	if n < 0 || n > 2 {
-		return refuse(attest.CodeUnknownField, checkChain, fmt.Sprintf("PCK certificate of SGX type %d", n), "0, 1 or 2")
+		return attest.Refuse(attest.CodeUnknownField, checkChain, fmt.Sprintf("PCK certificate of SGX type %d", n), "0, 1 or 2")
 	}
 	p.Type = int(n)
 	return nil
@@ -153,10 +153,10 @@ func fields(der []byte, parent asn1.ObjectIdentifier, last int, take func(arc in
 		n := len(parent)
 		if len(f.ID) != n+1 || !f.ID[:n].Equal(parent) || f.ID[n] < 1 || f.ID[n] > last {
 			// A component that this build does not know could be the vulnerable one.
-			return nil, refuse(attest.CodeUnknownField, checkChain, "PCK certificate with field "+f.ID.String(), "none but those known")
+			return nil, attest.Refuse(attest.CodeUnknownField, checkChain, "PCK certificate with field "+f.ID.String(), "none but those known")
 		}
 		if seen[f.ID[n]] {
-			return nil, refuse(attest.CodeDuplicateField, checkChain, "PCK certificate with field "+f.ID.String()+" twice", "once")
+			return nil, attest.Refuse(attest.CodeDuplicateField, checkChain, "PCK certificate with field "+f.ID.String()+" twice", "once")
 		}
 		seen[f.ID[n]] = true
 		if err := take(f.ID[n], f.Value); err != nil {
@@ -194,5 +194,5 @@ func integer(v asn1.RawValue, limit int) (n int, err error) {
 }
 
 func badPCK(why string) *attest.Error {
-	return refuse(attest.CodeMalformedEndorsement, checkChain, "PCK certificate: "+why, "")
+	return attest.Refuse(attest.CodeMalformedEndorsement, checkChain, "PCK certificate: "+why, "")
 }

@@ -98,13 +98,13 @@ func (c *cutter) u32() int {
 }
 
 func malformed(got, want string) *attest.Error {
-	return refuse(attest.CodeMalformed, checkFormat, got, want)
+	return attest.Refuse(attest.CodeMalformed, checkFormat, got, want)
 }
 
 // Parse decodes a quote: version 3 of SGX, and versions 4 and 5 of TDX.
 func Parse(raw []byte) (*Quote, error) {
 	if len(raw) > attest.MaxRaw {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
 	}
 	if len(raw) < HeaderSize {
 		return nil, malformed(fmt.Sprintf("%d bytes", len(raw)), "a quote")
@@ -128,7 +128,7 @@ func Parse(raw []byte) (*Quote, error) {
 		return nil, malformed("a quote that ends early", "as many bytes as it says")
 	}
 	// The buffer that a TDX quote comes in is larger than the quote, and filled with zeros. Nobody signs the filling.
-	if q.Version == 3 && len(c.rest) != 0 || !zero(c.rest) {
+	if q.Version == 3 && len(c.rest) != 0 || !attest.AllZero(c.rest) {
 		return nil, malformed(fmt.Sprintf("%d bytes after the quote", len(c.rest)), "none")
 	}
 	if err := q.signatureData(data); err != nil {
@@ -147,17 +147,17 @@ func (q *Quote) header(raw []byte) (size int, err error) {
 		q.QESVN, q.PCESVN = le.Uint16(raw[8:]), le.Uint16(raw[10:])
 	case (q.Version == 4 || q.Version == 5) && tee == teeTDX:
 		q.TEE, size = TDX, TDReport10
-		if !zero(raw[8:12]) {
-			return 0, refuse(attest.CodeReservedBits, checkFormat, "reserved bytes 8 to 11 set", "zero")
+		if !attest.AllZero(raw[8:12]) {
+			return 0, attest.Refuse(attest.CodeReservedBits, checkFormat, "reserved bytes 8 to 11 set", "zero")
 		}
 	default:
-		return 0, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d of TEE type %#x", q.Version, tee), "version 3 of SGX (0x0), or 4 or 5 of TDX (0x81)")
+		return 0, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d of TEE type %#x", q.Version, tee), "version 3 of SGX (0x0), or 4 or 5 of TDX (0x81)")
 	}
 	if kind := le.Uint16(raw[2:]); kind != ecdsaP256 {
-		return 0, refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("attestation key type %d", kind), "2, ECDSA P-256")
+		return 0, attest.Refuse(attest.CodeUnknownAlgorithm, checkFormat, fmt.Sprintf("attestation key type %d", kind), "2, ECDSA P-256")
 	}
 	if vendor := hex.EncodeToString(raw[12:28]); vendor != vendorIntelName {
-		return 0, refuse(attest.CodeQuotingEnclave, checkFormat, "a quoting enclave of vendor "+vendor, "Intel, "+vendorIntelName)
+		return 0, attest.Refuse(attest.CodeQuotingEnclave, checkFormat, "a quoting enclave of vendor "+vendor, "Intel, "+vendorIntelName)
 	}
 	return size, nil
 }
@@ -170,7 +170,7 @@ func (q *Quote) bodyType(c *cutter) (int, error) {
 	}
 	want := map[int]int{bodyTD10: TDReport10, bodyTD15: TDReport15}[kind]
 	if want == 0 {
-		return 0, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("body type %d", kind), "2 (TDX 1.0) or 3 (TDX 1.5)")
+		return 0, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("body type %d", kind), "2 (TDX 1.0) or 3 (TDX 1.5)")
 	}
 	if size != want {
 		return 0, malformed(fmt.Sprintf("%d bytes of body type %d", size, kind), fmt.Sprint(want))
@@ -187,7 +187,7 @@ func (q *Quote) signatureData(data []byte) error {
 	if q.Version > 3 {
 		kind, size := c.u16(), c.u32()
 		if kind != certQEReport {
-			return refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("certification data of type %d", kind), "6, a quoting enclave's report")
+			return attest.Refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("certification data of type %d", kind), "6, a quoting enclave's report")
 		}
 		if size != len(c.rest) {
 			return malformed("certification data of another length than it says", fmt.Sprintf("%d bytes", size))
@@ -202,7 +202,7 @@ func (q *Quote) signatureData(data []byte) error {
 		return malformed("signature data of another length than its parts", "")
 	}
 	if kind != certPCKChain {
-		return refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("certification data of type %d", kind), "5, the PCK certificate chain")
+		return attest.Refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("certification data of type %d", kind), "5, the PCK certificate chain")
 	}
 	return nil
 }

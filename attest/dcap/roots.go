@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 	"strings"
@@ -45,10 +43,9 @@ func NewRoots(ders ...[]byte) (*Roots, error) {
 			return nil, err
 		}
 		if !bytes.Equal(cert.RawIssuer, cert.RawSubject) {
-			return nil, refuse(attest.CodeChain, checkChain, "a root issued by "+quote(cert.Issuer.CommonName), "itself")
+			return nil, attest.Refuse(attest.CodeChain, checkChain, "a root issued by "+attest.Quote(cert.Issuer.CommonName), "itself")
 		}
-		sum := sha256.Sum256(der)
-		roots.list = append(roots.list, &root{cert, "sha256:" + hex.EncodeToString(sum[:])})
+		roots.list = append(roots.list, &root{cert, attest.Fingerprint(der)})
 	}
 	return roots, nil
 }
@@ -74,20 +71,19 @@ func (r *Roots) find(der []byte) *root {
 }
 
 func untrusted(cert *x509.Certificate) *attest.Error {
-	sum := sha256.Sum256(cert.Raw)
-	return refuse(attest.CodeUntrustedRoot, checkChain, quote(cert.Subject.CommonName)+", sha256:"+hex.EncodeToString(sum[:]), "a trusted root")
+	return attest.Refuse(attest.CodeUntrustedRoot, checkChain, attest.Quote(cert.Subject.CommonName)+", "+attest.Fingerprint(cert.Raw), "a trusted root")
 }
 
 // checkRole checks the form of any certificate of Intel's chains.
 func checkRole(cert *x509.Certificate, name string) error {
 	if !strings.Contains(cert.Subject.CommonName, name) {
-		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName), "a certificate of "+name)
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName), "a certificate of "+name)
 	}
 	if len(cert.UnhandledCriticalExtensions) != 0 {
-		return refuse(attest.CodeCriticalExtension, checkChain, fmt.Sprintf("%s in %s", cert.UnhandledCriticalExtensions[0], quote(cert.Subject.CommonName)), "")
+		return attest.Refuse(attest.CodeCriticalExtension, checkChain, fmt.Sprintf("%s in %s", cert.UnhandledCriticalExtensions[0], attest.Quote(cert.Subject.CommonName)), "")
 	}
 	if key, ok := cert.PublicKey.(*ecdsa.PublicKey); !ok || key.Curve != elliptic.P256() {
-		return refuse(attest.CodeUnknownAlgorithm, checkChain, quote(cert.Subject.CommonName)+" with another key", "ECDSA on P-256")
+		return attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, attest.Quote(cert.Subject.CommonName)+" with another key", "ECDSA on P-256")
 	}
 	return nil
 }
@@ -96,7 +92,7 @@ func checkRole(cert *x509.Certificate, name string) error {
 func checkAuthority(cert *x509.Certificate, name string) error {
 	const may = x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	if !cert.IsCA || cert.KeyUsage&may != may {
-		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" may not sign certificates and revocation lists", "an authority")
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName)+" may not sign certificates and revocation lists", "an authority")
 	}
 	return checkRole(cert, name)
 }
@@ -104,7 +100,7 @@ func checkAuthority(cert *x509.Certificate, name string) error {
 // checkLeaf checks the form of a certificate that signs other things.
 func checkLeaf(cert *x509.Certificate, name string) error {
 	if cert.IsCA || cert.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" may not sign data, or is an authority", "a signer")
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName)+" may not sign data, or is an authority", "a signer")
 	}
 	return checkRole(cert, name)
 }
@@ -112,10 +108,10 @@ func checkLeaf(cert *x509.Certificate, name string) error {
 // checkIssued checks that issuer's name and key are those that cert was issued by.
 func checkIssued(cert, issuer *x509.Certificate) error {
 	if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
-		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" issued by "+quote(cert.Issuer.CommonName), quote(issuer.Subject.CommonName))
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName)+" issued by "+attest.Quote(cert.Issuer.CommonName), attest.Quote(issuer.Subject.CommonName))
 	}
 	if cert.SignatureAlgorithm != x509.ECDSAWithSHA256 || issuer.CheckSignature(cert.SignatureAlgorithm, cert.RawTBSCertificate, cert.Signature) != nil {
-		return refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+quote(cert.Subject.CommonName), "one by "+quote(issuer.Subject.CommonName))
+		return attest.Refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+attest.Quote(cert.Subject.CommonName), "one by "+attest.Quote(issuer.Subject.CommonName))
 	}
 	return nil
 }

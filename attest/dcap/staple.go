@@ -44,7 +44,7 @@ func Staple(ctx context.Context, ev *attest.Evidence, q *Quote, endorser attest.
 		}
 	}
 	if len(out.Endorsements) > attest.MaxEndorsements {
-		return ev, refuse(attest.CodeOversized, checkCollateral, "more endorsements than evidence may carry", "")
+		return ev, attest.Refuse(attest.CodeOversized, checkCollateral, "more endorsements than evidence may carry", "")
 	}
 	return &out, errors.Join(missing...)
 }

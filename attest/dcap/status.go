@@ -63,7 +63,7 @@ func notBelow(svns, level []byte) bool {
 }
 
 func unlisted(what string) *attest.Error {
-	return refuse(attest.CodeTCBUnknown, checkTCB, what, "a TCB level that the vendor lists")
+	return attest.Refuse(attest.CodeTCBUnknown, checkTCB, what, "a TCB level that the vendor lists")
 }
 
 // match finds the levels of the platform: the highest that its SGX components and PCE reach, and the highest that its TDX
@@ -114,10 +114,10 @@ func (t *tcbInfo) moduleLevel(q *Quote) (*isvLevel, error) {
 		}
 	}
 	if got := q.mrSignerSeam(); !bytes.Equal(got, want.mrSigner[:]) {
-		return nil, refuse(attest.CodeTDXModule, checkModule, "MRSIGNERSEAM "+hex.EncodeToString(got), hex.EncodeToString(want.mrSigner[:]))
+		return nil, attest.Refuse(attest.CodeTDXModule, checkModule, "MRSIGNERSEAM "+hex.EncodeToString(got), hex.EncodeToString(want.mrSigner[:]))
 	}
 	if got := q.seamAttributes(); !bytes.Equal(got, want.attributes[:]) {
-		return nil, refuse(attest.CodeTDXModule, checkModule, "SEAMATTRIBUTES "+hex.EncodeToString(got), hex.EncodeToString(want.attributes[:]))
+		return nil, attest.Refuse(attest.CodeTDXModule, checkModule, "SEAMATTRIBUTES "+hex.EncodeToString(got), hex.EncodeToString(want.attributes[:]))
 	}
 	if svn[1] == 0 {
 		return nil, nil
@@ -174,7 +174,7 @@ func judge(t *tcbInfo, id *qeIdentity, pck *PCK, q *Quote) (j judgement, err err
 	// A level that is withdrawn anywhere withdraws the whole, even where the QVL looks on for a lower level that is not.
 	for _, p := range parts {
 		if p.status == Revoked {
-			return j, refuse(attest.CodeTCBRevoked, checkTCB, p.name+" of a TCB level that is Revoked", "one that is not")
+			return j, attest.Refuse(attest.CodeTCBRevoked, checkTCB, p.name+" of a TCB level that is Revoked", "one that is not")
 		}
 	}
 	status := tdx.status

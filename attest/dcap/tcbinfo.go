@@ -83,11 +83,11 @@ func decodeTCBInfo(value []byte, signer *x509.Certificate) (*tcbInfo, error) {
 	case "TDX":
 		t.tee = TDX
 	default:
-		return nil, refuse(attest.CodeUnknownField, checkCollateral, "TCB info of "+quote(in.ID), "SGX or TDX")
+		return nil, attest.Refuse(attest.CodeUnknownField, checkCollateral, "TCB info of "+attest.Quote(in.ID), "SGX or TDX")
 	}
 	// Type 0 is how levels are compared component by component; what another would mean is not known.
 	if in.Type == nil || *in.Type != 0 {
-		return nil, refuse(attest.CodeUnknownField, checkCollateral, "TCB info of another type", "tcbType 0")
+		return nil, attest.Refuse(attest.CodeUnknownField, checkCollateral, "TCB info of another type", "tcbType 0")
 	}
 	if err := hexField("fmspc", in.FMSPC, t.fmspc[:]); err != nil {
 		return nil, err
@@ -140,7 +140,7 @@ func descending[T any](levels []T, compare func(a, b *T) int) error {
 	slices.SortStableFunc(levels, func(a, b T) int { return compare(&b, &a) })
 	for i := 1; i < len(levels); i++ {
 		if compare(&levels[i-1], &levels[i]) == 0 {
-			return refuse(attest.CodeDuplicateField, checkCollateral, "two TCB levels for the same TCB", "one")
+			return attest.Refuse(attest.CodeDuplicateField, checkCollateral, "two TCB levels for the same TCB", "one")
 		}
 	}
 	return nil
@@ -154,20 +154,20 @@ func (t *tcbInfo) parseModules(base *moduleJSON, list []moduleJSON) (err error) 
 		return err
 	}
 	if len(list) > maxModules {
-		return refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d TDX modules", len(list)), fmt.Sprintf("at most %d", maxModules))
+		return attest.Refuse(attest.CodeOversized, checkCollateral, fmt.Sprintf("%d TDX modules", len(list)), fmt.Sprintf("at most %d", maxModules))
 	}
 	t.modules = map[byte]moduleIdentity{}
 	for i := range list {
 		var version [1]byte
 		id, ok := strings.CutPrefix(list[i].ID, "TDX_")
 		if !ok {
-			return badDocument("TDX module of id %s", quote(list[i].ID))
+			return badDocument("TDX module of id %s", attest.Quote(list[i].ID))
 		}
 		if err := hexField("id of a TDX module", id, version[:]); err != nil {
 			return err
 		}
 		if _, twice := t.modules[version[0]]; twice {
-			return refuse(attest.CodeDuplicateField, checkCollateral, "TDX module "+quote(list[i].ID)+" twice", "once")
+			return attest.Refuse(attest.CodeDuplicateField, checkCollateral, "TDX module "+attest.Quote(list[i].ID)+" twice", "once")
 		}
 		var m moduleIdentity
 		if m.module, err = list[i].parse(); err != nil {

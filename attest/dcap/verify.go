@@ -66,7 +66,7 @@ func (v *Verifier) Verify(ctx context.Context, q *Quote, endorsements []attest.E
 	}
 	digest := sha256.Sum256(q.signed)
 	if !ecdsa.VerifyASN1(b.key, digest[:], derSignature(q.signature)) {
-		return nil, refuse(attest.CodeSignature, checkSignature, "a signature that does not verify", "one by the attestation key of the quote")
+		return nil, attest.Refuse(attest.CodeSignature, checkSignature, "a signature that does not verify", "one by the attestation key of the quote")
 	}
 	out := &Verified{Quote: q, PCK: chain.pck, Root: chain.root.fingerprint, QESVN: q.qeSVN()}
 	if out.Generation, out.Product, err = processor(chain.pck.FMSPC[:]); err != nil {

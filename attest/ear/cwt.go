@@ -3,7 +3,6 @@ package ear
 import (
 	"crypto/ecdsa"
 	"encoding/json"
-	"errors"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -98,11 +97,7 @@ func VerifyCWT(raw []byte, trust Trust, now time.Time) (*EAR, error) {
 	}
 	v, err := strictcbor.Parse(message.Payload, strictcbor.Limits{Depth: 6, Items: 64, AnyLength: true})
 	if err != nil {
-		code := attest.CodeMalformed
-		if errors.Is(err, strictcbor.ErrDuplicate) {
-			code = attest.CodeDuplicateField
-		}
-		return nil, &attest.Error{Code: code, Check: "result", Err: err}
+		return nil, unreadable(err)
 	}
 	return fromCWT(v, now)
 }
@@ -121,11 +116,9 @@ func fromCWT(v strictcbor.Value, now time.Time) (*EAR, error) {
 	e.Developer, _ = by.Get(verifierDevelop).Text()
 	e.Build, _ = by.Get(verifierBuild).Text()
 	if n := v.Get(labelNonce); n.Present() {
-		nonce, ok := n.Bytes()
-		if !ok || len(nonce) == 0 {
+		if e.Nonce, _ = n.Bytes(); len(e.Nonce) == 0 {
 			return nil, malformed("a nonce that is no byte string")
 		}
-		e.Nonce = nonce
 	}
 	if v.Get(labelAudience).Present() {
 		return nil, forSomebody()
@@ -184,6 +177,9 @@ func (e *EAR) addCWT(label string, a strictcbor.Value) error {
 	}
 	vector := map[string]Tier{}
 	if v := a.Get(labelVector); v.Present() {
+		if !v.IsMap() {
+			return malformed("a vector that is no map")
+		}
 		for i := range v.Len() {
 			key, value := v.Entry(i)
 			at, ok1 := key.Uint()
@@ -196,7 +192,10 @@ func (e *EAR) addCWT(label string, a strictcbor.Value) error {
 	}
 	var policies []string
 	if p := a.Get(labelPolicies); p.Present() {
-		items, _ := p.Array()
+		items, ok := p.Array()
+		if !ok {
+			return malformed("policy ids that are no list")
+		}
 		for _, item := range items {
 			id, ok := item.Text()
 			if !ok {
@@ -207,13 +206,13 @@ func (e *EAR) addCWT(label string, a strictcbor.Value) error {
 	}
 	var ours *Appraisal
 	if o := a.Get(labelOurs); o.Present() {
-		text, ok := o.Text()
-		if !ok || strictjson.Check([]byte(text), strictjson.Limits{Size: maxOurs, Depth: 2, Key: anyKey}) != nil {
-			return malformed("jurat_appraisal that is no JSON")
+		text, _ := o.Text()
+		if err := strictjson.Check([]byte(text), strictjson.Limits{Size: maxOurs, Depth: 2, Key: anyKey}); err != nil {
+			return unreadable(err)
 		}
 		ours = new(Appraisal)
 		if err := json.Unmarshal([]byte(text), ours); err != nil {
-			return malformed("jurat_appraisal that is no JSON")
+			return unreadable(err)
 		}
 	}
 	return e.add(label, status, vector, policies, ours)

@@ -8,10 +8,14 @@ import (
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/strictcbor"
+	"github.com/jurat-tls/jurat/attest/strictjson"
 )
 
 // Profile is the one that this package makes and accepts.
@@ -137,17 +141,7 @@ func vectorOf(r *attest.Result) map[string]Tier {
 	}
 	v := map[string]Tier{}
 	for _, c := range r.Checks() {
-		id := c.ID
-		if len(id) > 6 && id[:6] == "floor." {
-			id = id[6:]
-		}
-		group := id
-		for i, b := range []byte(id) {
-			if b == '.' {
-				group = id[:i]
-				break
-			}
-		}
+		group, _, _ := strings.Cut(strings.TrimPrefix(c.ID, "floor."), ".")
 		name, ok := category[group]
 		if !ok {
 			name = "configuration"
@@ -235,7 +229,16 @@ func notBefore(from int64, now time.Time) error {
 }
 
 func refuse(code attest.Code, got, want string) *attest.Error {
-	return &attest.Error{Code: code, Check: "result", Got: got, Want: want}
+	return attest.Refuse(code, "result", got, want)
+}
+
+// unreadable refuses what the strict readers of either encoding do not read.
+func unreadable(err error) *attest.Error {
+	code := attest.CodeMalformed
+	if errors.Is(err, strictjson.ErrDuplicate) || errors.Is(err, strictcbor.ErrDuplicate) {
+		code = attest.CodeDuplicateField
+	}
+	return &attest.Error{Code: code, Check: "result", Err: err}
 }
 
 func malformed(got string) *attest.Error {

@@ -9,11 +9,14 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
+	"crypto/sha512"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -159,17 +162,21 @@ func TestTampered(t *testing.T) {
 }
 
 func TestStatus(t *testing.T) {
+	bound := "instance-identity:affirming" // the first check of each result with claims
 	for name, c := range map[string]struct {
 		result *attest.Result
 		want   ear.Tier
+		vector string
 	}{
-		"affirmed":  {affirmed(t), ear.TierAffirming},
-		"warned":    {result(t, check("platform.allowed", attest.StatusPass, ""), check("rules.1", attest.StatusWarn, attest.CodeRule)), ear.TierWarning},
-		"refused":   {result(t, check("workload.debug", attest.StatusFail, attest.CodeDebug)), ear.TierContraindicated},
-		"undecided": {result(t, check("authenticity.revocation", attest.StatusFail, attest.CodeEndorsementMissing)), ear.TierNone},
-		"floor":     {result(t, check("floor.workload.debug", attest.StatusFail, attest.CodeDebug)), ear.TierContraindicated},
-		"zero":      {new(attest.Result), ear.TierContraindicated},
-		"no claims": {attest.RefusedResult(errors.New("x"), now), ear.TierContraindicated},
+		"affirmed":  {affirmed(t), ear.TierAffirming, "executables:affirming hardware:affirming " + bound},
+		"warned":    {result(t, check("platform.allowed", attest.StatusPass, ""), check("rules.1", attest.StatusWarn, attest.CodeRule)), ear.TierWarning, "configuration:warning hardware:affirming " + bound},
+		"refused":   {result(t, check("workload.debug", attest.StatusFail, attest.CodeDebug)), ear.TierContraindicated, "executables:contraindicated " + bound},
+		"undecided": {result(t, check("authenticity.revocation", attest.StatusFail, attest.CodeEndorsementMissing)), ear.TierNone, "hardware:none " + bound},
+		"both":      {result(t, check("tcb.date", attest.StatusFail, attest.CodeDebug), check("authenticity.revocation", attest.StatusFail, attest.CodeEndorsementMissing)), ear.TierContraindicated, "hardware:contraindicated " + bound},
+		"floor":     {result(t, check("floor.workload.debug", attest.StatusFail, attest.CodeDebug)), ear.TierContraindicated, "executables:contraindicated " + bound},
+		"else":      {result(t, check("x", attest.StatusFail, attest.CodeDebug)), ear.TierContraindicated, "configuration:contraindicated " + bound},
+		"zero":      {new(attest.Result), ear.TierContraindicated, ""},
+		"no claims": {attest.RefusedResult(errors.New("x"), now), ear.TierContraindicated, "configuration:contraindicated"},
 	} {
 		for form, f := range forms {
 			key := newKey(t, elliptic.P256())
@@ -177,11 +184,24 @@ func TestStatus(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
+			var vector []string
+			for _, category := range slices.Sorted(maps.Keys(e.Vector)) {
+				vector = append(vector, category+":"+e.Vector[category].String())
+			}
+			if got := strings.Join(vector, " "); e.Status != c.want || got != c.vector {
+				t.Errorf("%s: made %s, %s; want %s, %s", name, e.Status, got, c.want, c.vector)
+			}
+			if policies := len(e.PolicyIDs); (policies == 0) != (c.result.PolicyID() == "") {
+				t.Errorf("%s: %d policies", name, policies)
+			}
 			raw, err := f.sign(e, key)
 			if err != nil {
 				t.Fatal(err)
 			}
 			got, err := f.verify(raw, ear.TrustKeys(&key.PublicKey), now)
+			if err == nil && (!maps.Equal(got.Vector, e.Vector) || !slices.Equal(got.PolicyIDs, e.PolicyIDs)) {
+				t.Errorf("%s %s: got %+v", form, name, got)
+			}
 			if err != nil || got.Status != c.want || got.Affirming() != (c.want == ear.TierAffirming) || got.Appraisal.Verdict != c.result.Verdict().String() {
 				t.Errorf("%s %s: got %+v, %v; want %s", form, name, got, err, c.want)
 			}
@@ -194,11 +214,22 @@ func TestStatus(t *testing.T) {
 	if none.Affirming() || new(ear.EAR).Affirming() || none.HolderIs(nil) {
 		t.Error("a zero result affirms")
 	}
+	if held := (&ear.EAR{Holder: &newKey(t, elliptic.P256()).PublicKey}); held.HolderIs(nil) {
+		t.Error("a result that is tied to a key is tied to none")
+	}
 }
 
 func TestNewRefuses(t *testing.T) {
 	for name, f := range map[string]func() error{
 		"no verifier": func() error { _, err := ear.New(affirmed(t), ear.Verifier{}, nil, nil, now, time.Hour); return err },
+		"no developer": func() error {
+			_, err := ear.New(affirmed(t), ear.Verifier{Build: "b"}, nil, nil, now, time.Hour)
+			return err
+		},
+		"no build": func() error {
+			_, err := ear.New(affirmed(t), ear.Verifier{Developer: "d"}, nil, nil, now, time.Hour)
+			return err
+		},
 		"no lifetime": func() error { _, err := ear.New(affirmed(t), by, nil, nil, now, 0); return err },
 		"short nonce": func() error { _, err := ear.New(affirmed(t), by, nil, []byte("short"), now, time.Hour); return err },
 		"long nonce":  func() error { _, err := ear.New(affirmed(t), by, nil, make([]byte, 65), now, time.Hour); return err },
@@ -214,6 +245,52 @@ func TestNewRefuses(t *testing.T) {
 	for name, form := range forms {
 		if _, err := form.sign(e, newKey(t, elliptic.P521())); attest.CodeOf(err) != attest.CodeUnknownAlgorithm {
 			t.Errorf("%s: %v", name, err)
+		}
+		// What is no key holds nothing.
+		odd := *e
+		odd.Holder = new(ecdsa.PublicKey)
+		if raw, err := form.sign(&odd, newKey(t, elliptic.P256())); err == nil {
+			t.Errorf("%s: a holder without a key: %q", name, raw)
+		}
+	}
+	if id, err := ear.KeyID(new(ecdsa.PublicKey)); err == nil {
+		t.Errorf("what is no key has the name %s", id)
+	}
+}
+
+// What there is nothing to say about is not said.
+func TestNothingEmpty(t *testing.T) {
+	key := newKey(t, elliptic.P256())
+	e, err := ear.New(new(attest.Result), by, nil, nil, now, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := ear.SignCWT(e, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	message, err := cose.Parse(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := strictcbor.Parse(message.Payload, strictcbor.Limits{Depth: 6, Items: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := v.Get(266).Field(ear.Submodule)
+	if !a.Get(1000).Present() || a.Get(1001).Present() || a.Get(1003).Present() || v.Get(10).Present() || v.Get(8).Present() {
+		t.Errorf("got %x", message.Payload)
+	}
+	if raw, err = ear.SignJWT(e, key); err != nil {
+		t.Fatal(err)
+	}
+	payload, err := base64.RawURLEncoding.DecodeString(strings.Split(string(raw), ".")[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"vector", "policy", "nonce", "cnf"} {
+		if strings.Contains(string(payload), name) {
+			t.Errorf("got %s", payload)
 		}
 	}
 }
@@ -238,6 +315,15 @@ func signed(t *testing.T, payload string, key *ecdsa.PrivateKey) []byte {
 	return []byte(compact)
 }
 
+func jwk(t *testing.T, key *ecdsa.PublicKey) string {
+	t.Helper()
+	raw, err := json.Marshal(jose.JSONWebKey{Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(raw)
+}
+
 // What others made, and what is wrong with it.
 func TestForeignJWT(t *testing.T) {
 	key := newKey(t, elliptic.P256())
@@ -246,40 +332,61 @@ func TestForeignJWT(t *testing.T) {
 		old, new string
 		code     attest.Code // of the refusal
 		status   ear.Tier    // where there is none
+		reason   string
 	}{
-		"as it is":               {"", "", "", ear.TierAffirming},
-		"unknown claim":          {`{"eat_`, `{"what":{"is":1},"eat_`, "", ear.TierAffirming},
-		"second worse":           {`"submods":{`, `"submods":{"B":{"ear_status":"warning"},`, "", ear.TierWarning},
-		"overall worse":          {`"iat"`, `"ear_status":"contraindicated","iat"`, "", ear.TierContraindicated},
-		"overall better":         {`"submods":{`, `"ear_status":"affirming","submods":{"B":{"ear_status":"contraindicated"},`, "", ear.TierContraindicated},
-		"category worse":         {`{"hardware":2}`, `{"hardware":2,"executables":96}`, "", ear.TierContraindicated},
-		"category negative":      {`{"hardware":2}`, `{"hardware":-97}`, "", ear.TierContraindicated},
-		"none is not affirming":  {`"ear_status":"affirming"`, `"ear_status":"none"`, "", ear.TierNone},
-		"duplicate key":          {`"submods":{`, `"submods":{},"submods":{`, attest.CodeDuplicateField, 0},
-		"key in another case":    {`"submods":{`, `"SUBMODS":{},"submods":{`, attest.CodeDuplicateField, 0},
-		"other profile":          {"ear#03", "ear#02", attest.CodeUnknownVersion, 0},
-		"no profile":             {`"eat_profile"`, `"x"`, attest.CodeUnknownVersion, 0},
-		"no iat":                 {`"iat"`, `"x"`, attest.CodeMalformed, 0},
-		"no exp":                 {`"exp"`, `"x"`, attest.CodeMalformed, 0},
-		"iat is no whole number": {"1793534400", "1793534400.5", attest.CodeMalformed, 0},
-		"no verifier":            {`"ear_verifier_id"`, `"x"`, attest.CodeMalformed, 0},
-		"empty verifier":         {`"developer":"d"`, `"developer":""`, attest.CodeMalformed, 0},
-		"no submods":             {`"submods"`, `"x"`, attest.CodeMalformed, 0},
-		"no status":              {`"ear_status":"affirming",`, ``, attest.CodeMalformed, 0},
-		"odd status":             {`"ear_status":"affirming"`, `"ear_status":"splendid"`, attest.CodeMalformed, 0},
-		"odd overall status":     {`"iat"`, `"ear_status":"splendid","iat"`, attest.CodeMalformed, 0},
-		"odd category":           {`"hardware"`, `"hardwear"`, attest.CodeMalformed, 0},
-		"category out of range":  {`"hardware":2`, `"hardware":200`, attest.CodeMalformed, 0},
-		"short nonce":            {`"iat"`, `"eat_nonce":"AAAA","iat"`, attest.CodeMalformed, 0},
-		"odd nonce":              {`"iat"`, `"eat_nonce":"!!","iat"`, attest.CodeMalformed, 0},
-		"odd confirmation":       {`"iat"`, `"cnf":{"kid":"x"},"iat"`, attest.CodeUnknownField, 0},
-		"no confirmation":        {`"iat"`, `"cnf":null,"iat"`, attest.CodeUnknownField, 0},
-		"not yet":                {`"iat"`, `"nbf":1793534561,"iat"`, attest.CodeResultExpired, 0},
-		"nearly yet":             {`"iat"`, `"nbf":1793534560,"iat"`, "", ear.TierAffirming},
-		"odd nbf":                {`"iat"`, `"nbf":"x","iat"`, attest.CodeMalformed, 0},
-		"for somebody":           {`"iat"`, `"aud":"x","iat"`, attest.CodeUnknownField, 0},
-		"secret as confirmation": {`"iat"`, `"cnf":{"jwk":{"kty":"oct","k":"AAAA"}},"iat"`, attest.CodeUnknownField, 0},
-		"bytes behind":           {`}}}}`, `}}}}{}`, attest.CodeMalformed, 0},
+		"as it is":               {"", "", "", ear.TierAffirming, ""},
+		"unknown claim":          {`{"eat_`, `{"what":{"is":1},"eat_`, "", ear.TierAffirming, ""},
+		"second worse":           {`"submods":{`, `"submods":{"B":{"ear_status":"warning"},`, "", ear.TierWarning, ""},
+		"overall worse":          {`"iat"`, `"ear_status":"contraindicated","iat"`, "", ear.TierContraindicated, ""},
+		"overall better":         {`"submods":{`, `"ear_status":"affirming","submods":{"B":{"ear_status":"contraindicated"},`, "", ear.TierContraindicated, ""},
+		"category worse":         {`{"hardware":2}`, `{"hardware":2,"executables":96}`, "", ear.TierContraindicated, ""},
+		"category negative":      {`{"hardware":2}`, `{"hardware":-97}`, "", ear.TierContraindicated, ""},
+		"none is not affirming":  {`"ear_status":"affirming"`, `"ear_status":"none"`, "", ear.TierNone, ""},
+		"duplicate key":          {`"submods":{`, `"submods":{},"submods":{`, attest.CodeDuplicateField, 0, `key "submods" twice`},
+		"key in another case":    {`"submods":{`, `"SUBMODS":{},"submods":{`, attest.CodeDuplicateField, 0, `key "submods" twice`},
+		"other profile":          {"ear#03", "ear#02", attest.CodeUnknownVersion, 0, "tag:ietf.org,2026:rats/ear#02"},
+		"no profile":             {`"eat_profile"`, `"x"`, attest.CodeUnknownVersion, 0, "want tag:ietf.org,2026:rats/ear#03"},
+		"no iat":                 {`"iat"`, `"x"`, attest.CodeMalformed, 0, "no iat, exp or ear_verifier_id"},
+		"no exp":                 {`"exp"`, `"x"`, attest.CodeMalformed, 0, "no iat, exp or ear_verifier_id"},
+		"iat is no whole number": {"1793534400", "1793534400.5", attest.CodeMalformed, 0, "cannot unmarshal number"},
+		"no verifier":            {`"ear_verifier_id"`, `"x"`, attest.CodeMalformed, 0, "no iat, exp or ear_verifier_id"},
+		"empty verifier":         {`"developer":"d"`, `"developer":""`, attest.CodeMalformed, 0, "no verifier id"},
+		"no submods":             {`"submods"`, `"x"`, attest.CodeMalformed, 0, "no appraisal"},
+		"no status":              {`"ear_status":"affirming",`, ``, attest.CodeMalformed, 0, "a status that is no tier"},
+		"odd status":             {`"ear_status":"affirming"`, `"ear_status":"splendid"`, attest.CodeMalformed, 0, "a status that is no tier"},
+		"odd overall status":     {`"iat"`, `"ear_status":"splendid","iat"`, attest.CodeMalformed, 0, "a status that is no tier"},
+		"odd category":           {`"hardware"`, `"hardwear"`, attest.CodeMalformed, 0, "a category that is none"},
+		"category out of range":  {`"hardware":2`, `"hardware":200`, attest.CodeMalformed, 0, "cannot unmarshal number"},
+		"short nonce":            {`"iat"`, `"eat_nonce":"AAAA","iat"`, attest.CodeMalformed, 0, "a nonce of another size"},
+		"odd nonce":              {`"iat"`, `"eat_nonce":"!!","iat"`, attest.CodeMalformed, 0, "a nonce that is not base64url"},
+		"nonce that ends oddly":  {`"iat"`, `"eat_nonce":"AAAAAAAAAAA!","iat"`, attest.CodeMalformed, 0, "a nonce that is not base64url"},
+		"odd confirmation":       {`"iat"`, `"cnf":{"kid":"x"},"iat"`, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"no confirmation":        {`"iat"`, `"cnf":null,"iat"`, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"not yet":                {`"iat"`, `"nbf":1793534561,"iat"`, attest.CodeResultExpired, 0, "not valid before 2026-11-01T12:02:41Z"},
+		"nearly yet":             {`"iat"`, `"nbf":1793534560,"iat"`, "", ear.TierAffirming, ""},
+		"odd nbf":                {`"iat"`, `"nbf":"x","iat"`, attest.CodeMalformed, 0, "nbf that is no whole number"},
+		"for somebody":           {`"iat"`, `"aud":"x","iat"`, attest.CodeUnknownField, 0, "a result for a certain audience"},
+		"secret as confirmation": {`"iat"`, `"cnf":{"jwk":{"kty":"oct","k":"AAAA"}},"iat"`, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"bytes behind":           {`}}}}`, `}}}}{}`, attest.CodeMalformed, 0, "bytes after the document"},
+		"category that wraps":    {`{"hardware":2}`, `{"hardware":-254}`, attest.CodeMalformed, 0, "cannot unmarshal number"},
+		"category none":          {`{"hardware":2}`, `{"hardware":1}`, "", ear.TierAffirming, ""},
+		"category warning":       {`{"hardware":2}`, `{"hardware":-33}`, "", ear.TierWarning, ""},
+		"category in text":       {`{"hardware":2}`, `{"hardware":"2"}`, attest.CodeMalformed, 0, "cannot unmarshal string"},
+		"status in a number":     {`"ear_status":"affirming"`, `"ear_status":2`, attest.CodeMalformed, 0, "cannot unmarshal number"},
+		"second is odd":          {`"submods":{`, `"submods":{"B":{"ear_status":"splendid"},`, attest.CodeMalformed, 0, "a status that is no tier"},
+		"no build":               {`"build":"b"`, `"build":""`, attest.CodeMalformed, 0, "no verifier id"},
+		"shortest nonce":         {`"iat"`, `"eat_nonce":"AAAAAAAAAAA","iat"`, "", ear.TierAffirming, ""},
+		"longest nonce":          {`"iat"`, `"eat_nonce":"` + strings.Repeat("AAAA", 21) + `AA","iat"`, "", ear.TierAffirming, ""},
+		"long nonce":             {`"iat"`, `"eat_nonce":"` + strings.Repeat("AAAA", 21) + `AAA","iat"`, attest.CodeMalformed, 0, "a nonce of another size"},
+		"empty nonce":            {`"iat"`, `"eat_nonce":"","iat"`, attest.CodeMalformed, 0, "a nonce that is not base64url"},
+		"two nonces":             {`"iat"`, `"eat_nonce":["AAAAAAAAAAA","AAAAAAAAAAA"],"iat"`, attest.CodeMalformed, 0, "cannot unmarshal array"},
+		"nonce twice":            {`"iat"`, `"eat_nonce":"AAAAAAAAAAA","eat_nonce":"AAAAAAAAAAA","iat"`, attest.CodeDuplicateField, 0, `key "eat_nonce" twice`},
+		"two confirmations":      {`"iat"`, `"cnf":{"jwk":` + jwk(t, &key.PublicKey) + `,"kid":"x"},"iat"`, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"one confirmation":       {`"iat"`, `"cnf":{"jwk":` + jwk(t, &key.PublicKey) + `},"iat"`, "", ear.TierAffirming, ""},
+		"ours":                   {`{"ear_status"`, `{"jurat_appraisal":{"verdict":"affirmed"},"ear_status"`, "", ear.TierAffirming, ""},
+		"ours has a key twice":   {`{"ear_status"`, `{"jurat_appraisal":{"verdict":"refused","verdict":"affirmed"},"ear_status"`, attest.CodeDuplicateField, 0, `key "verdict" twice`},
+		"ours of other type":     {`{"ear_status"`, `{"jurat_appraisal":{"verdict":1},"ear_status"`, attest.CodeMalformed, 0, "cannot unmarshal number"},
+		"our label without ours": {`"A"`, `"jurat"`, "", ear.TierAffirming, ""},
 	} {
 		payload := goodJSON
 		if c.old != "" {
@@ -288,8 +395,14 @@ func TestForeignJWT(t *testing.T) {
 			}
 		}
 		got, err := ear.VerifyJWT(signed(t, payload, key), ear.TrustKeys(&key.PublicKey), now)
-		if attest.CodeOf(err) != c.code || err == nil && got.Status != c.status {
-			t.Errorf("%s: got %+v, %v; want %s %s", name, got, err, c.code, c.status)
+		if attest.CodeOf(err) != c.code || err == nil && got.Status != c.status || err != nil && !strings.Contains(err.Error(), c.reason) {
+			t.Errorf("%s: got %+v, %v; want %s %s %s", name, got, err, c.code, c.status, c.reason)
+		}
+		if err == nil && got.Appraisal != (ear.Appraisal{}) {
+			t.Errorf("%s: takes another's appraisal for ours: %+v", name, got.Appraisal)
+		}
+		if err == nil && (got.Vector["hardware"] == ear.TierNone) != (name == "category none") {
+			t.Errorf("%s: hardware is %s", name, got.Vector["hardware"])
 		}
 	}
 }
@@ -335,7 +448,15 @@ func TestAlgorithmConfusion(t *testing.T) {
 		"none":              token(`{"alg":"none"}`, func(string) []byte { return nil }),
 		"HMAC with the key": token(`{"alg":"HS256"}`, mac(spki)),
 		"ES384, P-256":      token(`{"alg":"ES384"}`, func(string) []byte { return make([]byte, 96) }),
-		"zero signature":    token(`{"alg":"ES256"}`, func(string) []byte { return make([]byte, 64) }),
+		"ES384 by a key of P-256": token(`{"alg":"ES384"}`, func(input string) []byte {
+			h := sha512.Sum384([]byte(input))
+			r, s, err := ecdsa.Sign(rand.Reader, key, h[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return append(r.FillBytes(make([]byte, 48)), s.FillBytes(make([]byte, 48))...)
+		}),
+		"zero signature": token(`{"alg":"ES256"}`, func(string) []byte { return make([]byte, 64) }),
 		"critical header": token(`{"alg":"ES256","crit":["exp"],"exp":1}`, func(input string) []byte {
 			h := sha256.Sum256([]byte(input))
 			der, err := key.Sign(rand.Reader, h[:], crypto.SHA256)
@@ -357,6 +478,10 @@ func TestAlgorithmConfusion(t *testing.T) {
 
 func TestForeignCWT(t *testing.T) {
 	key := newKey(t, elliptic.P384())
+	holder, err := cose.KeyMap(&key.PublicKey)
+	if err != nil {
+		t.Fatal(err)
+	}
 	good := func() map[int64]any {
 		return map[int64]any{
 			265: ear.Profile, 6: int64(1793534400), 4: int64(1793538000), 1004: map[int64]any{0: "d", 1: "b"},
@@ -368,35 +493,61 @@ func TestForeignCWT(t *testing.T) {
 		change func(map[int64]any)
 		code   attest.Code
 		status ear.Tier
+		reason string
 	}{
-		"as it is":           {func(map[int64]any) {}, "", ear.TierAffirming},
-		"unknown claim":      {func(m map[int64]any) { m[-80000] = "x" }, "", ear.TierAffirming},
-		"second worse":       {func(m map[int64]any) { m[266].(map[string]any)["B"] = map[int64]any{1000: int64(32)} }, "", ear.TierWarning},
-		"overall worse":      {func(m map[int64]any) { m[1000] = int64(96) }, "", ear.TierContraindicated},
-		"category worse":     {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(96) }, "", ear.TierContraindicated},
-		"other profile":      {func(m map[int64]any) { m[265] = "x" }, attest.CodeUnknownVersion, 0},
-		"no exp":             {func(m map[int64]any) { delete(m, 4) }, attest.CodeMalformed, 0},
-		"no iat":             {func(m map[int64]any) { delete(m, 6) }, attest.CodeMalformed, 0},
-		"no verifier":        {func(m map[int64]any) { delete(m, 1004) }, attest.CodeMalformed, 0},
-		"empty verifier":     {func(m map[int64]any) { m[1004] = map[int64]any{0: "d"} }, attest.CodeMalformed, 0},
-		"no submods":         {func(m map[int64]any) { delete(m, 266) }, attest.CodeMalformed, 0},
-		"odd status":         {func(m map[int64]any) { sub(m)[1000] = int64(3) }, attest.CodeMalformed, 0},
-		"status far off":     {func(m map[int64]any) { sub(m)[1000] = int64(258) }, attest.CodeMalformed, 0},
-		"odd overall":        {func(m map[int64]any) { m[1000] = int64(1) }, attest.CodeMalformed, 0},
-		"odd category":       {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[8] = int64(2) }, attest.CodeMalformed, 0},
-		"category far off":   {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(258) }, attest.CodeMalformed, 0},
-		"odd policy":         {func(m map[int64]any) { sub(m)[1003] = []any{int64(1)} }, attest.CodeMalformed, 0},
-		"odd label":          {func(m map[int64]any) { m[266] = map[int64]any{1: map[int64]any{1000: int64(2)}} }, attest.CodeMalformed, 0},
-		"odd nonce":          {func(m map[int64]any) { m[10] = "text" }, attest.CodeMalformed, 0},
-		"short nonce":        {func(m map[int64]any) { m[10] = []byte{1} }, attest.CodeMalformed, 0},
-		"not yet":            {func(m map[int64]any) { m[5] = int64(1793534561) }, attest.CodeResultExpired, 0},
-		"nearly yet":         {func(m map[int64]any) { m[5] = int64(1793534560) }, "", ear.TierAffirming},
-		"odd nbf":            {func(m map[int64]any) { m[5] = "x" }, attest.CodeMalformed, 0},
-		"for somebody":       {func(m map[int64]any) { m[3] = "x" }, attest.CodeUnknownField, 0},
-		"odd confirmation":   {func(m map[int64]any) { m[8] = map[int64]any{3: []byte{1}} }, attest.CodeUnknownField, 0},
-		"ours is no JSON":    {func(m map[int64]any) { sub(m)[-70100] = "{" }, attest.CodeMalformed, 0},
-		"ours is no text":    {func(m map[int64]any) { sub(m)[-70100] = int64(1) }, attest.CodeMalformed, 0},
-		"ours of other type": {func(m map[int64]any) { sub(m)[-70100] = `{"verdict":1}` }, attest.CodeMalformed, 0},
+		"as it is":               {func(map[int64]any) {}, "", ear.TierAffirming, ""},
+		"unknown claim":          {func(m map[int64]any) { m[-80000] = "x" }, "", ear.TierAffirming, ""},
+		"second worse":           {func(m map[int64]any) { m[266].(map[string]any)["B"] = map[int64]any{1000: int64(32)} }, "", ear.TierWarning, ""},
+		"overall worse":          {func(m map[int64]any) { m[1000] = int64(96) }, "", ear.TierContraindicated, ""},
+		"category worse":         {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(96) }, "", ear.TierContraindicated, ""},
+		"other profile":          {func(m map[int64]any) { m[265] = "x" }, attest.CodeUnknownVersion, 0, "x"},
+		"no exp":                 {func(m map[int64]any) { delete(m, 4) }, attest.CodeMalformed, 0, "no iat, exp or verifier id"},
+		"no iat":                 {func(m map[int64]any) { delete(m, 6) }, attest.CodeMalformed, 0, "no iat, exp or verifier id"},
+		"no verifier":            {func(m map[int64]any) { delete(m, 1004) }, attest.CodeMalformed, 0, "no iat, exp or verifier id"},
+		"empty verifier":         {func(m map[int64]any) { m[1004] = map[int64]any{0: "d"} }, attest.CodeMalformed, 0, "no verifier id"},
+		"no submods":             {func(m map[int64]any) { delete(m, 266) }, attest.CodeMalformed, 0, "no appraisal"},
+		"odd status":             {func(m map[int64]any) { sub(m)[1000] = int64(3) }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"status far off":         {func(m map[int64]any) { sub(m)[1000] = int64(258) }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"odd overall":            {func(m map[int64]any) { m[1000] = int64(1) }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"odd category":           {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[8] = int64(2) }, attest.CodeMalformed, 0, "a category that is none"},
+		"category far off":       {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(258) }, attest.CodeMalformed, 0, "a category that is none"},
+		"status in text":         {func(m map[int64]any) { sub(m)[1000] = "affirming" }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"status that wraps":      {func(m map[int64]any) { sub(m)[1000] = int64(-254) }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"overall that wraps":     {func(m map[int64]any) { m[1000] = int64(-254) }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"second is odd":          {func(m map[int64]any) { m[266].(map[string]any)["B"] = map[int64]any{1000: int64(3)} }, attest.CodeMalformed, 0, "a status that is no tier"},
+		"category that wraps":    {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(-254) }, attest.CodeMalformed, 0, "a category that is none"},
+		"category none":          {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(-1) }, "", ear.TierAffirming, ""},
+		"category warning":       {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(-33) }, "", ear.TierWarning, ""},
+		"lowest category":        {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = int64(-128) }, "", ear.TierContraindicated, ""},
+		"category in text":       {func(m map[int64]any) { sub(m)[1001].(map[int64]any)[2] = "2" }, attest.CodeMalformed, 0, "a category that is none"},
+		"category by name":       {func(m map[int64]any) { sub(m)[1001] = map[string]any{"hardware": int64(2)} }, attest.CodeMalformed, 0, "a category that is none"},
+		"vector is no map":       {func(m map[int64]any) { sub(m)[1001] = "x" }, attest.CodeMalformed, 0, "a vector that is no map"},
+		"policies no list":       {func(m map[int64]any) { sub(m)[1003] = "p" }, attest.CodeMalformed, 0, "policy ids that are no list"},
+		"verifier no map":        {func(m map[int64]any) { m[1004] = "d" }, attest.CodeMalformed, 0, "no iat, exp or verifier id"},
+		"no build":               {func(m map[int64]any) { m[1004] = map[int64]any{0: "d", 1: ""} }, attest.CodeMalformed, 0, "no verifier id"},
+		"empty nonce":            {func(m map[int64]any) { m[10] = []byte{} }, attest.CodeMalformed, 0, "a nonce that is no byte string"},
+		"shortest nonce":         {func(m map[int64]any) { m[10] = make([]byte, 8) }, "", ear.TierAffirming, ""},
+		"longest nonce":          {func(m map[int64]any) { m[10] = make([]byte, 64) }, "", ear.TierAffirming, ""},
+		"long nonce":             {func(m map[int64]any) { m[10] = make([]byte, 65) }, attest.CodeMalformed, 0, "a nonce of another size"},
+		"two nonces":             {func(m map[int64]any) { m[10] = [][]byte{make([]byte, 8), make([]byte, 8)} }, attest.CodeMalformed, 0, "a nonce that is no byte string"},
+		"one confirmation":       {func(m map[int64]any) { m[8] = map[int64]any{1: holder} }, "", ear.TierAffirming, ""},
+		"two confirmations":      {func(m map[int64]any) { m[8] = map[int64]any{1: holder, 3: []byte{1}} }, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"ours":                   {func(m map[int64]any) { sub(m)[-70100] = `{"verdict":"affirmed"}` }, "", ear.TierAffirming, ""},
+		"ours has a key twice":   {func(m map[int64]any) { sub(m)[-70100] = `{"verdict":"refused","verdict":"affirmed"}` }, attest.CodeDuplicateField, 0, `key "verdict" twice`},
+		"ours is too long":       {func(m map[int64]any) { sub(m)[-70100] = `{"verdict":"` + strings.Repeat("x", 4<<10) + `"}` }, attest.CodeMalformed, 0, "4110 bytes, more than 4096"},
+		"our label without ours": {func(m map[int64]any) { m[266] = map[string]any{"jurat": sub(m)} }, "", ear.TierAffirming, ""},
+		"odd policy":             {func(m map[int64]any) { sub(m)[1003] = []any{int64(1)} }, attest.CodeMalformed, 0, "a policy id that is no text"},
+		"odd label":              {func(m map[int64]any) { m[266] = map[int64]any{1: map[int64]any{1000: int64(2)}} }, attest.CodeMalformed, 0, "an appraisal without a label"},
+		"odd nonce":              {func(m map[int64]any) { m[10] = "text" }, attest.CodeMalformed, 0, "a nonce that is no byte string"},
+		"short nonce":            {func(m map[int64]any) { m[10] = []byte{1} }, attest.CodeMalformed, 0, "a nonce of another size"},
+		"not yet":                {func(m map[int64]any) { m[5] = int64(1793534561) }, attest.CodeResultExpired, 0, "not valid before 2026-11-01T12:02:41Z"},
+		"nearly yet":             {func(m map[int64]any) { m[5] = int64(1793534560) }, "", ear.TierAffirming, ""},
+		"odd nbf":                {func(m map[int64]any) { m[5] = "x" }, attest.CodeMalformed, 0, "nbf that is no whole number"},
+		"for somebody":           {func(m map[int64]any) { m[3] = "x" }, attest.CodeUnknownField, 0, "a result for a certain audience"},
+		"odd confirmation":       {func(m map[int64]any) { m[8] = map[int64]any{3: []byte{1}} }, attest.CodeUnknownField, 0, "a key confirmation of another kind"},
+		"ours is no JSON":        {func(m map[int64]any) { sub(m)[-70100] = "{" }, attest.CodeMalformed, 0, "EOF"},
+		"ours is no text":        {func(m map[int64]any) { sub(m)[-70100] = int64(1) }, attest.CodeMalformed, 0, "EOF"},
+		"ours of other type":     {func(m map[int64]any) { sub(m)[-70100] = `{"verdict":1}` }, attest.CodeMalformed, 0, "cannot unmarshal number"},
 	} {
 		m := good()
 		c.change(m)
@@ -410,9 +561,33 @@ func TestForeignCWT(t *testing.T) {
 		}
 		for _, token := range [][]byte{raw, cose.Tag(raw)} {
 			got, err := ear.VerifyCWT(token, ear.TrustKeys(&key.PublicKey), time.Unix(1793534500, 0))
-			if attest.CodeOf(err) != c.code || err == nil && got.Status != c.status {
-				t.Errorf("%s: got %+v, %v; want %s %s", name, got, err, c.code, c.status)
+			if attest.CodeOf(err) != c.code || err == nil && got.Status != c.status || err != nil && !strings.Contains(err.Error(), c.reason) {
+				t.Errorf("%s: got %+v, %v; want %s %s %s", name, got, err, c.code, c.status, c.reason)
 			}
+		}
+	}
+}
+
+// A signature over what is no map of claims, or by a key of a curve that results are not signed on, gives nothing.
+func TestCWTPayload(t *testing.T) {
+	key, long := newKey(t, elliptic.P256()), newKey(t, elliptic.P521())
+	for name, c := range map[string]struct {
+		key     *ecdsa.PrivateKey
+		payload []byte
+		code    attest.Code
+	}{
+		"no CBOR":          {key, []byte{0xff}, attest.CodeMalformed},
+		"no payload":       {key, []byte{}, attest.CodeMalformed},
+		"a label twice":    {key, []byte{0xa2, 6, 1, 6, 2}, attest.CodeDuplicateField},
+		"no map":           {key, []byte{1}, attest.CodeUnknownVersion},
+		"an unusual curve": {long, []byte{0xa0}, attest.CodeResultSigner},
+	} {
+		raw, err := cose.Sign(c.key, c.payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := ear.VerifyCWT(raw, ear.TrustKeys(&key.PublicKey, &long.PublicKey), now); attest.CodeOf(err) != c.code || got != nil {
+			t.Errorf("%s: got %+v, %v; want %s", name, got, err, c.code)
 		}
 	}
 }

@@ -1,11 +1,11 @@
 package ear
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -25,7 +25,7 @@ type jwtClaims struct {
 	Issued   *int64          `json:"iat"`
 	Expires  *int64          `json:"exp"`
 	Verifier *jwtVerifier    `json:"ear_verifier_id"`
-	Nonce    string          `json:"eat_nonce,omitempty"`
+	Nonce    *string         `json:"eat_nonce,omitempty"`
 	Holder   json.RawMessage `json:"cnf,omitempty"`
 	// What this package never writes, and has to heed (RFC 7519 sections 4.1.3 and 4.1.5).
 	NotBefore json.RawMessage         `json:"nbf,omitempty"`
@@ -68,7 +68,8 @@ func SignJWT(e *EAR, key *ecdsa.PrivateKey) ([]byte, error) {
 		c.Submods[Submodule].Vector[name] = int8(t)
 	}
 	if len(e.Nonce) > 0 {
-		c.Nonce = base64.RawURLEncoding.EncodeToString(e.Nonce)
+		nonce := base64.RawURLEncoding.EncodeToString(e.Nonce)
+		c.Nonce = &nonce
 	}
 	if e.Holder != nil {
 		holder, err := json.Marshal(jwtConfirmation{&jose.JSONWebKey{Key: e.Holder}})
@@ -110,18 +111,17 @@ func VerifyJWT(raw []byte, trust Trust, now time.Time) (*EAR, error) {
 		return nil, refuse(attest.CodeOversized, "an attestation result that is too long", "")
 	}
 	token, err := jose.ParseSignedCompact(string(raw), []jose.SignatureAlgorithm{jose.ES256, jose.ES384})
-	if err != nil || len(token.Signatures) != 1 {
+	if err != nil {
 		return nil, &attest.Error{Code: attest.CodeMalformed, Check: "result", Got: "no JSON Web Signature by ES256 or ES384", Err: err}
 	}
 	// The library verifies what it decoded. Unused bits of base64 would let a token be written in several ways.
-	if compact, err := token.CompactSerialize(); err != nil || compact != string(raw) {
+	if compact, _ := token.CompactSerialize(); compact != string(raw) {
 		return nil, malformed("a token that is not written as its signer wrote it")
 	}
 	var payload []byte
 	for _, key := range trust.keys {
 		// The algorithm is the one of the key, whatever the token says: a key serves one.
-		algorithm, err := algorithmOf(key)
-		if err != nil || string(algorithm) != token.Signatures[0].Header.Algorithm {
+		if algorithm, _ := algorithmOf(key); string(algorithm) != token.Signatures[0].Header.Algorithm {
 			continue
 		}
 		if payload, err = token.Verify(key); err == nil {
@@ -133,15 +133,11 @@ func VerifyJWT(raw []byte, trust Trust, now time.Time) (*EAR, error) {
 		return nil, refuse(attest.CodeResultSigner, "a signature by nobody who is trusted", "")
 	}
 	if err := strictjson.Check(payload, strictjson.Limits{Size: MaxSize, Depth: 8, Key: anyKey}); err != nil {
-		code := attest.CodeMalformed
-		if errors.Is(err, strictjson.ErrDuplicate) {
-			code = attest.CodeDuplicateField
-		}
-		return nil, &attest.Error{Code: code, Check: "result", Err: err}
+		return nil, unreadable(err)
 	}
 	var c jwtClaims
 	if err := json.Unmarshal(payload, &c); err != nil {
-		return nil, &attest.Error{Code: attest.CodeMalformed, Check: "result", Err: err}
+		return nil, unreadable(err)
 	}
 	return c.result(now)
 }
@@ -154,9 +150,9 @@ func (c *jwtClaims) result(now time.Time) (*EAR, error) {
 		return nil, malformed("no iat, exp or ear_verifier_id")
 	}
 	e := &EAR{Issued: time.Unix(*c.Issued, 0).UTC(), Expires: time.Unix(*c.Expires, 0).UTC(), Developer: c.Verifier.Developer, Build: c.Verifier.Build, Status: TierAffirming, Vector: map[string]Tier{}}
-	if c.Nonce != "" {
-		nonce, err := base64.RawURLEncoding.DecodeString(c.Nonce)
-		if err != nil {
+	if c.Nonce != nil {
+		nonce, err := base64.RawURLEncoding.DecodeString(*c.Nonce)
+		if err != nil || len(nonce) == 0 {
 			return nil, malformed("a nonce that is not base64url")
 		}
 		e.Nonce = nonce
@@ -175,8 +171,10 @@ func (c *jwtClaims) result(now time.Time) (*EAR, error) {
 	}
 	if c.Holder != nil {
 		var confirmation jwtConfirmation
+		dec := json.NewDecoder(bytes.NewReader(c.Holder))
+		dec.DisallowUnknownFields() // one way of confirmation, and no second one that would have to hold as well
 		key, ok := (*ecdsa.PublicKey)(nil), false
-		if json.Unmarshal(c.Holder, &confirmation) == nil && confirmation.Key != nil {
+		if dec.Decode(&confirmation) == nil && confirmation.Key != nil {
 			key, ok = confirmation.Key.Key.(*ecdsa.PublicKey)
 		}
 		if !ok { // a confirmation that is not understood ties it to somebody unknown, not to nobody
@@ -218,7 +216,7 @@ func (e *EAR) add(label string, status Tier, vector map[string]Tier, policies []
 		}
 		e.Vector[name] = worse(e.Vector, name, v.tier())
 		// The status of an appraisal is no better than any of its categories; one that is was not made by the rules.
-		if v.tier() != TierAffirming && v.tier() != TierNone {
+		if v.tier() != TierNone {
 			e.lower(v.tier())
 		}
 	}

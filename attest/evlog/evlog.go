@@ -20,7 +20,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/binary"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,10 +67,7 @@ func (h *Head) signed() []byte {
 }
 
 // KeyID names a public key: "sha256:" and the hex digest of its SubjectPublicKeyInfo.
-func (h *Head) KeyID() string {
-	sum := sha256.Sum256(h.Key)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
+func (h *Head) KeyID() string { return attest.Fingerprint(h.Key) }
 
 func (h *Head) digest() []byte {
 	sum := sha256.Sum256(h.signed())
@@ -168,12 +164,12 @@ func (l *Log) load() error {
 		return err
 	}
 	if l.last != nil {
-		if uint64(len(hashes)) < l.last.Size {
-			return broken(l.dir, fmt.Errorf("%d leaves, and a head of %d", len(hashes), l.last.Size))
+		if err := leads(merkle.New(hashes), l.last); err != nil {
+			return broken(l.dir, fmt.Errorf("the last head: %w", err))
 		}
-		if root, ok := merkle.New(hashes).RootAt(l.last.Size); !ok || string(root[:]) != string(l.last.Root) {
-			return broken(l.dir, errors.New("the leaves do not lead to the last head"))
-		}
+	}
+	if l.segments, err = listSegments(l.dir); err != nil {
+		return err
 	}
 	if hashes, err = l.whole(hashes); err != nil {
 		return err
@@ -195,9 +191,6 @@ func (l *Log) load() error {
 	}
 	if err := endLine(l.heads); err != nil {
 		return broken(l.dir, err)
-	}
-	if l.segments, err = listSegments(l.dir); err != nil {
-		return err
 	}
 	// A segment that begins beyond the last leaf lost what it continued. Left there it would hide what comes to be logged.
 	for n := len(l.segments); n > 0 && l.segments[n-1].first > l.frontier.size; n-- {
@@ -224,7 +217,7 @@ func (l *Log) whole(hashes []merkle.Hash) ([]merkle.Hash, error) {
 	if l.last != nil {
 		next = l.last.Size
 	}
-	for e, err := range readEntries(l.dir, uint64(len(hashes))) {
+	for e, err := range readSegments(l.dir, l.segments, uint64(len(hashes))) {
 		if err != nil {
 			return nil, err
 		}
@@ -260,11 +253,11 @@ func (l *Log) roll() error {
 	} else {
 		l.segments = append(l.segments, segmentFile{first: first})
 	}
-	total := l.limits.Segment // room for the new one
+	total := l.limits.Segment // room for the new one, which is empty: it stays
 	for _, s := range l.segments {
 		total += s.size
 	}
-	for total > l.limits.Bytes && len(l.segments) > 1 {
+	for total > l.limits.Bytes {
 		if err := os.Remove(segmentName(l.dir, l.segments[0].first)); err != nil {
 			return broken(l.dir, err)
 		}

@@ -113,12 +113,9 @@ func readHeads(dir string) ([]Head, error) {
 }
 
 // wholeLines leaves out a last line without an end: half a head, as a crash leaves it.
-func wholeLines(data []byte, atEOF bool) (int, []byte, error) {
+func wholeLines(data []byte, _ bool) (int, []byte, error) {
 	if at := bytes.IndexByte(data, '\n'); at >= 0 {
 		return at + 1, data[:at], nil
-	}
-	if atEOF {
-		return len(data), nil, nil
 	}
 	return 0, nil, nil
 }
@@ -189,7 +186,7 @@ type Audit struct {
 	Kept     uint64 // records that are still there
 	Unsigned uint64 // leaves after the last head
 	dir      string
-	tree     *merkle.Tree
+	hashes   []merkle.Hash
 	first    uint64
 }
 
@@ -235,8 +232,8 @@ func Check(dir string, trust Trust) (*Audit, error) {
 			return nil, broken(dir, fmt.Errorf("the head of %s that was seen before: %w", trust.seen[i].Time.Format(time.RFC3339), err))
 		}
 	}
-	a := &Audit{Head: *previous, Heads: len(heads), Unsigned: tree.Size() - previous.Size, dir: dir, tree: tree}
-	return a, a.check(hashes)
+	a := &Audit{Head: *previous, Heads: len(heads), Unsigned: tree.Size() - previous.Size, dir: dir, hashes: hashes}
+	return a, a.check()
 }
 
 // leads checks that the leaves lead to a head.
@@ -251,9 +248,9 @@ func leads(tree *merkle.Tree, h *Head) error {
 	return nil
 }
 
-func (a *Audit) check(hashes []merkle.Hash) error {
+func (a *Audit) check() error {
 	next, started := uint64(0), false
-	for e, err := range readEntries(a.dir, a.tree.Size()) {
+	for e, err := range readEntries(a.dir, uint64(len(a.hashes))) {
 		if err != nil {
 			return err
 		}
@@ -263,7 +260,7 @@ func (a *Audit) check(hashes []merkle.Hash) error {
 		if e.Index != next {
 			return broken(a.dir, fmt.Errorf("records %d to %d are missing", next, e.Index-1))
 		}
-		if leaf(e.Time.Unix(), e.Record) != hashes[e.Index] {
+		if leaf(e.Time.Unix(), e.Record) != a.hashes[e.Index] {
 			return broken(a.dir, fmt.Errorf("record %d is not the one that was logged", e.Index))
 		}
 		next++
@@ -279,15 +276,19 @@ func (a *Audit) check(hashes []merkle.Hash) error {
 	return nil
 }
 
-// readEntries reads the records of all segments below size, in order. Half a record at the end of a segment is what a
-// crash leaves; that it does not hide a logged one, check sees from the indices.
+// readEntries reads the records of all segments below size, in order.
 func readEntries(dir string, size uint64) iter.Seq2[Entry, error] {
+	segments, err := listSegments(dir)
+	if err != nil {
+		return func(yield func(Entry, error) bool) { yield(Entry{}, err) }
+	}
+	return readSegments(dir, segments, size)
+}
+
+// readSegments reads those of some segments. Half a record at the end of a segment is what a crash leaves; that it does not
+// hide a logged one, check sees from the indices.
+func readSegments(dir string, segments []segmentFile, size uint64) iter.Seq2[Entry, error] {
 	return func(yield func(Entry, error) bool) {
-		segments, err := listSegments(dir)
-		if err != nil {
-			yield(Entry{}, err)
-			return
-		}
 		for i, s := range segments {
 			end := size
 			if i+1 < len(segments) {
@@ -303,7 +304,8 @@ func readEntries(dir string, size uint64) iter.Seq2[Entry, error] {
 func readSegment(dir string, s segmentFile, end uint64, yield func(Entry, error) bool) bool {
 	f, err := os.Open(segmentName(dir, s.first))
 	if err != nil {
-		return yield(Entry{}, broken(dir, err)) && false
+		yield(Entry{}, broken(dir, err))
+		return false
 	}
 	defer f.Close()
 	r := bufio.NewReaderSize(f, 1<<16)
@@ -314,7 +316,8 @@ func readSegment(dir string, s segmentFile, end uint64, yield func(Entry, error)
 		}
 		length := binary.BigEndian.Uint32(header[:])
 		if length == 0 || length > MaxRecord {
-			return yield(Entry{}, broken(dir, fmt.Errorf("record %d has %d bytes", index, length))) && false
+			yield(Entry{}, broken(dir, fmt.Errorf("record %d has %d bytes", index, length)))
+			return false
 		}
 		record := make([]byte, length)
 		if _, err := io.ReadFull(r, record); err != nil {
@@ -361,12 +364,8 @@ func (a *Audit) Prove(index uint64) (*Proof, error) {
 			return nil, err
 		}
 		if e.Index == index {
-			hashes, err := readHashes(a.dir)
-			if err != nil {
-				return nil, err
-			}
 			p := &Proof{Index: index, Time: e.Time, Record: e.Record, Head: a.Head}
-			for _, h := range merkle.New(hashes[:a.Head.Size]).Proof(index) {
+			for _, h := range merkle.New(a.hashes[:a.Head.Size]).Proof(index) {
 				p.Path = append(p.Path, slices.Clone(h[:]))
 			}
 			return p, nil

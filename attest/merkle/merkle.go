@@ -77,12 +77,9 @@ func Root(leaf Hash, index, size uint64, proof []Hash) (Hash, bool) {
 		}
 		if index&1 == 1 || index == last {
 			r = Node(sibling, r)
-			// Levels at which this node had no sibling are passed over.
-			if index&1 == 0 {
-				skip := bits.TrailingZeros64(index) // index is last here, and not zero
-				index >>= skip
-				last >>= skip
-			}
+			// Levels at which this node had no sibling are passed over. The index is odd, or last, and not zero.
+			skip := bits.TrailingZeros64(index)
+			index, last = index>>skip, last>>skip
 		} else {
 			r = Node(r, sibling)
 		}
@@ -145,7 +142,7 @@ func (t *Tree) Consistency(old uint64) ([]Hash, bool) {
 // Consistent reports whether a tree of the size and root now has a tree of the size and root old as its beginning (RFC
 // 9162 section 2.1.4.2).
 func Consistent(old uint64, oldRoot Hash, now uint64, nowRoot Hash, proof []Hash) bool {
-	if old == 0 || old > now || len(proof) > 2*MaxProof {
+	if old == 0 || old > now {
 		return false
 	}
 	if old == now {
@@ -167,10 +164,8 @@ func Consistent(old uint64, oldRoot Hash, now uint64, nowRoot Hash, proof []Hash
 		}
 		if fn&1 == 1 || fn == sn {
 			fr, sr = Node(c, fr), Node(c, sr)
-			if fn&1 == 0 && fn != 0 {
-				skip := bits.TrailingZeros64(fn)
-				fn, sn = fn>>skip, sn>>skip
-			}
+			skip := bits.TrailingZeros64(fn) // it is odd, or sn, and not zero
+			fn, sn = fn>>skip, sn>>skip
 		} else {
 			sr = Node(sr, c)
 		}

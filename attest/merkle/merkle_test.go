@@ -88,8 +88,15 @@ func TestNothingElseVerifies(t *testing.T) {
 					t.Fatalf("leaf %d of %d verifies with another proof", i, n)
 				}
 			}
-			if accepts(d[i], uint64(i), uint64(n), append(slices.Clone(proof), want)) || accepts(d[i], uint64(i), uint64(n), append(proof, merkle.Hash{})) {
-				t.Fatalf("leaf %d of %d verifies with a longer proof", i, n)
+			// A proof that is too long leads nowhere, not only elsewhere.
+			for extra := range 3 {
+				longer := append(slices.Clone(proof), make([]merkle.Hash, extra+1)...)
+				if root, ok := merkle.Root(d[i], uint64(i), uint64(n), longer); ok || root != (merkle.Hash{}) {
+					t.Fatalf("leaf %d of %d leads somewhere with a proof that is longer by %d", i, n, extra+1)
+				}
+			}
+			if root, ok := merkle.Root(d[i], uint64(n), uint64(n), proof); ok || root != (merkle.Hash{}) {
+				t.Fatalf("a leaf outside of %d leads somewhere", n)
 			}
 			if other := (merkle.Hash{1}); accepts(other, uint64(i), uint64(n), proof) {
 				t.Fatal("another leaf verifies")
@@ -97,6 +104,36 @@ func TestNothingElseVerifies(t *testing.T) {
 			if accepts(d[i], uint64(i), 0, proof) {
 				t.Fatal("verifies in an empty tree")
 			}
+		}
+	}
+}
+
+func TestLongestProof(t *testing.T) {
+	longest := make([]merkle.Hash, merkle.MaxProof)
+	if _, ok := merkle.Root(merkle.Hash{}, 0, 1<<32, longest); !ok {
+		t.Error("the longest proof is refused")
+	}
+	if root, ok := merkle.Root(merkle.Hash{}, 0, 1<<33, append(longest, merkle.Hash{})); ok || root != (merkle.Hash{}) {
+		t.Error("a longer one leads somewhere")
+	}
+}
+
+// Whoever chooses both roots can have them reached by a proof that ends too early or goes on too long. It is refused for
+// its length.
+func TestConsistentByLength(t *testing.T) {
+	a, b, c, d := merkle.Hash{1}, merkle.Hash{2}, merkle.Hash{3}, merkle.Hash{4}
+	node := merkle.Node
+	for _, x := range []struct {
+		old, now merkle.Hash
+		proof    []merkle.Hash
+		want     bool
+	}{
+		{node(c, a), node(c, node(a, b)), []merkle.Hash{a, b, c}, true},
+		{a, node(a, b), []merkle.Hash{a, b}, false},
+		{node(d, node(c, a)), node(d, node(c, node(a, b))), []merkle.Hash{a, b, c, d}, false},
+	} {
+		if merkle.Consistent(3, x.old, 4, x.now, x.proof) != x.want {
+			t.Errorf("a proof of %d hashes: %v", len(x.proof), !x.want)
 		}
 	}
 }
@@ -168,6 +205,12 @@ func TestConsistencyAgainstTheDefinition(t *testing.T) {
 		}
 		if _, ok := tree.Consistency(0); ok {
 			t.Fatal("a proof of nothing")
+		}
+		if _, ok := tree.RootAt(0); ok {
+			t.Fatal("root of nothing")
+		}
+		if _, ok := tree.Consistency(uint64(n + 1)); ok {
+			t.Fatal("a proof of more than there are")
 		}
 	}
 	if merkle.Consistent(0, merkle.Hash{}, 1, merkle.Hash{}, nil) || merkle.Consistent(2, merkle.Hash{}, 1, merkle.Hash{}, nil) {

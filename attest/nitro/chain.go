@@ -28,7 +28,7 @@ func (c chain) has(der []byte) bool {
 func (v *Verifier) verifyChain(d *Document, now time.Time) (chain, error) {
 	root := v.roots.find(d.CABundle[0])
 	if root == nil {
-		return nil, refuse(attest.CodeUntrustedRoot, checkChain, fingerprint(d.CABundle[0]), "a trusted root first in the bundle")
+		return nil, attest.Refuse(attest.CodeUntrustedRoot, checkChain, attest.Fingerprint(d.CABundle[0]), "a trusted root first in the bundle")
 	}
 	c := chain{root}
 	for _, der := range append(d.CABundle[1:len(d.CABundle):len(d.CABundle)], d.Certificate) {
@@ -48,12 +48,12 @@ func (v *Verifier) verifyChain(d *Document, now time.Time) (chain, error) {
 	}
 	for _, l := range c {
 		if !l.validAt(now) {
-			return nil, refuse(attest.CodeChainExpired, checkChain, quote(l.Subject.CommonName)+" valid "+stamp(l.NotBefore)+" to "+stamp(l.NotAfter), "valid at "+stamp(now))
+			return nil, attest.Refuse(attest.CodeChainExpired, checkChain, attest.Quote(l.Subject.CommonName)+" valid "+stamp(l.NotBefore)+" to "+stamp(l.NotAfter), "valid at "+stamp(now))
 		}
 	}
 	// The leaf's key is made for hours: what it signs carries a time within them.
 	if l := c.leaf(); !l.validAt(d.Timestamp) {
-		return nil, refuse(attest.CodeChainExpired, checkTime, "a document of "+stamp(d.Timestamp), "made between "+stamp(l.NotBefore)+" and "+stamp(l.NotAfter))
+		return nil, attest.Refuse(attest.CodeChainExpired, checkTime, "a document of "+stamp(d.Timestamp), "made between "+stamp(l.NotBefore)+" and "+stamp(l.NotAfter))
 	}
 	return c, nil
 }
@@ -88,13 +88,13 @@ func (k *links) extend(parent *link, der []byte) (*link, error) {
 		return nil, err
 	}
 	if !bytes.Equal(l.RawIssuer, parent.RawSubject) {
-		return nil, refuse(attest.CodeChain, checkChain, quote(l.Subject.CommonName)+" issued by "+quote(l.Issuer.CommonName), parent.Subject.CommonName)
+		return nil, attest.Refuse(attest.CodeChain, checkChain, attest.Quote(l.Subject.CommonName)+" issued by "+attest.Quote(l.Issuer.CommonName), parent.Subject.CommonName)
 	}
 	if l.SignatureAlgorithm != x509.ECDSAWithSHA384 {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkChain, quote(l.Subject.CommonName)+" signed with "+l.SignatureAlgorithm.String(), x509.ECDSAWithSHA384.String())
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, attest.Quote(l.Subject.CommonName)+" signed with "+l.SignatureAlgorithm.String(), x509.ECDSAWithSHA384.String())
 	}
 	if sum := sha512.Sum384(l.RawTBSCertificate); !ecdsa.VerifyASN1(parent.key, sum[:], l.Signature) {
-		return nil, refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+quote(l.Subject.CommonName), "one by "+parent.Subject.CommonName)
+		return nil, attest.Refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+attest.Quote(l.Subject.CommonName), "one by "+parent.Subject.CommonName)
 	}
 	l.id = id
 	k.mu.Lock()

@@ -35,7 +35,7 @@ func (v *Verifier) revocation(ctx context.Context, c chain, stapled []attest.End
 		return r, nil
 	}
 	if len(fetched) > attest.MaxEndorsements {
-		return attest.Revocation{}, refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("%d endorsements", len(fetched)), "")
+		return attest.Revocation{}, attest.Refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("%d endorsements", len(fetched)), "")
 	}
 	return judge(c, append(fetched, stapled...), now)
 }
@@ -50,7 +50,7 @@ func judge(c chain, list []attest.Endorsement, now time.Time) (r attest.Revocati
 		case e.Kind == attest.KindCertificate && c.has(e.Raw):
 			continue // it says nothing new
 		case e.Kind != attest.KindCRL:
-			return r, refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+quote(string(e.Kind)), "revocation lists: a document brings its own chain")
+			return r, attest.Refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+attest.Quote(string(e.Kind)), "revocation lists: a document brings its own chain")
 		}
 		crl, err := x509.ParseRevocationList(e.Raw)
 		if err == nil && len(crl.Raw) != len(e.Raw) {
@@ -78,7 +78,7 @@ func judge(c chain, list []attest.Endorsement, now time.Time) (r attest.Revocati
 		switch {
 		case len(cert.CRLDistributionPoints) == 0:
 		case crl == nil:
-			missing = append(missing, quote(c[i].Subject.CommonName))
+			missing = append(missing, attest.Quote(c[i].Subject.CommonName))
 		default:
 			used = append(used, crl)
 		}
@@ -95,9 +95,9 @@ func judge(c chain, list []attest.Endorsement, now time.Time) (r attest.Revocati
 			Hint: "AWS has validators leave revocation unchecked: say revocation: unchecked in the policy, or supply AWS's lists with --endorsement",
 		}
 	case len(used) == 0:
-		r.Problem = refuse(attest.CodeEndorsementMissing, checkRevocation, "a chain whose authorities publish no revocation list", "")
+		r.Problem = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "a chain whose authorities publish no revocation list", "")
 	case now.Before(r.Issued) || now.After(r.Expires):
-		r.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "revocation lists valid from "+stamp(r.Issued)+" to "+stamp(r.Expires), "valid at "+stamp(now))
+		r.Problem = attest.Refuse(attest.CodeEndorsementExpired, checkRevocation, "revocation lists valid from "+stamp(r.Issued)+" to "+stamp(r.Expires), "valid at "+stamp(now))
 	}
 	return r, nil
 }
@@ -109,12 +109,12 @@ func checkRevoked(crl *x509.RevocationList, issuer, cert *link) error {
 	}
 	for _, x := range crl.Extensions {
 		if x.Critical { // it may cover only some certificates
-			return refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
+			return attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
 		}
 	}
 	for _, entry := range crl.RevokedCertificateEntries {
 		if entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-			return refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", quote(cert.Subject.CommonName), cert.SerialNumber, stamp(entry.RevocationTime)), "not revoked")
+			return attest.Refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", attest.Quote(cert.Subject.CommonName), cert.SerialNumber, stamp(entry.RevocationTime)), "not revoked")
 		}
 	}
 	return nil

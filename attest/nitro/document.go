@@ -47,14 +47,14 @@ type Document struct {
 // Parse decodes a document. It refuses whatever NSM does not define.
 func Parse(raw []byte) (*Document, error) {
 	if len(raw) > MaxDocument {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", MaxDocument))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", MaxDocument))
 	}
 	message, err := cose.Parse(slices.Clone(raw))
 	if err != nil {
 		return nil, err
 	}
 	if message.UnprotectedKeyID != nil {
-		return nil, refuse(attest.CodeUnknownField, checkFormat, "an unsigned header parameter", "none")
+		return nil, attest.Refuse(attest.CodeUnknownField, checkFormat, "an unsigned header parameter", "none")
 	}
 	// All of the payload is signed, so that its serialization may vary; the module writes a map without a length in front.
 	fields, err := strictcbor.Parse(message.Payload, strictcbor.Limits{Depth: 3, Items: 128, AnyLength: true, OpenMaps: true})
@@ -69,7 +69,7 @@ func parseFields(message *cose.Sign1, fields strictcbor.Value) (*Document, error
 	for i := range fields.Len() {
 		key, _ := fields.Entry(i)
 		if name, _ := key.Text(); !slices.Contains(known, name) {
-			return nil, refuse(attest.CodeUnknownField, checkFormat, key.String(), "")
+			return nil, attest.Refuse(attest.CodeUnknownField, checkFormat, key.String(), "")
 		}
 	}
 	d := &Document{message: message}
@@ -81,7 +81,7 @@ func parseFields(message *cose.Sign1, fields strictcbor.Value) (*Document, error
 		return nil, malformed("digest", nil)
 	}
 	if d.Digest != "SHA384" {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkFormat, "digest "+quote(d.Digest), "SHA384")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkFormat, "digest "+attest.Quote(d.Digest), "SHA384")
 	}
 	stamp, _ := fields.Field("timestamp").Uint()
 	if stamp == 0 || stamp > math.MaxInt64/uint64(time.Millisecond) {
@@ -147,14 +147,14 @@ var identity = []int{0, 1, 2}
 // debug tells whether the enclave was started in debug mode: the hypervisor then gives out its console and leaves the
 // registers of the image zero. A single zero register is no measurement of an image either.
 func (d *Document) debug() bool {
-	return slices.ContainsFunc(identity, func(i int) bool { return zero(d.PCRs[i]) })
+	return slices.ContainsFunc(identity, func(i int) bool { return attest.AllZero(d.PCRs[i]) })
 }
 
 // measured are the registers that measure something, and digests of what the enclave had signed.
 func (d *Document) measured() map[string]attest.HexBytes {
 	out := map[string]attest.HexBytes{"launch": d.PCRs[0]}
 	for _, i := range slices.Sorted(maps.Keys(d.PCRs)) {
-		if !zero(d.PCRs[i]) {
+		if !attest.AllZero(d.PCRs[i]) {
 			out[fmt.Sprintf("pcr%d", i)] = d.PCRs[i]
 		}
 	}
@@ -178,8 +178,6 @@ func sized(v strictcbor.Value, least, most int) ([]byte, bool) {
 	b, ok := v.Bytes()
 	return b, ok && len(b) >= least && len(b) <= most
 }
-
-func zero(b []byte) bool { return !slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) }
 
 func malformed(got string, err error) *attest.Error {
 	code := attest.CodeMalformed

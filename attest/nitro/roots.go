@@ -6,7 +6,6 @@ import (
 	"crypto/elliptic"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"time"
 
@@ -91,10 +90,10 @@ func parseLink(der []byte) (*link, error) {
 	}
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P384() {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkChain, quote(cert.Subject.CommonName)+" with another key", "P-384")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, attest.Quote(cert.Subject.CommonName)+" with another key", "P-384")
 	}
 	if len(cert.UnhandledCriticalExtensions) != 0 {
-		return nil, refuse(attest.CodeCriticalExtension, checkChain, cert.UnhandledCriticalExtensions[0].String()+" in "+quote(cert.Subject.CommonName), "")
+		return nil, attest.Refuse(attest.CodeCriticalExtension, checkChain, cert.UnhandledCriticalExtensions[0].String()+" in "+attest.Quote(cert.Subject.CommonName), "")
 	}
 	return &link{Certificate: cert, key: key}, nil
 }
@@ -102,10 +101,10 @@ func parseLink(der []byte) (*link, error) {
 // checkAuthority checks that l may stand above a leaf with below authorities in between (NSM §3.2.3.2, §3.2.3.3).
 func (l *link) checkAuthority(below int) error {
 	if !l.IsCA || l.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return refuse(attest.CodeChain, checkChain, quote(l.Subject.CommonName)+" may not sign certificates", "an authority")
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(l.Subject.CommonName)+" may not sign certificates", "an authority")
 	}
 	if limited := l.MaxPathLen > 0 || l.MaxPathLenZero; limited && below > l.MaxPathLen {
-		return refuse(attest.CodeChain, checkChain, quote(l.Subject.CommonName)+" above too many authorities", "")
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(l.Subject.CommonName)+" above too many authorities", "")
 	}
 	return nil
 }
@@ -113,14 +112,12 @@ func (l *link) checkAuthority(below int) error {
 // checkLeaf checks that l may sign documents and nothing else.
 func (l *link) checkLeaf() error {
 	if l.IsCA || l.KeyUsage&x509.KeyUsageDigitalSignature == 0 {
-		return refuse(attest.CodeChain, checkChain, quote(l.Subject.CommonName)+" may not sign documents", "a leaf for digital signatures")
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(l.Subject.CommonName)+" may not sign documents", "a leaf for digital signatures")
 	}
 	return nil
 }
 
 func (l *link) validAt(t time.Time) bool { return !t.Before(l.NotBefore) && !t.After(l.NotAfter) }
-
-func fingerprint(der []byte) string { return "sha256:" + hex.EncodeToString(digest(der)) }
 
 func digest(b []byte) []byte {
 	sum := sha256.Sum256(b)

@@ -22,13 +22,13 @@ func NewVerifier(roots *Roots) *Verifier { return &Verifier{roots: roots} }
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
 	}
 	if len(ev.Endorsements) > attest.MaxEndorsements {
-		return nil, refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
+		return nil, attest.Refuse(attest.CodeOversized, checkRevocation, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 	}
 	if endorser == nil {
 		endorser = attest.NoEndorser{}
@@ -57,7 +57,7 @@ func claims(d *Document, c chain, revocation attest.Revocation) *attest.Claims {
 		TEE:        "nitro",
 		Product:    "Nitro Enclaves",
 		Generation: "nitro", // AWS names no generations
-		Root:       fingerprint(c.root().Raw),
+		Root:       attest.Fingerprint(c.root().Raw),
 		Version:    1,
 		Debug:      attest.FlagOf(d.debug()),
 		Migratable: attest.Off, // an enclave ends with its instance: nothing can move it

@@ -538,7 +538,7 @@ func (w *workload) judgeConfig(t *transcript, s attest.Situation) {
 	u := &terms{line: w.configAt}
 	want := make([]string, len(w.config))
 	for i, c := range w.config {
-		want[i] = short(c)
+		want[i] = attest.Abbreviate(c)
 	}
 	switch {
 	case s.Config == [32]byte{}:
@@ -546,7 +546,7 @@ func (w *workload) judgeConfig(t *transcript, s attest.Situation) {
 	case !slices.ContainsFunc(w.config, func(c []byte) bool { return bytes.Equal(c, s.Config[:]) }):
 		t.fail(u, id, attest.CodeConfigDigest, hex.EncodeToString(s.Config[:]), strings.Join(want, " or "), attest.SourceHardware)
 	default:
-		t.pass(id, u.line, "configuration is accepted", short(s.Config[:]), attest.SourceHardware)
+		t.pass(id, u.line, "configuration is accepted", attest.Abbreviate(s.Config[:]), attest.SourceHardware)
 	}
 }
 
@@ -580,14 +580,6 @@ func (p *Policy) judgeRules(t *transcript, c *attest.Claims, s attest.Situation)
 			t.pass(r.id, r.line, "rule holds", r.name, attest.SourceLocal)
 		}
 	}
-}
-
-func short(b []byte) string {
-	s := hex.EncodeToString(b)
-	if len(s) > 16 {
-		return s[:8] + "…" + s[len(s)-8:]
-	}
-	return s
 }
 
 func stamp(t time.Time) string { return t.UTC().Format(time.RFC3339) }

@@ -744,7 +744,7 @@ func (r *reader) references(v strictyaml.Node, name string) []set {
 			}
 		}
 		s.registers = map[string][]byte{name: r.measurement(value)}
-		s.text = strings.TrimSpace(short(s.registers[name]) + " " + s.name)
+		s.text = strings.TrimSpace(attest.Abbreviate(s.registers[name]) + " " + s.name)
 		all = append(all, s)
 	}
 	return all

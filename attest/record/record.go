@@ -238,10 +238,7 @@ func (f *file) check() error {
 
 // hostOf is the host of "host:port", and empty for anything else.
 func hostOf(target string) string {
-	host, _, err := net.SplitHostPort(target)
-	if err != nil {
-		return ""
-	}
+	host, _, _ := net.SplitHostPort(target)
 	return host
 }
 

@@ -41,6 +41,12 @@ func TestRoundTrip(t *testing.T) {
 			r.Evidence = &attest.Evidence{Format: "snp", Raw: data.Draw(t, "raw"), Endorsements: endorsements()}
 		} else {
 			r.Target, r.ServerName, r.Chain = "a:443", "a", [][]byte{data.Draw(t, "leaf")}
+			if rapid.Bool().Draw(t, "client") {
+				r.Target, r.ServerName, r.Client = "[2001:db8::1]:999", "", true
+			}
+		}
+		if rapid.Bool().Draw(t, "challenged") {
+			r.Challenge = data.Draw(t, "challenge")
 		}
 		for range rapid.IntRange(0, 3).Draw(t, "fetched") {
 			f := record.Fetched{Ref: attest.Ref{Service: "s", Path: rapid.String().Draw(t, "path"), Kind: attest.KindCRL}}
@@ -76,50 +82,96 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 	good := string(raw)
 	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(good) }
-	for name, in := range map[string]string{
-		"empty":                     "",
-		"not JSON":                  "jurat",
-		"null":                      "null",
-		"list":                      "[]",
-		"trailing":                  good + "{}",
-		"truncated":                 good[:len(good)/2],
-		"other version":             replace(`"jurat": 1`, `"jurat": 2`),
-		"no version":                replace(`"jurat": 1,`, ``),
-		"no time":                   replace(`"2026-11-23T12:00:00.123456789Z"`, `"0001-01-01T00:00:00Z"`),
-		"unknown key":               replace(`"target"`, `"more": 1, "target"`),
-		"key twice":                 replace(`"target"`, `"server_name": "evil.example", "target"`),
-		"key in capitals":           replace(`"server_name"`, `"Server_name"`),
-		"twin in capitals":          replace(`"target"`, `"SERVER_NAME": "evil.example", "target"`),
-		"twin with a Kelvin sign":   replace(`"service": "amd-kds"`, `"service": "amd-kds", "\u212aind": "crl"`),
-		"chain and evidence":        replace(`"chain"`, `"evidence": {"format": "snp", "raw": "AA=="}, "chain"`),
-		"chain without name":        replace(`"server_name": "a.example",`, ``),
-		"neither":                   `{"jurat": 1, "time": "2026-11-23T12:00:00Z", "target": "a"}`,
-		"answer with neither":       replace(`"endorsements"`, `"problem": null, "endorsements": [], "Endorsements"`),
-		"answer with both":          replace(`"kind": "crl",`, `"kind": "crl", "problem": {"code": "J601"},`),
-		"failed fetch that affirms": replace(`J603`, ``),
-		"failed fetch that refuses": replace(`J603`, `J304`),
-		"bad base64":                replace(`"MAE="`, `"***"`),
-		"bad challenge":             replace(`"0909"`, `"zz"`),
-		"deep":                      `{"jurat": 1, "chain": ` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`,
-		"long text":                 replace(`a.example:443`, "a.example:"+strings.Repeat("4", 2000)),
-		"target of another name":    replace(`a.example:443`, "bank.example:443"),
-		"target without a port":     replace(`a.example:443`, "a.example"),
-		"too long":                  strings.Repeat(" ", record.MaxSize+1),
+	long := strings.Repeat("4", 2000)
+	const (
+		nameless = "a chain without the name that was expected, or a client with one"
+		other    = "a target that is not the name that was expected"
+		named    = "a client with a name"
+		many     = "too many entries"
+		longText = "a text of more than 1024 bytes"
+		answer   = "an answer with neither or both of endorsements and problem"
+	)
+	client := func(target string) string {
+		return replace(`"server_name": "a.example"`, `"client": true`, `a.example:443`, target)
+	}
+	if r, err := record.Decode([]byte(client("192.0.2.1:999"))); err != nil || !r.Client {
+		t.Fatalf("a client: %+v, %v", r, err)
+	}
+	for name, c := range map[string]struct{ in, reason string }{
+		"empty":                     {"", "EOF"},
+		"not JSON":                  {"jurat", "invalid character 'j'"},
+		"null":                      {"null", "version 0, not 1"},
+		"list":                      {"[]", "cannot unmarshal array"},
+		"trailing":                  {good + "{}", "bytes after the document"},
+		"truncated":                 {good[:len(good)/2], "unexpected EOF"},
+		"other version":             {replace(`"jurat": 1`, `"jurat": 2`), "version 2, not 1"},
+		"no version":                {replace(`"jurat": 1,`, ``), "version 0, not 1"},
+		"no time":                   {replace(`"2026-11-23T12:00:00.123456789Z"`, `"0001-01-01T00:00:00Z"`), "no time"},
+		"unknown key":               {replace(`"target"`, `"more": 1, "target"`), `unknown field "more"`},
+		"key twice":                 {replace(`"target"`, `"server_name": "evil.example", "target"`), `key "server_name" twice`},
+		"key in capitals":           {replace(`"server_name"`, `"Server_name"`), `key "Server_name"`},
+		"twin in capitals":          {replace(`"target"`, `"SERVER_NAME": "evil.example", "target"`), `key "SERVER_NAME"`},
+		"twin with a Kelvin sign":   {replace(`"service": "amd-kds"`, `"service": "amd-kds", "\u212aind": "crl"`), "key \"\u212aind\""},
+		"chain and evidence":        {replace(`"chain"`, `"evidence": {"format": "snp", "raw": "AA=="}, "chain"`), "both a chain and bare evidence"},
+		"chain without name":        {replace(`"server_name": "a.example",`, ``), nameless},
+		"client with a server name": {replace(`"server_name"`, `"client": true, "server_name"`), nameless},
+		"client with a name":        {client("a.example:443"), named},
+		"client without a port":     {client("192.0.2.1"), named},
+		"neither":                   {`{"jurat": 1, "time": "2026-11-23T12:00:00Z", "target": "a"}`, "neither a chain nor evidence"},
+		"answer with neither":       {replace(`"endorsements": [`, `"problem": null, "endorsements": [], "x": [`), `unknown field "x"`},
+		"answer without any":        {replace("\"kind\": \"crl\",\n   \"endorsements\": [\n    {\n     \"kind\": \"crl\",\n     \"raw\": \"AQ==\"\n    }\n   ]", `"kind": "crl"`), answer},
+		"answer with both":          {replace("\"kind\": \"crl\",\n   \"end", `"kind": "crl", "problem": {"code": "J601"}, "end`), answer},
+		"failed fetch that affirms": {replace(`J603`, ``), `a failed fetch with code ""`},
+		"failed fetch that refuses": {replace(`J603`, `J304`), `a failed fetch with code "J304"`},
+		"bad base64":                {replace(`"MAE="`, `"***"`), "illegal base64 data"},
+		"bad challenge":             {replace(`"0909"`, `"zz"`), "encoding/hex: invalid byte"},
+		"deep":                      {`{"jurat": 1, "chain": ` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, "nested deeper than 9"},
+		"long target":               {replace(`a.example:443`, "a.example:"+long), longText},
+		"long name":                 {`{"jurat": 1, "time": "2026-11-23T12:00:00Z", "target": "a", "server_name": "` + long + `", "evidence": {"format": "snp", "raw": "AA=="}}`, longText},
+		"long challenge":            {replace(`0909`, "0909"+long), longText},
+		"long chain":                {replace(`"MAE="`, strings.Repeat(`"MAE=",`, 16)+`"MAE="`), many},
+		"many answers":              {replace(`"fetched": [`, `"fetched": [`+strings.Repeat(`{"service":"s","path":"p","kind":"crl","problem":{"code":"J603"}},`, 63)), many},
+		"target of another name":    {replace(`a.example:443`, "bank.example:443"), other},
+		"target without a port":     {replace(`a.example:443`, "a.example"), other},
+		"too long":                  {strings.Repeat(" ", record.MaxSize+1), "8388609 bytes, more than 8388608"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if in == good {
+			if c.in == good {
 				t.Fatal("the case changes nothing")
 			}
-			if r, err := record.Decode([]byte(in)); attest.CodeOf(err) != attest.CodeMalformedRecord || r != nil {
-				t.Fatalf("got %v, %v", r, err)
+			r, err := record.Decode([]byte(c.in))
+			if attest.CodeOf(err) != attest.CodeMalformedRecord || r != nil || !strings.Contains(err.Error(), c.reason) {
+				t.Fatalf("got %v, %v; want %s", r, err, c.reason)
 			}
 		})
+	}
+	// As many and as long as there may be.
+	most := sample()
+	for len(most.Chain) < 16 {
+		most.Chain = append(most.Chain, most.Chain[0])
+	}
+	for len(most.Fetched) < 64 {
+		most.Fetched = append(most.Fetched, most.Fetched[0])
+	}
+	most.Challenge, most.ServerName = make([]byte, 512), strings.Repeat("a", 1020)
+	most.Target = most.ServerName + ":443"
+	if raw, err = record.Encode(most); err != nil {
+		t.Fatal(err)
 	}
 	if _, err := record.Decode(raw); err != nil {
 		t.Fatal(err)
 	}
+	// Evidence alone has no name to be held to.
+	bare := &record.Record{Time: time.Now(), Target: "anything", Evidence: &attest.Evidence{Format: "snp", Raw: []byte{1}}}
+	if _, err := record.Encode(bare); err != nil {
+		t.Error(err)
+	}
 	if _, err := record.Encode(&record.Record{Time: time.Now()}); attest.CodeOf(err) != attest.CodeMalformedRecord {
 		t.Errorf("an empty record encodes: %v", err)
+	}
+	bare.Time = time.Date(10000, 1, 1, 0, 0, 0, 0, time.UTC) // which JSON has no form for
+	if raw, err := record.Encode(bare); err == nil {
+		t.Errorf("encodes as %q", raw)
 	}
 }
 
@@ -165,6 +217,18 @@ func TestReplay(t *testing.T) {
 	live := map[string]answer{}
 	for name, ref := range refs {
 		live[name] = ask(recorder, ref)
+	}
+	unreachable := attest.CodeEndorserUnreachable.Title()
+	for name, want := range map[string]answer{
+		"good":    {1, ""},
+		"coded":   {0, (&attest.Error{Code: attest.CodeEndorserRefused, Got: "429"}).Error()},
+		"plain":   {0, unreachable + ": no route (J603)"},
+		"empty":   {0, (&attest.Error{Code: attest.CodeEndorsementMissing, Got: "an empty answer"}).Error()},
+		"refused": {0, unreachable + ": " + (&attest.Error{Code: attest.CodeSignature}).Error() + " (J603)"},
+	} {
+		if live[name] != want {
+			t.Errorf("%s: answers %+v, want %+v", name, live[name], want)
+		}
 	}
 	r := sample()
 	r.Fetched = recorder.Fetched()

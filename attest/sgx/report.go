@@ -78,10 +78,10 @@ func unwrap(raw []byte) (quote []byte, header bool, err error) {
 		return raw, false, nil
 	}
 	if kind := le.Uint32(raw[4:]); kind != oeRemote {
-		return nil, false, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("an Open Enclave report of type %d", kind), "2, SGX remote")
+		return nil, false, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("an Open Enclave report of type %d", kind), "2, SGX remote")
 	}
 	if size := le.Uint64(raw[8:]); size != uint64(len(raw)-oeHeaderSize) {
-		return nil, false, refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("an Open Enclave report of %d bytes", size), fmt.Sprint(len(raw)-oeHeaderSize))
+		return nil, false, attest.Refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("an Open Enclave report of %d bytes", size), fmt.Sprint(len(raw)-oeHeaderSize))
 	}
 	return raw[oeHeaderSize:], true, nil
 }
@@ -97,7 +97,7 @@ func Parse(raw []byte) (*Report, error) {
 		return nil, err
 	}
 	if q.TEE != dcap.SGX {
-		return nil, refuse(attest.CodeUnknownFormat, checkFormat, "a quote of "+string(q.TEE), "one of sgx")
+		return nil, attest.Refuse(attest.CodeUnknownFormat, checkFormat, "a quote of "+string(q.TEE), "one of sgx")
 	}
 	body, le := q.Body, binary.LittleEndian
 	r := &Report{
@@ -118,21 +118,12 @@ func Parse(raw []byte) (*Report, error) {
 		ReportData:   body[320:384],
 	}
 	for _, gap := range [][2]int{{20, 32}, {96, 128}, {160, 192}, {262, 304}} {
-		if !zero(body[gap[0]:gap[1]]) {
-			return nil, refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("reserved bytes %d to %d of the report", gap[0], gap[1]-1), "zero")
+		if !attest.AllZero(body[gap[0]:gap[1]]) {
+			return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("reserved bytes %d to %d of the report", gap[0], gap[1]-1), "zero")
 		}
 	}
 	if r.Attributes.reserved() != 0 || r.Attributes&attributeInit == 0 {
-		return nil, refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("ATTRIBUTES %#x", uint64(r.Attributes)), "INIT set and no undefined bit")
+		return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("ATTRIBUTES %#x", uint64(r.Attributes)), "INIT set and no undefined bit")
 	}
 	return r, nil
-}
-
-func zero(b []byte) bool {
-	for _, v := range b {
-		if v != 0 {
-			return false
-		}
-	}
-	return true
 }

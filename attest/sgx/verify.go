@@ -21,7 +21,7 @@ func NewVerifier(roots *dcap.Roots) *Verifier { return &Verifier{dcap.NewVerifie
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
@@ -31,7 +31,7 @@ func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 		return nil, err
 	}
 	if len(ev.EventLog) != 0 {
-		return nil, refuse(attest.CodeEventLog, checkLog, "an event log with an enclave", "none: an enclave has no registers that it could lead to")
+		return nil, attest.Refuse(attest.CodeEventLog, checkLog, "an event log with an enclave", "none: an enclave has no registers that it could lead to")
 	}
 	verified, err := v.core.Verify(ctx, r.Quote, ev.Endorsements, endorser, now)
 	if err != nil {
@@ -53,7 +53,7 @@ func (r *Report) claim(out *attest.Claims) {
 	out.Measured["launch"] = r.MREnclave
 	out.Measured["signer"] = r.MRSigner
 	for name, value := range map[string]attest.HexBytes{"config_id": r.ConfigID, "isv_ext_prod_id": r.ISVExtProdID, "isv_family_id": r.ISVFamilyID} {
-		if !zero(value) {
+		if !attest.AllZero(value) {
 			out.Measured[name] = value
 		}
 	}

@@ -47,7 +47,7 @@ func ccaRoot(ev *attest.Evidence) (root []byte, err error) {
 	for _, e := range ev.Endorsements {
 		switch {
 		case e.Kind != attest.KindPublicKey:
-			return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "authenticity.platform", Got: "endorsement of kind " + quote(string(e.Kind)), Want: string(attest.KindPublicKey)}
+			return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "authenticity.platform", Got: "endorsement of kind " + attest.Quote(string(e.Kind)), Want: string(attest.KindPublicKey)}
 		case root != nil:
 			return nil, &attest.Error{Code: attest.CodeChain, Check: "authenticity.platform", Got: "several platform keys", Want: "one"}
 		}
@@ -89,7 +89,7 @@ func openCCA(s *Spec) (Machine, error) {
 		c.profile = s.Product
 	}
 	if c.profile != "2023" && c.profile != "2024" {
-		return nil, usage("profile "+quote(s.Product), "sim:"+ccaSyntax)
+		return nil, usage("profile "+attest.Quote(s.Product), "sim:"+ccaSyntax)
 	}
 	for _, o := range s.options {
 		if err := c.set(o.key, o.value); err != nil {
@@ -138,7 +138,7 @@ func (c *ccaConfig) set(key, value string) (err error) {
 	case isREM && slices.Contains([]string{"0", "1", "2", "3"}, register):
 		to = &c.rem[register[0]-'0']
 	default:
-		return usage("key "+quote(key), "sim:"+ccaSyntax)
+		return usage("key "+attest.Quote(key), "sim:"+ccaSyntax)
 	}
 	if to != nil {
 		want = "64 hex digits"
@@ -147,7 +147,7 @@ func (c *ccaConfig) set(key, value string) (err error) {
 		}
 	}
 	if err != nil {
-		return usage(quote(key+"="+value), want)
+		return usage(attest.Quote(key+"="+value), want)
 	}
 	return nil
 }
@@ -193,7 +193,7 @@ func signClaims(key *ecdsa.PrivateKey, claims map[int64]any) ([]byte, error) {
 }
 
 // Root implements Machine.
-func (m *CCA) Root() string { return fingerprint(m.spki) }
+func (m *CCA) Root() string { return attest.Fingerprint(m.spki) }
 
 // SPKI is the platform's key in DER.
 func (m *CCA) SPKI() []byte { return slices.Clone(m.spki) }

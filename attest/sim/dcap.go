@@ -91,14 +91,14 @@ func (m *DCAP) Stage(what string) error {
 	stage := m.stage
 	want, err := stage.set(m.config.tee, key, value)
 	if want == "" || err != nil {
-		return usage(quote(what), "a key of what the vendor says, with its value; "+dcapSyntax(m.config.tee))
+		return usage(attest.Quote(what), "a key of what the vendor says, with its value; "+dcapSyntax(m.config.tee))
 	}
 	m.stage, m.said = stage, nil
 	return nil
 }
 
 // Root implements Machine.
-func (m *DCAP) Root() string { return fingerprint(m.authority.root.Raw) }
+func (m *DCAP) Root() string { return attest.Fingerprint(m.authority.root.Raw) }
 
 // Attest implements attest.Attester. The endorsements are stapled.
 func (m *DCAP) Attest(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/sgx"
 	"github.com/jurat-tls/jurat/attest/tdx"
 )
@@ -89,7 +90,7 @@ func newDCAPConfig(s *Spec) (*dcapConfig, error) {
 		}
 	}
 	if c.model == nil {
-		return nil, usage("generation "+quote(s.Product), "sim:"+dcapSyntax(c.tee))
+		return nil, usage("generation "+attest.Quote(s.Product), "sim:"+dcapSyntax(c.tee))
 	}
 	if c.tee == teeSGX {
 		c.measurement, c.signer = sum256("jurat simulated workload"), sum256("jurat simulated signer")
@@ -156,10 +157,10 @@ func (c *dcapConfig) set(key, value string) error {
 		}
 	}
 	if want == "" {
-		return usage("unknown key "+quote(key), "sim:"+dcapSyntax(c.tee))
+		return usage("unknown key "+attest.Quote(key), "sim:"+dcapSyntax(c.tee))
 	}
 	if err != nil {
-		return usage(quote(key+"="+value), want)
+		return usage(attest.Quote(key+"="+value), want)
 	}
 	return nil
 }

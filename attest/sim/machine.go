@@ -104,7 +104,7 @@ func ParseSpec(s string) (*Spec, error) {
 		spec.Product = parts[2]
 	}
 	if parts[0] != "sim" || len(parts) > 3 || len(parts) == 3 && parts[2] == "" || spec.kind() == nil {
-		return nil, usage(quote(head), Syntax())
+		return nil, usage(attest.Quote(head), Syntax())
 	}
 	seen := map[string]bool{}
 	for options != "" {
@@ -112,12 +112,12 @@ func ParseSpec(s string) (*Spec, error) {
 		o, options, _ = strings.Cut(options, ",")
 		key, value, ok := strings.Cut(o, "=")
 		if !ok || value == "" || seen[key] {
-			return nil, usage(quote(o), "each KEY=VALUE once: "+spec.kind().usage())
+			return nil, usage(attest.Quote(o), "each KEY=VALUE once: "+spec.kind().usage())
 		}
 		seen[key] = true
 		switch want, err := spec.Host.set(key, value); {
 		case err != nil:
-			return nil, usage(quote(o), want)
+			return nil, usage(attest.Quote(o), want)
 		case want == "":
 			spec.options = append(spec.options, option{key, value})
 		}
@@ -129,7 +129,7 @@ func ParseSpec(s string) (*Spec, error) {
 func (s *Spec) Open() (Machine, error) {
 	k, completed := s.kind(), *s
 	if k == nil {
-		return nil, usage("TEE "+quote(s.TEE), Syntax())
+		return nil, usage("TEE "+attest.Quote(s.TEE), Syntax())
 	}
 	if err := completed.complete(); err != nil {
 		return nil, err
@@ -141,7 +141,7 @@ func (s *Spec) Open() (Machine, error) {
 func (s *Spec) Check() error {
 	k, completed := s.kind(), *s
 	if k == nil {
-		return usage("TEE "+quote(s.TEE), Syntax())
+		return usage("TEE "+attest.Quote(s.TEE), Syntax())
 	}
 	completed.Dir = ""
 	if err := completed.complete(); err != nil {
@@ -175,5 +175,3 @@ func Open(spec, dir string, clock func() time.Time) (Machine, error) {
 func usage(got, want string) *attest.Error {
 	return &attest.Error{Code: attest.CodeUsage, Check: "sim", Got: got, Want: want}
 }
-
-func quote(s string) string { return fmt.Sprintf("%.64q", s) }

@@ -90,7 +90,7 @@ func nitroName(level int) string {
 func openNitro(s *Spec) (Machine, error) {
 	m := &Nitro{now: s.Now, pace: newPace(&s.Host), module: "i-00000000000000000-enc0000000000000000", pcrs: map[int][]byte{}, revoked: "none", expired: "none"}
 	if s.Product != "" {
-		return nil, usage("product "+quote(s.Product), "none: AWS names no generations")
+		return nil, usage("product "+attest.Quote(s.Product), "none: AWS names no generations")
 	}
 	for i := range 16 {
 		m.pcrs[i] = make([]byte, 48)
@@ -153,7 +153,7 @@ func (m *Nitro) set(key, value string, debug *bool) (err error) {
 			m.pcrs[i], err = hex.DecodeString(value)
 		}
 	default:
-		return usage("key "+quote(key), "sim:"+nitroSyntax)
+		return usage("key "+attest.Quote(key), "sim:"+nitroSyntax)
 	}
 	for _, register := range m.pcrs {
 		if err == nil && len(register) != 48 {
@@ -161,7 +161,7 @@ func (m *Nitro) set(key, value string, debug *bool) (err error) {
 		}
 	}
 	if err != nil {
-		return usage(quote(key+"="+value), want)
+		return usage(attest.Quote(key+"="+value), want)
 	}
 	return nil
 }
@@ -238,7 +238,7 @@ func (m *Nitro) Stage(what string) error {
 	defer m.mu.Unlock()
 	key, value, _ := strings.Cut(what, "=")
 	if key != "revoked" && key != "expired" {
-		return usage(quote(what), "revoked or expired, with a value")
+		return usage(attest.Quote(what), "revoked or expired, with a value")
 	}
 	m.made = time.Time{}
 	return m.set(key, value, nil)
@@ -285,7 +285,7 @@ func (m *Nitro) issue() ([]*x509.Certificate, []attest.Endorsement, error) {
 }
 
 // Root implements Machine.
-func (m *Nitro) Root() string { return fingerprint(m.root) }
+func (m *Nitro) Root() string { return attest.Fingerprint(m.root) }
 
 // Attest implements attest.Attester. The lists are stapled; the chain is in the document.
 func (m *Nitro) Attest(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
@@ -363,5 +363,5 @@ func (m *Nitro) answer(u *url.URL) (*answer, error) {
 
 // String describes the machine for a log line.
 func (m *Nitro) String() string {
-	return fmt.Sprintf("SIMULATED NITRO enclave %s, root %s", quote(m.module), m.Root())
+	return fmt.Sprintf("SIMULATED NITRO enclave %s, root %s", attest.Quote(m.module), m.Root())
 }

@@ -98,12 +98,12 @@ func (c Config) complete() (Config, *model, error) {
 	}
 	m := modelNamed(c.Product)
 	if m == nil {
-		return c, nil, usage("product "+quote(c.Product), "milan, genoa, siena or turin")
+		return c, nil, usage("product "+attest.Quote(c.Product), "milan, genoa, siena or turin")
 	}
 	tcb := maps.Clone(m.defaults)
 	for component, v := range c.TCB {
 		if _, ok := m.layout[component]; !ok {
-			return c, nil, usage("TCB component "+quote(component), "one of "+strings.Join(slices.Sorted(maps.Keys(m.layout)), ", ")+" on "+m.name)
+			return c, nil, usage("TCB component "+attest.Quote(component), "one of "+strings.Join(slices.Sorted(maps.Keys(m.layout)), ", ")+" on "+m.name)
 		}
 		if v > 255 {
 			return c, nil, usage(fmt.Sprintf("tcb.%s=%d", component, v), "0 to 255")
@@ -149,7 +149,7 @@ func ParseConfig(s string) (Config, error) {
 		return Config{}, err
 	}
 	if spec.TEE != string(snp.Format) {
-		return Config{}, usage(quote(s), "sim:"+snpSyntax)
+		return Config{}, usage(attest.Quote(s), "sim:"+snpSyntax)
 	}
 	c, err := snpConfig(spec)
 	if err != nil {
@@ -167,7 +167,7 @@ func snpConfig(s *Spec) (Config, error) {
 		}
 	}
 	if s.Product != "" && c.Product != s.Product {
-		return c, usage("two products: "+quote(s.Product)+" and "+quote(c.Product), "one")
+		return c, usage("two products: "+attest.Quote(s.Product)+" and "+attest.Quote(c.Product), "one")
 	}
 	return c, nil
 }
@@ -204,10 +204,10 @@ func (c *Config) set(key, value string) (err error) {
 		c.HostData, err = hex.DecodeString(value)
 		want = "64 hex digits"
 	default:
-		return usage("unknown key "+quote(key), "sim:"+snpSyntax)
+		return usage("unknown key "+attest.Quote(key), "sim:"+snpSyntax)
 	}
 	if err != nil {
-		return usage(quote(key+"="+value), want)
+		return usage(attest.Quote(key+"="+value), want)
 	}
 	return nil
 }

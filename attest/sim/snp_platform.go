@@ -72,7 +72,7 @@ func (p *Platform) With(cfg Config) (*Platform, error) {
 }
 
 // Root names the simulated root as a policy does: "sha256:" and the hex digest of its DER.
-func (p *Platform) Root() string { return fingerprint(p.authority.ark.Raw) }
+func (p *Platform) Root() string { return attest.Fingerprint(p.authority.ark.Raw) }
 
 // Generation is that of the simulated product, such as "genoa".
 func (p *Platform) Generation() string { return p.model.generation }

@@ -137,7 +137,7 @@ type tpmMachine struct {
 
 func openTPM(s *Spec) (Machine, error) {
 	if s.Product != "" {
-		return nil, usage("product "+quote(s.Product), "none: sim:tpm")
+		return nil, usage("product "+attest.Quote(s.Product), "none: sim:tpm")
 	}
 	host := s.Host
 	if err := host.complete(); err != nil {
@@ -167,10 +167,10 @@ func (m *tpmMachine) set(o option) (err error) {
 		return err
 	}
 	if o.key != "revoked" {
-		return usage("unknown key "+quote(o.key), "sim:"+tpmKind().syntax)
+		return usage("unknown key "+attest.Quote(o.key), "sim:"+tpmKind().syntax)
 	}
 	if m.revoked, err = onOff(o.value); err != nil {
-		return usage(quote(o.key+"="+o.value), "on or off")
+		return usage(attest.Quote(o.key+"="+o.value), "on or off")
 	}
 	return nil
 }
@@ -194,7 +194,7 @@ func (m *tpmMachine) Attest(ctx context.Context, data attest.ReportData) (*attes
 }
 
 // Root implements Machine.
-func (m *tpmMachine) Root() string { return fingerprint(m.root.Raw) }
+func (m *tpmMachine) Root() string { return attest.Fingerprint(m.root.Raw) }
 
 // Endorser implements Machine.
 func (m *tpmMachine) Endorser() attest.Endorser { return endorser{m.endorse, []string{tpm.Service}} }

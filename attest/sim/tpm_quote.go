@@ -61,7 +61,7 @@ func (t *softTPM) set(o option) (mine bool, err error) {
 	n, err := strconv.ParseUint(number, 10, 8)
 	raw, bad := hex.DecodeString(o.value)
 	if err != nil || bad != nil || n >= pcrCount || len(raw) != sha256.Size {
-		return true, usage(quote(o.key+"="+o.value), "pcr0 to pcr23, 64 hex digits")
+		return true, usage(attest.Quote(o.key+"="+o.value), "pcr0 to pcr23, 64 hex digits")
 	}
 	copy(t.pcrs[n][:], raw)
 	return true, nil

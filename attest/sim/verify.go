@@ -2,9 +2,7 @@ package sim
 
 import (
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"errors"
 	"strings"
 	"sync"
@@ -40,7 +38,7 @@ func (v *verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 	if err != nil {
 		return nil, err
 	}
-	root := fingerprint(der)
+	root := attest.Fingerprint(der)
 	if !v.roots[root] {
 		want := "a root that the policy names"
 		if len(v.roots) == 0 {
@@ -91,7 +89,7 @@ func RootOf(ev *attest.Evidence) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fingerprint(der), nil
+	return attest.Fingerprint(der), nil
 }
 
 // claimed finds the TEE that evidence claims to be of, and the root.
@@ -130,11 +128,6 @@ func rootCertificate(ev *attest.Evidence, isRoot func(*x509.Certificate) bool, w
 		return nil, &attest.Error{Code: attest.CodeEndorsementMissing, Check: "authenticity.chain", Got: "simulated evidence without its root", Want: want}
 	}
 	return root, nil
-}
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // simulatedService asks an endorser for the simulated service instead of the vendor's, so that identifiers of simulated

@@ -50,7 +50,7 @@ func evidence(report tsm.Report, data attest.ReportData) (*attest.Evidence, erro
 		return nil, err
 	}
 	if !bytes.Equal(r.ReportData, data[:]) {
-		return nil, fmt.Errorf("report over other data, %s", abbreviate(r.ReportData))
+		return nil, fmt.Errorf("report over other data, %s", attest.Abbreviate(r.ReportData))
 	}
 	ev := &attest.Evidence{Format: Format, Raw: report.Out}
 	// A table that does not decode is the host's fault and no reason to fail: its certificates can be fetched.

@@ -29,7 +29,7 @@ func parseCertTable(raw []byte) (map[guid][]byte, error) {
 		return nil, nil
 	}
 	bad := func(format string, args ...any) error {
-		return refuse(attest.CodeMalformedEndorsement, checkCollect, "certificate table: "+fmt.Sprintf(format, args...), "")
+		return attest.Refuse(attest.CodeMalformedEndorsement, checkCollect, "certificate table: "+fmt.Sprintf(format, args...), "")
 	}
 	if len(raw) > maxCertTable {
 		return nil, bad("%d bytes", len(raw))
@@ -43,7 +43,7 @@ func parseCertTable(raw []byte) (map[guid][]byte, error) {
 		id := guid(raw[at : at+16])
 		offset := uint64(binary.LittleEndian.Uint32(raw[at+16:]))
 		length := uint64(binary.LittleEndian.Uint32(raw[at+20:]))
-		if zero(raw[at : at+certEntrySize]) {
+		if attest.AllZero(raw[at : at+certEntrySize]) {
 			return table, nil
 		}
 		if offset < uint64(at+2*certEntrySize) || offset+length > uint64(len(raw)) {

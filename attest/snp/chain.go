@@ -37,7 +37,7 @@ func sortEndorsements(list []attest.Endorsement, known *memory) (s stapled, err 
 		case attest.KindCRL:
 			err = s.addCRL(e.Raw, known)
 		default:
-			err = refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+quote(string(e.Kind)), "certificate or crl")
+			err = attest.Refuse(attest.CodeMalformedEndorsement, checkChain, "endorsement of kind "+attest.Quote(string(e.Kind)), "certificate or crl")
 		}
 		if err != nil {
 			return s, err
@@ -66,7 +66,7 @@ func (s *stapled) addCertificate(der []byte, known *memory) error {
 	case strings.HasPrefix(name, "SEV-"):
 		s.asks = append(s.asks, e.cert)
 	default:
-		return refuse(attest.CodeChain, checkChain, "a certificate of "+quote(name), "one of AMD's chain")
+		return attest.Refuse(attest.CodeChain, checkChain, "a certificate of "+attest.Quote(name), "one of AMD's chain")
 	}
 	return nil
 }
@@ -93,7 +93,7 @@ func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser
 		return l, nil
 	}
 	if len(s.leaves) > 0 {
-		return nil, refuse(attest.CodeSignerMismatch, checkSigner, "a "+s.leaves[0].signer.String(), "a "+r.signer.String()+" as the report says")
+		return nil, attest.Refuse(attest.CodeSignerMismatch, checkSigner, "a "+s.leaves[0].signer.String(), "a "+r.signer.String()+" as the report says")
 	}
 	refs, err := leafRefs(r)
 	if err != nil {
@@ -112,7 +112,7 @@ func leafOf(ctx context.Context, r *Report, s *stapled, endorser attest.Endorser
 		if l := fetched.findLeaf(r); l != nil {
 			return l, nil
 		}
-		missing = refuse(attest.CodeEndorsementMissing, checkChain, "no "+r.signer.String()+" in the answer", ref.Service+ref.Path)
+		missing = attest.Refuse(attest.CodeEndorsementMissing, checkChain, "no "+r.signer.String()+" in the answer", ref.Service+ref.Path)
 	}
 	return nil, missing
 }
@@ -132,7 +132,7 @@ func askOf(ctx context.Context, l *leaf, g *generation, s *stapled, anchor *root
 	}
 	ask, err := onlyOne(fetched.asks, name)
 	if ask == nil && err == nil {
-		err = refuse(attest.CodeEndorsementMissing, checkChain, "no "+name+" in the answer", ref.Service+ref.Path)
+		err = attest.Refuse(attest.CodeEndorsementMissing, checkChain, "no "+name+" in the answer", ref.Service+ref.Path)
 	}
 	return ask, err
 }
@@ -143,7 +143,7 @@ func onlyOne(certs []*x509.Certificate, name string) (found *x509.Certificate, e
 			continue
 		}
 		if found != nil && !bytes.Equal(found.Raw, c.Raw) {
-			return nil, refuse(attest.CodeChain, checkChain, "several certificates of "+name, "one")
+			return nil, attest.Refuse(attest.CodeChain, checkChain, "several certificates of "+name, "one")
 		}
 		found = c
 	}
@@ -156,7 +156,7 @@ func fetch(ctx context.Context, endorser attest.Endorser, ref attest.Ref, known 
 		return stapled{}, coded(err)
 	}
 	if len(list) > attest.MaxEndorsements {
-		return stapled{}, refuse(attest.CodeOversized, checkChain, "too many endorsements", "")
+		return stapled{}, attest.Refuse(attest.CodeOversized, checkChain, "too many endorsements", "")
 	}
 	return sortEndorsements(list, known)
 }
@@ -176,26 +176,24 @@ func (v *Verifier) verifyChain(c *chain, now time.Time) error {
 		return err
 	}
 	if c.leaf.IsCA {
-		return refuse(attest.CodeChain, checkChain, "a "+c.leaf.signer.String()+" that is an authority", "none")
+		return attest.Refuse(attest.CodeChain, checkChain, "a "+c.leaf.signer.String()+" that is an authority", "none")
 	}
 	if len(c.leaf.UnhandledCriticalExtensions) != 0 {
 		return critical(c.leaf.Certificate)
 	}
 	for _, cert := range []*x509.Certificate{c.ark, c.ask, c.leaf.Certificate} {
 		if now.Before(cert.NotBefore) || now.After(cert.NotAfter) {
-			return refuse(attest.CodeChainExpired, checkChain, cert.Subject.CommonName+" valid "+day(cert.NotBefore)+" to "+day(cert.NotAfter), "valid on "+day(now))
+			return attest.Refuse(attest.CodeChainExpired, checkChain, cert.Subject.CommonName+" valid "+attest.Day(cert.NotBefore)+" to "+attest.Day(cert.NotAfter), "valid on "+attest.Day(now))
 		}
 	}
 	for _, pair := range [][2]*x509.Certificate{{c.ark, c.ask}, {c.ask, c.leaf.Certificate}} {
 		issuer, cert := pair[0], pair[1]
 		if !bytes.Equal(cert.RawIssuer, issuer.RawSubject) {
-			return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName)+" issued by "+quote(cert.Issuer.String()), issuer.Subject.CommonName)
+			return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName)+" issued by "+attest.Quote(cert.Issuer.String()), issuer.Subject.CommonName)
 		}
 		if !v.memory.verify(issuer, cert.RawTBSCertificate, cert.Signature) {
-			return refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+quote(cert.Subject.CommonName), "one by "+issuer.Subject.CommonName)
+			return attest.Refuse(attest.CodeChain, checkChain, "a signature that does not verify on "+attest.Quote(cert.Subject.CommonName), "one by "+issuer.Subject.CommonName)
 		}
 	}
 	return nil
 }
-
-func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

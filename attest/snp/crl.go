@@ -64,7 +64,7 @@ func (v *Verifier) revocation(ctx context.Context, c *chain, s *stapled, endorse
 	case stapled != nil:
 		return judge(stapled, now), nil
 	case err == nil:
-		err = refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+c.ark.Subject.CommonName+" in the answer", ref.Service+ref.Path)
+		err = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+c.ark.Subject.CommonName+" in the answer", ref.Service+ref.Path)
 	}
 	problem := coded(err)
 	if !problem.Code.Undecidable() {
@@ -81,7 +81,7 @@ func current(list *x509.RevocationList, now time.Time) bool {
 func judge(list *x509.RevocationList, now time.Time) attest.Revocation {
 	r := attest.Revocation{Issued: list.ThisUpdate, Expires: list.NextUpdate}
 	if !current(list, now) {
-		r.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+day(r.Issued)+" to "+day(r.Expires), "one valid on "+day(now))
+		r.Problem = attest.Refuse(attest.CodeEndorsementExpired, checkRevocation, "a revocation list of "+attest.Day(r.Issued)+" to "+attest.Day(r.Expires), "one valid on "+attest.Day(now))
 	}
 	return r
 }
@@ -94,7 +94,7 @@ func (v *Verifier) latest(crls []*x509.RevocationList, c *chain) (latest *x509.R
 			continue
 		}
 		if !v.memory.verify(c.ark, crl.RawTBSRevocationList, crl.Signature) {
-			return nil, refuse(attest.CodeChain, checkRevocation, "a revocation list whose signature does not verify", "one by "+c.ark.Subject.CommonName)
+			return nil, attest.Refuse(attest.CodeChain, checkRevocation, "a revocation list whose signature does not verify", "one by "+c.ark.Subject.CommonName)
 		}
 		v.memory.lists.put(sha256.Sum256(crl.Raw), crl)
 		if err := checkRevoked(crl, c); err != nil {
@@ -112,7 +112,7 @@ func (v *Verifier) latest(crls []*x509.RevocationList, c *chain) (latest *x509.R
 func checkRevoked(crl *x509.RevocationList, c *chain) error {
 	for _, x := range crl.Extensions {
 		if x.Critical && !(x.Id.Equal(oidIssuingPoint) && coversEverything(x)) {
-			return refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
+			return attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
 		}
 	}
 	issuer := c.ark.RawSubject
@@ -126,12 +126,12 @@ func checkRevoked(crl *x509.RevocationList, c *chain) error {
 				}
 				issuer = name
 			case x.Critical:
-				return refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with critical extension "+x.Id.String(), "")
+				return attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with critical extension "+x.Id.String(), "")
 			}
 		}
 		for _, cert := range []*x509.Certificate{c.ark, c.ask, c.leaf.Certificate} {
 			if bytes.Equal(issuer, cert.RawIssuer) && entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-				return refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", cert.Subject.CommonName, cert.SerialNumber, day(entry.RevocationTime)), "not revoked")
+				return attest.Refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", cert.Subject.CommonName, cert.SerialNumber, attest.Day(entry.RevocationTime)), "not revoked")
 			}
 		}
 	}
@@ -158,7 +158,7 @@ func certificateIssuer(x pkix.Extension) ([]byte, error) {
 	var names []asn1.RawValue
 	rest, _ := asn1.Unmarshal(x.Value, &names) // where that fails there are no names
 	if len(rest) != 0 || len(names) != 1 || names[0].Class != asn1.ClassContextSpecific || names[0].Tag != 4 {
-		return nil, refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with an issuer that is no name", "")
+		return nil, attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with an issuer that is no name", "")
 	}
 	return names[0].Bytes, nil
 }

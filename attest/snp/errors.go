@@ -1,8 +1,6 @@
 package snp
 
 import (
-	"fmt"
-
 	"github.com/jurat-tls/jurat/attest"
 )
 
@@ -19,13 +17,6 @@ const (
 	checkCollect    = "attester.certificates"
 )
 
-func refuse(code attest.Code, check, got, want string) *attest.Error {
-	return &attest.Error{Code: code, Check: check, Got: got, Want: want}
-}
-
 func reserved(what string) *attest.Error {
-	return refuse(attest.CodeReservedBits, checkFormat, what+" set", "zero")
+	return attest.Refuse(attest.CodeReservedBits, checkFormat, what+" set", "zero")
 }
-
-// quote shows text from evidence, bounded.
-func quote(s string) string { return fmt.Sprintf("%.64q", s) }

@@ -30,7 +30,7 @@ func leafRefs(r *Report) ([]attest.Ref, error) {
 		}
 	}
 	if r.masked() {
-		return nil, refuse(attest.CodeEndorsementMissing, checkChain, "no VCEK stapled, and the host masks the chip id to fetch it by", "the VCEK certificate")
+		return nil, attest.Refuse(attest.CodeEndorsementMissing, checkChain, "no VCEK stapled, and the host masks the chip id to fetch it by", "the VCEK certificate")
 	}
 	candidates := []*generation{r.generation}
 	if r.generation == nil {

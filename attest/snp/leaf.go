@@ -59,7 +59,7 @@ func parseLeaf(cert *x509.Certificate) (*leaf, error) {
 	}
 	key, ok := cert.PublicKey.(*ecdsa.PublicKey)
 	if !ok || key.Curve != elliptic.P384() {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkSigner, cert.PublicKeyAlgorithm.String(), "an ECDSA key on P-384")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSigner, cert.PublicKeyAlgorithm.String(), "an ECDSA key on P-384")
 	}
 	l.key = key
 	var err error
@@ -99,7 +99,7 @@ func parseExtensions(list []pkix.Extension) (e extensions, err error) {
 }
 
 func malformed(x pkix.Extension, why string) *attest.Error {
-	return refuse(attest.CodeMalformedEndorsement, checkChain, fmt.Sprintf("extension %s: %s", x.Id, why), "")
+	return attest.Refuse(attest.CodeMalformedEndorsement, checkChain, fmt.Sprintf("extension %s: %s", x.Id, why), "")
 }
 
 // integer decodes an INTEGER from 0 to 255.
@@ -166,16 +166,16 @@ func (l *leaf) generationFor(r *Report) (*generation, error) {
 		return nil, err
 	}
 	if r.generation == nil && g == turin {
-		return nil, refuse(attest.CodeProductMismatch, checkProduct, "a certificate of Turin", "Milan or Genoa, as the report has version 2")
+		return nil, attest.Refuse(attest.CodeProductMismatch, checkProduct, "a certificate of Turin", "Milan or Genoa, as the report has version 2")
 	}
 	if r.generation != nil && r.generation != g {
-		return nil, refuse(attest.CodeProductMismatch, checkProduct, "a certificate of "+g.line, r.generation.line+" as in the report")
+		return nil, attest.Refuse(attest.CodeProductMismatch, checkProduct, "a certificate of "+g.line, r.generation.line+" as in the report")
 	}
 	if got, want := l.Issuer.CommonName, l.signer.issuerName(g); got != want {
-		return nil, refuse(attest.CodeProductMismatch, checkProduct, "a certificate issued by "+quote(got), want)
+		return nil, attest.Refuse(attest.CodeProductMismatch, checkProduct, "a certificate issued by "+attest.Quote(got), want)
 	}
 	if l.structVersion != g.version {
-		return nil, refuse(attest.CodeProductMismatch, checkProduct, fmt.Sprintf("structVersion %d", l.structVersion), fmt.Sprint(g.version))
+		return nil, attest.Refuse(attest.CodeProductMismatch, checkProduct, fmt.Sprintf("structVersion %d", l.structVersion), fmt.Sprint(g.version))
 	}
 	return g, nil
 }
@@ -187,15 +187,15 @@ func (l *leaf) checkTCB(reported tcb) error {
 		endorsed := rest[c.arc]
 		rest[c.arc] = spl{}
 		if !endorsed.there {
-			return refuse(attest.CodeTCBMismatch, checkTCB, "no "+c.name+" in the certificate", fmt.Sprintf("%s %d as reported", c.name, c.value))
+			return attest.Refuse(attest.CodeTCBMismatch, checkTCB, "no "+c.name+" in the certificate", fmt.Sprintf("%s %d as reported", c.name, c.value))
 		}
 		if endorsed.value != c.value {
-			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate for %s %d", c.name, endorsed.value), fmt.Sprintf("%s %d as reported", c.name, c.value))
+			return attest.Refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate for %s %d", c.name, endorsed.value), fmt.Sprintf("%s %d as reported", c.name, c.value))
 		}
 	}
 	for arc, left := range rest {
 		if left.value != 0 {
-			return refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate with reserved component %d at %d", arc, left.value), "0")
+			return attest.Refuse(attest.CodeTCBMismatch, checkTCB, fmt.Sprintf("a certificate with reserved component %d at %d", arc, left.value), "0")
 		}
 	}
 	return nil
@@ -205,12 +205,12 @@ func (l *leaf) checkTCB(reported tcb) error {
 func (l *leaf) checkChip(r *Report, g *generation) error {
 	if l.signer == vlek {
 		if l.hwid != nil || l.csp == "" {
-			return refuse(attest.CodeSignerMismatch, checkChip, "a VLEK that does not name a cloud provider alone", "extension "+arc.String()+".5 and no chip")
+			return attest.Refuse(attest.CodeSignerMismatch, checkChip, "a VLEK that does not name a cloud provider alone", "extension "+arc.String()+".5 and no chip")
 		}
 		return nil
 	}
 	if l.csp != "" {
-		return refuse(attest.CodeSignerMismatch, checkChip, "a VCEK that names a cloud provider", "a chip")
+		return attest.Refuse(attest.CodeSignerMismatch, checkChip, "a VCEK that names a cloud provider", "a chip")
 	}
 	if r.masked() {
 		return &attest.Error{
@@ -219,15 +219,7 @@ func (l *leaf) checkChip(r *Report, g *generation) error {
 		}
 	}
 	if !bytes.Equal(l.hwid, r.ChipID[:g.hwid]) {
-		return refuse(attest.CodeChipMismatch, checkChip, "a certificate for chip "+abbreviate(l.hwid), abbreviate(r.ChipID[:g.hwid]))
+		return attest.Refuse(attest.CodeChipMismatch, checkChip, "a certificate for chip "+attest.Abbreviate(l.hwid), attest.Abbreviate(r.ChipID[:g.hwid]))
 	}
 	return nil
-}
-
-func abbreviate(b []byte) string {
-	s := attest.HexBytes(b).String()
-	if len(s) > 20 {
-		return s[:8] + "…" + s[len(s)-8:]
-	}
-	return s
 }

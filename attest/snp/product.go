@@ -48,7 +48,7 @@ func processor(family, model uint8) (product string, g *generation, err error) {
 			return p.product, p.generation, nil
 		}
 	}
-	return "", nil, refuse(attest.CodeUnknownProduct, checkProduct, fmt.Sprintf("CPUID family %02Xh model %02Xh", family, model), "")
+	return "", nil, attest.Refuse(attest.CodeUnknownProduct, checkProduct, fmt.Sprintf("CPUID family %02Xh model %02Xh", family, model), "")
 }
 
 // generationOf finds the generation that a certificate's product name, such as "Milan-B0", begins with.
@@ -59,7 +59,7 @@ func generationOf(productName string) (*generation, error) {
 			return g, nil
 		}
 	}
-	return nil, refuse(attest.CodeUnknownProduct, checkProduct, quote(productName), "")
+	return nil, attest.Refuse(attest.CodeUnknownProduct, checkProduct, attest.Quote(productName), "")
 }
 
 func generationNamed(name string) *generation {

@@ -116,7 +116,7 @@ var platformBits = []struct {
 // Parse decodes a report. It refuses whatever the specification of the report's version does not define.
 func Parse(raw []byte) (*Report, error) {
 	if len(raw) != ReportSize {
-		return nil, refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("%d bytes", ReportSize))
+		return nil, attest.Refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("%d bytes", ReportSize))
 	}
 	raw = slices.Clone(raw)
 	u32 := func(at int) uint32 { return binary.LittleEndian.Uint32(raw[at:]) }
@@ -156,15 +156,15 @@ func Parse(raw []byte) (*Report, error) {
 		policy = policyV5
 		r.LaunchMit, r.CurrentMit = u64(0x1f8), u64(0x200)
 	default:
-		return nil, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d", r.Version), "version 2, 3 or 5")
+		return nil, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d", r.Version), "version 2, 3 or 5")
 	}
 	for i := 0; i < len(unused); i += 2 {
-		if !zero(raw[unused[i]:unused[i+1]]) {
+		if !attest.AllZero(raw[unused[i]:unused[i+1]]) {
 			return nil, reserved(fmt.Sprintf("reserved bytes %#x to %#x", unused[i], unused[i+1]-1))
 		}
 	}
 	if r.Policy&^policy != 0 || r.Policy&policyReservedOne == 0 {
-		return nil, refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("policy %#x", uint64(r.Policy)), "bit 17 set and no undefined bit")
+		return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("policy %#x", uint64(r.Policy)), "bit 17 set and no undefined bit")
 	}
 	if undefined := r.PlatformInfo &^ platformMask(r.Version); undefined != 0 {
 		return nil, reserved(fmt.Sprintf("platform bits %#x of version %d", undefined, r.Version))
@@ -174,7 +174,7 @@ func Parse(raw []byte) (*Report, error) {
 	}
 	// 0xFFFFFFFF is a report that the host asked for: no guest chose its report data.
 	if r.VMPL > 3 {
-		return nil, refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("VMPL %#x", r.VMPL), "0 to 3")
+		return nil, attest.Refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("VMPL %#x", r.VMPL), "0 to 3")
 	}
 	if r.Version >= 3 {
 		r.Family, r.Model, r.Stepping = raw[0x188], raw[0x189], raw[0x18a]
@@ -187,7 +187,7 @@ func Parse(raw []byte) (*Report, error) {
 		}
 	}
 	if algorithm := u32(0x034); algorithm != 1 {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkSignature, fmt.Sprint(algorithm), "1, ECDSA P-384 with SHA-384")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSignature, fmt.Sprint(algorithm), "1, ECDSA P-384 with SHA-384")
 	}
 	r.Current, r.Committed = firmwareVersion(r.current), firmwareVersion(r.committed)
 	var err error
@@ -206,11 +206,11 @@ func (r *Report) parseKeys(keys uint32) error {
 	}
 	r.AuthorKey, r.MaskChipKey, r.signer = keys&1 != 0, keys&2 != 0, signer(keys>>2)
 	if r.signer != vcek && r.signer != vlek {
-		return refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("signing key %d", r.signer), "0 (VCEK) or 1 (VLEK)")
+		return attest.Refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("signing key %d", r.signer), "0 (VCEK) or 1 (VLEK)")
 	}
 	r.SigningKey = r.signer.String()
-	if r.AuthorKey == zero(r.AuthorKeyDigest) {
-		return refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("AUTHOR_KEY_EN %v with author key digest %s", r.AuthorKey, abbreviate(r.AuthorKeyDigest)), "a digest exactly where the flag is set")
+	if r.AuthorKey == attest.AllZero(r.AuthorKeyDigest) {
+		return attest.Refuse(attest.CodeMalformed, checkFormat, fmt.Sprintf("AUTHOR_KEY_EN %v with author key digest %s", r.AuthorKey, attest.Abbreviate(r.AuthorKeyDigest)), "a digest exactly where the flag is set")
 	}
 	return nil
 }
@@ -225,14 +225,14 @@ func (r *Report) levels(g *generation) (l levels, err error) {
 			return levels{}, err
 		}
 	}
-	if !zero(r.ChipID[g.hwid:]) {
+	if !attest.AllZero(r.ChipID[g.hwid:]) {
 		return levels{}, reserved(fmt.Sprintf("chip id longer than the %d bytes of %s", g.hwid, g.line))
 	}
 	return l, nil
 }
 
 // masked reports whether the host hides which chip this is.
-func (r *Report) masked() bool { return zero(r.ChipID) }
+func (r *Report) masked() bool { return attest.AllZero(r.ChipID) }
 
 // platform lists the bits that the firmware vouches for: of the machine, of the guest's policy, and of its keys.
 func (r *Report) platform() map[string]attest.Flag {
@@ -266,7 +266,7 @@ func (r *Report) measured() map[string]attest.HexBytes {
 		{"report_id", r.ReportID},
 		{"report_id_ma", r.ReportIDMA}, // of the migration agent; all ones where there is none
 	} {
-		if !zero(m.value) && !ones(m.value) {
+		if !attest.AllZero(m.value) && !ones(m.value) {
 			all[m.name] = m.value
 		}
 	}
@@ -305,7 +305,7 @@ func platformMask(version uint32) (mask uint64) {
 
 // scalar decodes one half of a signature: 72 bytes, little endian, of which P-384 uses the low 48 (56860 table 137).
 func scalar(raw []byte) (*big.Int, error) {
-	if !zero(raw[48:]) {
+	if !attest.AllZero(raw[48:]) {
 		return nil, reserved("high bytes of the signature")
 	}
 	be := slices.Clone(raw[:48])
@@ -319,15 +319,6 @@ func firmwareVersion(v uint64) string { return fmt.Sprintf("%d.%d.%d", v>>16, v>
 func ones(b []byte) bool {
 	for _, v := range b {
 		if v != 0xff {
-			return false
-		}
-	}
-	return true
-}
-
-func zero(b []byte) bool {
-	for _, v := range b {
-		if v != 0 {
 			return false
 		}
 	}

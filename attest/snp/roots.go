@@ -3,9 +3,7 @@ package snp
 import (
 	"bytes"
 	"crypto/rsa"
-	"crypto/sha256"
 	"crypto/x509"
-	"encoding/hex"
 	"encoding/pem"
 	"fmt"
 
@@ -38,7 +36,7 @@ func NewRoots(anchors ...Root) (*Roots, error) {
 	for _, a := range anchors {
 		g := generationNamed(a.Generation)
 		if g == nil || roots.byGeneration[g.name] != nil {
-			return nil, refuse(attest.CodeUnknownProduct, "roots", quote(a.Generation), "each of milan, genoa, turin at most once")
+			return nil, attest.Refuse(attest.CodeUnknownProduct, "roots", attest.Quote(a.Generation), "each of milan, genoa, turin at most once")
 		}
 		ark, err := parseCertificate(a.ARK)
 		if err != nil {
@@ -94,7 +92,7 @@ func checkRoot(ark *x509.Certificate, g *generation) error {
 		return err
 	}
 	if !bytes.Equal(ark.RawIssuer, ark.RawSubject) || ark.KeyUsage&x509.KeyUsageCRLSign == 0 {
-		return refuse(attest.CodeChain, checkChain, rootName(g)+" not self-issued or unable to sign CRLs", "an ARK")
+		return attest.Refuse(attest.CodeChain, checkChain, rootName(g)+" not self-issued or unable to sign CRLs", "an ARK")
 	}
 	return nil
 }
@@ -102,22 +100,22 @@ func checkRoot(ark *x509.Certificate, g *generation) error {
 // checkAuthority checks the form of an ARK, ASK or ASVK (57230 tables 5 to 7).
 func checkAuthority(cert *x509.Certificate, name string) error {
 	if cert.Subject.CommonName != name {
-		return refuse(attest.CodeChain, checkChain, quote(cert.Subject.CommonName), name)
+		return attest.Refuse(attest.CodeChain, checkChain, attest.Quote(cert.Subject.CommonName), name)
 	}
 	if !cert.IsCA || cert.KeyUsage&x509.KeyUsageCertSign == 0 {
-		return refuse(attest.CodeChain, checkChain, name+" may not sign certificates", "an authority")
+		return attest.Refuse(attest.CodeChain, checkChain, name+" may not sign certificates", "an authority")
 	}
 	if len(cert.UnhandledCriticalExtensions) != 0 {
 		return critical(cert)
 	}
 	if key, ok := cert.PublicKey.(*rsa.PublicKey); !ok || key.N.BitLen() != 4096 {
-		return refuse(attest.CodeUnknownAlgorithm, checkChain, name+" with another key", "RSA with 4096 bits")
+		return attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, name+" with another key", "RSA with 4096 bits")
 	}
 	return nil
 }
 
 func critical(cert *x509.Certificate) error {
-	return refuse(attest.CodeCriticalExtension, checkChain, fmt.Sprintf("%s in %s", cert.UnhandledCriticalExtensions[0], quote(cert.Subject.CommonName)), "")
+	return attest.Refuse(attest.CodeCriticalExtension, checkChain, fmt.Sprintf("%s in %s", cert.UnhandledCriticalExtensions[0], attest.Quote(cert.Subject.CommonName)), "")
 }
 
 // parseCertificate decodes exactly one certificate.
@@ -127,9 +125,4 @@ func parseCertificate(der []byte) (*x509.Certificate, error) {
 		return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkChain, Err: err}
 	}
 	return cert, nil
-}
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return "sha256:" + hex.EncodeToString(sum[:])
 }

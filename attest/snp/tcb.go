@@ -35,7 +35,7 @@ type tcb0 struct{ bootloader, tee, snp, microcode uint8 }
 
 func decodeTCB0(raw TCBVersion) (tcb0, error) {
 	t := tcb0{bootloader: raw[0], tee: raw[1], snp: raw[6], microcode: raw[7]}
-	if !zero(raw[2:6]) {
+	if !attest.AllZero(raw[2:6]) {
 		return tcb0{}, reservedTCB(raw)
 	}
 	return t, nil
@@ -54,7 +54,7 @@ type tcb1 struct{ fmc, bootloader, tee, snp, microcode uint8 }
 
 func decodeTCB1(raw TCBVersion) (tcb1, error) {
 	t := tcb1{fmc: raw[0], bootloader: raw[1], tee: raw[2], snp: raw[3], microcode: raw[7]}
-	if !zero(raw[4:7]) {
+	if !attest.AllZero(raw[4:7]) {
 		return tcb1{}, reservedTCB(raw)
 	}
 	return t, nil

@@ -27,13 +27,13 @@ func NewVerifier(roots *Roots) *Verifier { return &Verifier{roots: roots} }
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
 	}
 	if len(ev.Endorsements) > attest.MaxEndorsements {
-		return nil, refuse(attest.CodeOversized, checkChain, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
+		return nil, attest.Refuse(attest.CodeOversized, checkChain, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 	}
 	if endorser == nil {
 		endorser = attest.NoEndorser{}
@@ -76,11 +76,11 @@ func (v *Verifier) chainOf(ctx context.Context, r *Report, s *stapled, endorser 
 	}
 	anchor := v.roots.of(g)
 	if anchor == nil {
-		return nil, refuse(attest.CodeUntrustedRoot, checkChain, "no root of "+g.line+" is trusted", "")
+		return nil, attest.Refuse(attest.CodeUntrustedRoot, checkChain, "no root of "+g.line+" is trusted", "")
 	}
 	for _, ark := range s.arks {
 		if !bytes.Equal(ark.Raw, anchor.ark.Raw) {
-			return nil, refuse(attest.CodeUntrustedRoot, checkChain, fingerprint(ark.Raw), fingerprint(anchor.ark.Raw))
+			return nil, attest.Refuse(attest.CodeUntrustedRoot, checkChain, attest.Fingerprint(ark.Raw), attest.Fingerprint(anchor.ark.Raw))
 		}
 	}
 	ask, err := askOf(ctx, l, g, s, anchor, endorser, &v.memory)
@@ -95,7 +95,7 @@ func (v *Verifier) chainOf(ctx context.Context, r *Report, s *stapled, endorser 
 func verifySignature(r *Report, key *ecdsa.PublicKey) error {
 	digest := sha512.Sum384(r.signed)
 	if !ecdsa.Verify(key, digest[:], r.r, r.s) {
-		return refuse(attest.CodeSignature, checkSignature, "a signature that does not verify", "one by the "+r.SigningKey+" of the chain")
+		return attest.Refuse(attest.CodeSignature, checkSignature, "a signature that does not verify", "one by the "+r.SigningKey+" of the chain")
 	}
 	return nil
 }
@@ -107,7 +107,7 @@ func claims(r *Report, c *chain, revocation attest.Revocation) *attest.Claims {
 		TEE:        "snp",
 		Product:    r.Product,
 		Generation: c.generation.name,
-		Root:       fingerprint(c.ark.Raw),
+		Root:       attest.Fingerprint(c.ark.Raw),
 		TCB:        claimsOf(c.levels.reported),
 		Version:    int(r.Version),
 		Debug:      attest.FlagOf(r.Policy.Debug()),
@@ -139,7 +139,7 @@ func transcript(r *Report, c *chain, claims *attest.Claims) []attest.Check {
 	pass := func(id, text, got string, source attest.Source) attest.Check {
 		return attest.Check{ID: id, Status: attest.StatusPass, Text: text, Got: got, Source: source}
 	}
-	chip := pass(checkChip, "the certificate is for this chip", abbreviate(claims.ChipID), attest.SourceVendor)
+	chip := pass(checkChip, "the certificate is for this chip", attest.Abbreviate(claims.ChipID), attest.SourceVendor)
 	if c.leaf.signer == vlek {
 		chip = pass(checkChip, "the certificate is for this cloud provider", c.leaf.csp, attest.SourceVendor)
 	}
@@ -153,7 +153,7 @@ func transcript(r *Report, c *chain, claims *attest.Claims) []attest.Check {
 		pass(checkSignature, "the hardware's signature verifies", "ECDSA P-384", attest.SourceHardware),
 	}
 	if claims.Revocation.Problem == nil {
-		checks = append(checks, pass(checkRevocation, "no key of the chain is revoked", "list of "+day(claims.Revocation.Issued), attest.SourceVendor))
+		checks = append(checks, pass(checkRevocation, "no key of the chain is revoked", "list of "+attest.Day(claims.Revocation.Issued), attest.SourceVendor))
 	}
 	return checks
 }

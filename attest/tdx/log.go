@@ -29,12 +29,12 @@ func (r *Report) checkLog(raw []byte, out *attest.Claims) error {
 	replayed := log.Replay(eventlog.SHA384)
 	for index := range replayed {
 		if index < 1 || int(index) > len(registers) {
-			return refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("events for register %d", index), "1 to 4, RTMR0 to RTMR3")
+			return attest.Refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("events for register %d", index), "1 to 4, RTMR0 to RTMR3")
 		}
 	}
 	for i, name := range registers {
 		got := replayed[uint32(i)+1]
-		if got == nil && i == own && !zero(r.RTMR[i]) {
+		if got == nil && i == own && !attest.AllZero(r.RTMR[i]) {
 			out.NotChecked = append(out.NotChecked, name+": the guest extended it itself, and the event log does not tell with what")
 			continue
 		}
@@ -42,7 +42,7 @@ func (r *Report) checkLog(raw []byte, out *attest.Claims) error {
 			got = make([]byte, eventlog.SHA384.Size())
 		}
 		if !bytes.Equal(got, r.RTMR[i]) {
-			return refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("%s %x by the log", name, got), r.RTMR[i].String()+" as signed")
+			return attest.Refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("%s %x by the log", name, got), r.RTMR[i].String()+" as signed")
 		}
 	}
 	out.Checks = append(out.Checks, attest.Check{

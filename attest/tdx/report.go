@@ -74,7 +74,7 @@ func Parse(raw []byte) (*Report, error) {
 		return nil, err
 	}
 	if q.TEE != dcap.TDX {
-		return nil, refuse(attest.CodeUnknownFormat, checkFormat, "a quote of "+string(q.TEE), "one of tdx")
+		return nil, attest.Refuse(attest.CodeUnknownFormat, checkFormat, "a quote of "+string(q.TEE), "one of tdx")
 	}
 	body := q.Body
 	r := &Report{
@@ -92,22 +92,13 @@ func Parse(raw []byte) (*Report, error) {
 		ReportData:    body[520:584],
 	}
 	if reserved := r.Attributes.reserved(); reserved != 0 {
-		return nil, refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("reserved TD attributes %#x", uint64(reserved)), "zero")
+		return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, fmt.Sprintf("reserved TD attributes %#x", uint64(reserved)), "zero")
 	}
-	if !zero(body[112:120]) {
-		return nil, refuse(attest.CodeReservedBits, checkFormat, "SEAMATTRIBUTES "+body[112:120].String(), "zero")
+	if !attest.AllZero(body[112:120]) {
+		return nil, attest.Refuse(attest.CodeReservedBits, checkFormat, "SEAMATTRIBUTES "+body[112:120].String(), "zero")
 	}
 	if len(body) == dcap.TDReport15 {
 		r.TEETCBSVN2, r.MRServiceTD = body[584:600], body[600:648]
 	}
 	return r, nil
-}
-
-func zero(b []byte) bool {
-	for _, v := range b {
-		if v != 0 {
-			return false
-		}
-	}
-	return true
 }

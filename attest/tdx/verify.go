@@ -21,7 +21,7 @@ func NewVerifier(roots *dcap.Roots) *Verifier { return &Verifier{dcap.NewVerifie
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
@@ -34,8 +34,8 @@ func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser att
 	if err != nil {
 		return nil, err
 	}
-	if !zero(r.MRServiceTD) {
-		return nil, refuse(attest.CodeReservedBits, checkService, "MRSERVICETD "+r.MRServiceTD.String()+": a service TD is bound to the guest", "zero")
+	if !attest.AllZero(r.MRServiceTD) {
+		return nil, attest.Refuse(attest.CodeReservedBits, checkService, "MRSERVICETD "+r.MRServiceTD.String()+": a service TD is bound to the guest", "zero")
 	}
 	claims := verified.Claims()
 	r.claim(claims)
@@ -64,7 +64,7 @@ func (r *Report) claim(out *attest.Claims) {
 	for name, value := range map[string]attest.HexBytes{
 		"mrsignerseam": r.MRSignerSeam, "mrconfigid": r.MRConfigID, "mrowner": r.MROwner, "mrownerconfig": r.MROwnerConfig,
 	} {
-		if !zero(value) {
+		if !attest.AllZero(value) {
 			out.Measured[name] = value
 		}
 	}

@@ -66,7 +66,7 @@ func checkPCRs(pcrs []int) ([]int, error) {
 	pcrs = slices.Clone(pcrs)
 	slices.Sort(pcrs)
 	if len(pcrs) == 0 || pcrs[0] < 0 || pcrs[len(pcrs)-1] >= pcrCount || len(slices.Compact(slices.Clone(pcrs))) != len(pcrs) {
-		return nil, refuse(attest.CodeSelection, checkCollect, fmt.Sprintf("PCRs %v", pcrs), "some of 0 to 23, each once")
+		return nil, attest.Refuse(attest.CodeSelection, checkCollect, fmt.Sprintf("PCRs %v", pcrs), "some of 0 to 23, each once")
 	}
 	return pcrs, nil
 }
@@ -87,7 +87,7 @@ func (a *Attester) Close() error { return a.device.Close() }
 // Attest implements attest.Attester. What the TPM signs is the fold of data: many have no room for more.
 func (a *Attester) Attest(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
 	if data.IsZero() {
-		return nil, refuse(attest.CodeNoExpectation, checkCollect, "report data of zeros", "")
+		return nil, attest.Refuse(attest.CodeNoExpectation, checkCollect, "report data of zeros", "")
 	}
 	select {
 	case a.turn <- struct{}{}:

@@ -3,10 +3,8 @@ package tpm
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,7 +25,7 @@ func NewRoots(ders ...[]byte) (*Roots, error) {
 			return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: "roots", Err: err}
 		}
 		if !cert.IsCA {
-			return nil, refuse(attest.CodeChain, "roots", quote(cert.Subject.String()), "an authority")
+			return nil, attest.Refuse(attest.CodeChain, "roots", attest.Quote(cert.Subject.String()), "an authority")
 		}
 		r.certs = append(r.certs, cert)
 	}
@@ -68,7 +66,7 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 			err = s.addCRL(e.Raw)
 		default:
 			// A key that comes with the evidence vouches for nothing.
-			err = fmt.Errorf("endorsement of kind %s", quote(string(e.Kind)))
+			err = fmt.Errorf("endorsement of kind %s", attest.Quote(string(e.Kind)))
 		}
 		if err != nil {
 			return s, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkChain, Err: err}
@@ -96,7 +94,7 @@ func (v *Verifier) signerOf(ctx context.Context, d *Decoded, s *stapled, endorse
 func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, error) {
 	at := slices.IndexFunc(s.certs, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, d.spki) })
 	if at < 0 {
-		return nil, refuse(attest.CodeLink, checkChain, "certificates of other keys", "one of the attestation key")
+		return nil, attest.Refuse(attest.CodeLink, checkChain, "certificates of other keys", "one of the attestation key")
 	}
 	leaf, intermediates := s.certs[at], x509.NewCertPool()
 	for _, c := range s.certs {
@@ -118,10 +116,10 @@ func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, er
 	// An authority certifies other keys too. With one of a web server anybody could sign what looks like a quote.
 	purpose := slices.ContainsFunc(leaf.UnknownExtKeyUsage, oidAttestationKey.Equal)
 	if leaf.IsCA || leaf.KeyUsage&x509.KeyUsageDigitalSignature == 0 || !purpose && in == nil {
-		return nil, refuse(attest.CodeSignerMismatch, checkSigner, "a certificate that is not for an attestation key", "purpose "+oidAttestationKey.String()+" or Google's instance extension")
+		return nil, attest.Refuse(attest.CodeSignerMismatch, checkSigner, "a certificate that is not for an attestation key", "purpose "+oidAttestationKey.String()+" or Google's instance extension")
 	}
 	chain := chains[0]
-	return &signer{root: fingerprint(chain[len(chain)-1].Raw), chain: chain, instance: in}, nil
+	return &signer{root: attest.Fingerprint(chain[len(chain)-1].Raw), chain: chain, instance: in}, nil
 }
 
 func chainError(err error) error {
@@ -150,10 +148,10 @@ func named(ctx context.Context, d *Decoded, endorser attest.Endorser) (*signer, 
 	}
 	for _, e := range list {
 		if e.Kind == attest.KindPublicKey && bytes.Equal(e.Raw, d.spki) {
-			return &signer{root: fingerprint(d.spki)}, nil
+			return &signer{root: attest.Fingerprint(d.spki)}, nil
 		}
 	}
-	return nil, refuse(attest.CodeUntrustedRoot, checkChain, "attestation key "+ref.Path, "one that the operator named")
+	return nil, attest.Refuse(attest.CodeUntrustedRoot, checkChain, "attestation key "+ref.Path, "one that the operator named")
 }
 
 func ask(ctx context.Context, endorser attest.Endorser, ref attest.Ref) ([]attest.Endorsement, error) {
@@ -172,10 +170,3 @@ func ask(ctx context.Context, endorser attest.Endorser, ref attest.Ref) ([]attes
 	}
 	return nil, coded
 }
-
-func fingerprint(der []byte) string {
-	sum := sha256.Sum256(der)
-	return "sha256:" + hex.EncodeToString(sum[:])
-}
-
-func day(t time.Time) string { return t.UTC().Format(time.DateOnly) }

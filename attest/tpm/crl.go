@@ -27,7 +27,7 @@ func (s *stapled) addCRL(der []byte) error {
 // list that is missing or stale is a claim for the policy.
 func revocation(ctx context.Context, by *signer, s *stapled, endorser attest.Endorser, now time.Time) (r attest.Revocation, err error) {
 	if by.chain == nil {
-		r.Problem = refuse(attest.CodeEndorsementMissing, checkRevocation, "an attestation key that the operator named", "a revocation list, which only an authority has")
+		r.Problem = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "an attestation key that the operator named", "a revocation list, which only an authority has")
 		r.Problem.Hint = "withdraw such a key where it is named, and say revocation: unchecked in the policy"
 		return r, nil
 	}
@@ -60,7 +60,7 @@ func revocationOf(ctx context.Context, cert, issuer *x509.Certificate, s *staple
 		list, err := endorser.Endorse(ctx, ref)
 		fetched, bad := sortEndorsements(list)
 		if crls = listsOf(issuer, fetched.crls); err != nil || bad != nil || len(crls) == 0 {
-			problem := refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+quote(issuer.Subject.String()), ref.Service+ref.Path)
+			problem := attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+attest.Quote(issuer.Subject.String()), ref.Service+ref.Path)
 			return attest.Revocation{Problem: problem}, nil
 		}
 	}
@@ -75,7 +75,7 @@ func revocationOf(ctx context.Context, cert, issuer *x509.Certificate, s *staple
 	}
 	r := attest.Revocation{Issued: latest.ThisUpdate, Expires: latest.NextUpdate}
 	if now.Before(latest.ThisUpdate) || now.After(latest.NextUpdate) {
-		r.Problem = refuse(attest.CodeEndorsementExpired, checkRevocation, "a list of "+day(latest.ThisUpdate)+" to "+day(latest.NextUpdate), "one valid on "+day(now))
+		r.Problem = attest.Refuse(attest.CodeEndorsementExpired, checkRevocation, "a list of "+attest.Day(latest.ThisUpdate)+" to "+attest.Day(latest.NextUpdate), "one valid on "+attest.Day(now))
 	}
 	return r, nil
 }
@@ -97,17 +97,17 @@ func checkRevoked(crl *x509.RevocationList, cert, issuer *x509.Certificate) erro
 	}
 	for _, x := range crl.Extensions {
 		if x.Critical {
-			return refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
+			return attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "a revocation list with critical extension "+x.Id.String(), "")
 		}
 	}
 	for _, entry := range crl.RevokedCertificateEntries {
 		for _, x := range entry.Extensions {
 			if x.Critical { // such as certificateIssuer: the entry is of a certificate of another authority (RFC 5280 §5.3.3)
-				return refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with critical extension "+x.Id.String(), "")
+				return attest.Refuse(attest.CodeMalformedEndorsement, checkRevocation, "an entry with critical extension "+x.Id.String(), "")
 			}
 		}
 		if entry.SerialNumber.Cmp(cert.SerialNumber) == 0 {
-			return refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", quote(cert.Subject.String()), cert.SerialNumber, day(entry.RevocationTime)), "not revoked")
+			return attest.Refuse(attest.CodeRevoked, checkRevocation, fmt.Sprintf("%s, serial number %x, revoked on %s", attest.Quote(cert.Subject.String()), cert.SerialNumber, attest.Day(entry.RevocationTime)), "not revoked")
 		}
 	}
 	return nil

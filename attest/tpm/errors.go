@@ -1,8 +1,6 @@
 package tpm
 
 import (
-	"fmt"
-
 	"github.com/jurat-tls/jurat/attest"
 )
 
@@ -17,13 +15,6 @@ const (
 	checkCollect    = "attester"
 )
 
-func refuse(code attest.Code, check, got, want string) *attest.Error {
-	return &attest.Error{Code: code, Check: check, Got: got, Want: want}
-}
-
 func malformed(what string) *attest.Error {
-	return refuse(attest.CodeMalformed, checkFormat, what, "")
+	return attest.Refuse(attest.CodeMalformed, checkFormat, what, "")
 }
-
-// quote shows text from evidence, bounded.
-func quote(s string) string { return fmt.Sprintf("%.64q", s) }

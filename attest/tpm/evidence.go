@@ -42,7 +42,7 @@ func Parse(raw []byte) (*Decoded, error) {
 		return nil, err
 	}
 	if d.Values == nil {
-		return nil, refuse(attest.CodeSelection, checkRegisters, "a quote without the PCR values", "them")
+		return nil, attest.Refuse(attest.CodeSelection, checkRegisters, "a quote without the PCR values", "them")
 	}
 	d.spki, err = encodeKey(d.Key)
 	if err != nil {
@@ -65,7 +65,7 @@ func parseParts(raw []byte) (*Decoded, error) {
 		return nil, err
 	}
 	if q.Signature.scheme != public.scheme || q.Signature.hash != public.hash {
-		return nil, refuse(attest.CodeSignerMismatch, checkSigner, "a signature of "+q.Signature.String(), "one with the scheme of the attestation key")
+		return nil, attest.Refuse(attest.CodeSignerMismatch, checkSigner, "a signature of "+q.Signature.String(), "one with the scheme of the attestation key")
 	}
 	return &Decoded{Quoted: q, Key: public.Key, Name: public.Name}, nil
 }
@@ -139,7 +139,7 @@ func parseJSON(raw []byte) (*Decoded, error) {
 		return nil, err
 	}
 	if got, want := len(doc.Quote.PCRs), len(q.Quote.PCRs); got != want {
-		return nil, refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("%d PCR values", got), fmt.Sprintf("the %d that the quote selects", want))
+		return nil, attest.Refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("%d PCR values", got), fmt.Sprintf("the %d that the quote selects", want))
 	}
 	key, err := x509.ParsePKIXPublicKey(spki)
 	if err != nil {

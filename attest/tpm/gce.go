@@ -39,7 +39,7 @@ func instanceOf(cert *x509.Certificate) (*instance, error) {
 			return nil, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkChain, Got: "an extension that names no instance", Err: err}
 		}
 		if !in.Security.Production {
-			return nil, refuse(attest.CodeChain, checkChain, "a certificate of an instance that is not in production", "one that is")
+			return nil, attest.Refuse(attest.CodeChain, checkChain, "a certificate of an instance that is not in production", "one that is")
 		}
 		return in, nil
 	}

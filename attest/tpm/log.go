@@ -27,7 +27,7 @@ func (q *Quoted) CheckLog(raw []byte, c *attest.Claims) error {
 	}
 	bank := map[crypto.Hash]eventlog.Algorithm{crypto.SHA256: eventlog.SHA256, crypto.SHA384: eventlog.SHA384}[q.Quote.bank]
 	if !slices.Contains(log.Algorithms, bank) {
-		return refuse(attest.CodeEventLog, checkLog, "an event log without "+q.Quote.Bank, "the bank of the quote")
+		return attest.Refuse(attest.CodeEventLog, checkLog, "an event log without "+q.Quote.Bank, "the bank of the quote")
 	}
 	var led, loose []string
 	replayed := log.Replay(bank)
@@ -37,7 +37,7 @@ func (q *Quoted) CheckLog(raw []byte, c *attest.Claims) error {
 		case !ok:
 			loose = append(loose, fmt.Sprint(n))
 		case !bytes.Equal(signed, replayed[n]):
-			return refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("an event log that leads to PCR %d %s", n, abbreviate(replayed[n])), abbreviate(signed)+", as signed")
+			return attest.Refuse(attest.CodeEventLog, checkLog, fmt.Sprintf("an event log that leads to PCR %d %s", n, attest.Abbreviate(replayed[n])), attest.Abbreviate(signed)+", as signed")
 		default:
 			led = append(led, fmt.Sprint(n))
 		}

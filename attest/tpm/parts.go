@@ -43,7 +43,7 @@ func EncodeParts(parts map[Part][]byte) []byte {
 // DecodeParts reads what EncodeParts wrote, of the parts that the caller knows.
 func DecodeParts(raw []byte, known ...Part) (map[Part][]byte, error) {
 	if len(raw) > attest.MaxRaw {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("%d bytes", len(raw)), fmt.Sprintf("at most %d", attest.MaxRaw))
 	}
 	r := &reader{rest: raw}
 	magic := r.bytes(len(partsMagic))
@@ -51,7 +51,7 @@ func DecodeParts(raw []byte, known ...Part) (map[Part][]byte, error) {
 		return nil, malformed("no TPM evidence")
 	}
 	if magic[4] != partsMagic[4] {
-		return nil, refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d", magic[4]), fmt.Sprintf("version %d", partsMagic[4]))
+		return nil, attest.Refuse(attest.CodeUnknownVersion, checkFormat, fmt.Sprintf("version %d", magic[4]), fmt.Sprintf("version %d", partsMagic[4]))
 	}
 	parts := map[Part][]byte{}
 	for last := Part(0); !r.rest.Empty(); {
@@ -62,11 +62,11 @@ func DecodeParts(raw []byte, known ...Part) (map[Part][]byte, error) {
 		}
 		switch {
 		case parts[p] != nil:
-			return nil, refuse(attest.CodeDuplicateField, checkFormat, fmt.Sprintf("part %d twice", p), "once")
+			return nil, attest.Refuse(attest.CodeDuplicateField, checkFormat, fmt.Sprintf("part %d twice", p), "once")
 		case p < last:
 			return nil, malformed("parts out of order")
 		case !slices.Contains(known, p):
-			return nil, refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("part %d", p), "a part of this format")
+			return nil, attest.Refuse(attest.CodeUnknownField, checkFormat, fmt.Sprintf("part %d", p), "a part of this format")
 		}
 		parts[p], last = body, p
 	}

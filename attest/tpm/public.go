@@ -48,7 +48,7 @@ func ParsePublic(raw []byte) (*Public, error) {
 	kind, nameAlg, attributes := r.u16(), r.u16(), r.u32()
 	_ = r.sized(maxName) // policy: who may use the key
 	if attributes&attrRequired != attrRequired || attributes&attrDecrypt != 0 {
-		return nil, refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("a key with attributes %#x", attributes), "an attestation key: made in its TPM, bound to it, restricted to signing what the TPM made")
+		return nil, attest.Refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("a key with attributes %#x", attributes), "an attestation key: made in its TPM, bound to it, restricted to signing what the TPM made")
 	}
 	nameHash, err := hashOf(nameAlg, checkSigner)
 	if err != nil {
@@ -64,7 +64,7 @@ func ParsePublic(raw []byte) (*Public, error) {
 	case typeECC:
 		p.Key, err = parseECC(r)
 	default:
-		err = refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("a key of type %#04x", kind), "RSA or ECC")
+		err = attest.Refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("a key of type %#04x", kind), "RSA or ECC")
 	}
 	if !r.whole() && err == nil {
 		err = malformed("a public area that is cut off, or with something behind it")
@@ -83,7 +83,7 @@ func ParsePublic(raw []byte) (*Public, error) {
 func (p *Public) parseScheme(r *reader) (err error) {
 	symmetric, scheme := r.u16(), r.u16()
 	if symmetric != algNull || scheme != algRSASSA && scheme != algRSAPSS && scheme != algECDSA {
-		return refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("symmetric algorithm %#04x, scheme %#04x", symmetric, scheme), "a key that signs with RSASSA, RSAPSS or ECDSA")
+		return attest.Refuse(attest.CodeSignerMismatch, checkSigner, fmt.Sprintf("symmetric algorithm %#04x, scheme %#04x", symmetric, scheme), "a key that signs with RSASSA, RSAPSS or ECDSA")
 	}
 	p.scheme = scheme
 	p.hash, err = hashOf(r.u16(), checkSigner)
@@ -94,7 +94,7 @@ func parseRSA(r *reader) (crypto.PublicKey, error) {
 	bits, exponent := r.u16(), r.u32()
 	key := &rsa.PublicKey{N: new(big.Int).SetBytes(r.sized(maxSignature)), E: 65537}
 	if exponent != 0 && exponent != 65537 || key.N.BitLen() != int(bits) {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("RSA with %d of %d bits and exponent %d", key.N.BitLen(), bits, exponent), "exponent 65537")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("RSA with %d of %d bits and exponent %d", key.N.BitLen(), bits, exponent), "exponent 65537")
 	}
 	return key, nil
 }
@@ -103,7 +103,7 @@ func parseECC(r *reader) (crypto.PublicKey, error) {
 	curveID, kdf, x, y := r.u16(), r.u16(), r.sized(maxName), r.sized(maxName)
 	curve := map[uint16]elliptic.Curve{curveP256: elliptic.P256(), curveP384: elliptic.P384()}[curveID]
 	if curve == nil || kdf != algNull {
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("curve %#04x with key derivation %#04x", curveID, kdf), "P-256 or P-384 without")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("curve %#04x with key derivation %#04x", curveID, kdf), "P-256 or P-384 without")
 	}
 	size := (curve.Params().BitSize + 7) / 8
 	point := make([]byte, 1+2*size)

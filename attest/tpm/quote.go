@@ -29,9 +29,9 @@ func hashOf(algorithm uint16, check string) (crypto.Hash, error) {
 	case algSHA384:
 		return crypto.SHA384, nil
 	case algSHA1:
-		return 0, refuse(attest.CodeUnknownAlgorithm, check, "SHA-1", "SHA-256 or SHA-384")
+		return 0, attest.Refuse(attest.CodeUnknownAlgorithm, check, "SHA-1", "SHA-256 or SHA-384")
 	}
-	return 0, refuse(attest.CodeUnknownAlgorithm, check, fmt.Sprintf("hash %#04x", algorithm), "SHA-256 or SHA-384")
+	return 0, attest.Refuse(attest.CodeUnknownAlgorithm, check, fmt.Sprintf("hash %#04x", algorithm), "SHA-256 or SHA-384")
 }
 
 // Bounds of TPM structures.
@@ -68,7 +68,7 @@ type Quote struct {
 // ParseQuote decodes a TPMS_ATTEST. It refuses one that no TPM made, that is no quote, or that is over no PCR.
 func ParseQuote(message []byte) (*Quote, error) {
 	if len(message) > maxQuote {
-		return nil, refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("a quote of %d bytes", len(message)), fmt.Sprintf("at most %d", maxQuote))
+		return nil, attest.Refuse(attest.CodeOversized, checkFormat, fmt.Sprintf("a quote of %d bytes", len(message)), fmt.Sprintf("at most %d", maxQuote))
 	}
 	r := &reader{rest: message}
 	// A restricted key signs nothing with this value that the TPM did not make itself.
@@ -98,7 +98,7 @@ func ParseQuote(message []byte) (*Quote, error) {
 // speaks of would be open to choice.
 func (q *Quote) parseSelection(r *reader) error {
 	if count := r.u32(); count != 1 {
-		return refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("a quote over %d banks", count), "one bank")
+		return attest.Refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("a quote over %d banks", count), "one bank")
 	}
 	var err error
 	if q.bank, err = hashOf(r.u16(), checkRegisters); err != nil {
@@ -106,7 +106,7 @@ func (q *Quote) parseSelection(r *reader) error {
 	}
 	q.Bank = map[crypto.Hash]string{crypto.SHA256: "sha256", crypto.SHA384: "sha384"}[q.bank]
 	if size := r.u8(); size != pcrSelected {
-		return refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("a selection of %d bytes", size), fmt.Sprintf("%d", pcrSelected))
+		return attest.Refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("a selection of %d bytes", size), fmt.Sprintf("%d", pcrSelected))
 	}
 	for i, b := range r.bytes(pcrSelected) {
 		for bit := range 8 {
@@ -116,7 +116,7 @@ func (q *Quote) parseSelection(r *reader) error {
 		}
 	}
 	if len(q.PCRs) == 0 {
-		return refuse(attest.CodeSelection, checkRegisters, "a quote over no PCR", "one over the PCRs that are to be judged")
+		return attest.Refuse(attest.CodeSelection, checkRegisters, "a quote over no PCR", "one over the PCRs that are to be judged")
 	}
 	return nil
 }

@@ -43,7 +43,7 @@ func ParseSignature(raw []byte) (*Signature, error) {
 		sig.r = new(big.Int).SetBytes(r.sized(maxName))
 		sig.s = new(big.Int).SetBytes(r.sized(maxName))
 	default:
-		return nil, refuse(attest.CodeUnknownAlgorithm, checkSignature, fmt.Sprintf("scheme %#04x", sig.scheme), "RSASSA, RSAPSS or ECDSA")
+		return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSignature, fmt.Sprintf("scheme %#04x", sig.scheme), "RSASSA, RSAPSS or ECDSA")
 	}
 	if !r.whole() {
 		return nil, malformed("a signature that is cut off, or with something behind it")
@@ -90,7 +90,7 @@ func ParseQuoted(message, signature, pcrs []byte) (*Quoted, error) {
 	// A quote over some PCRs must not pass as one over all: there are as many values as PCRs are selected.
 	size := q.bank.Size()
 	if len(pcrs) != size*len(q.PCRs) {
-		return nil, refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("%d bytes of PCR values", len(pcrs)), fmt.Sprintf("the %d PCRs that the quote selects, %d bytes each", len(q.PCRs), size))
+		return nil, attest.Refuse(attest.CodeSelection, checkRegisters, fmt.Sprintf("%d bytes of PCR values", len(pcrs)), fmt.Sprintf("the %d PCRs that the quote selects, %d bytes each", len(q.PCRs), size))
 	}
 	out.Values = map[int]attest.HexBytes{}
 	for i, n := range q.PCRs {
@@ -117,7 +117,7 @@ func (q *Quoted) digest() error {
 		h.Write(q.Values[n])
 	}
 	if got := h.Sum(nil); !bytes.Equal(got, q.Quote.Digest) {
-		return refuse(attest.CodeSignature, checkRegisters, "PCR values with digest "+abbreviate(got), "those signed, "+abbreviate(q.Quote.Digest))
+		return attest.Refuse(attest.CodeSignature, checkRegisters, "PCR values with digest "+attest.Abbreviate(got), "those signed, "+attest.Abbreviate(q.Quote.Digest))
 	}
 	return nil
 }
@@ -139,7 +139,7 @@ func (s *Signature) verify(key crypto.PublicKey, message []byte) error {
 		ok = s.scheme == algECDSA && ecdsa.Verify(k, digest, s.r, s.s)
 	}
 	if !ok {
-		return refuse(attest.CodeSignature, checkSignature, "a signature that does not verify ("+s.String()+")", "one by the attestation key")
+		return attest.Refuse(attest.CodeSignature, checkSignature, "a signature that does not verify ("+s.String()+")", "one by the attestation key")
 	}
 	return nil
 }
@@ -157,13 +157,5 @@ func encodeKey(key crypto.PublicKey) ([]byte, error) {
 	if ok {
 		return x509.MarshalPKIXPublicKey(key)
 	}
-	return nil, refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("an attestation key of type %T", key), "RSA with 2048 to 4096 bits, ECC on P-256 or P-384")
-}
-
-func abbreviate(b []byte) string {
-	s := attest.HexBytes(b).String()
-	if len(s) > 20 {
-		return s[:8] + "…" + s[len(s)-8:]
-	}
-	return s
+	return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkSigner, fmt.Sprintf("an attestation key of type %T", key), "RSA with 2048 to 4096 bits, ECC on P-256 or P-384")
 }

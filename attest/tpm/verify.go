@@ -20,13 +20,13 @@ func NewVerifier(roots *Roots) *Verifier { return &Verifier{roots: roots} }
 // Verify implements attest.Verifier.
 func (v *Verifier) Verify(ctx context.Context, ev *attest.Evidence, endorser attest.Endorser, now time.Time) (*attest.Claims, error) {
 	if ev == nil || len(ev.Raw) == 0 {
-		return nil, refuse(attest.CodeNoEvidence, checkFormat, "", "")
+		return nil, attest.Refuse(attest.CodeNoEvidence, checkFormat, "", "")
 	}
 	if ev.Format != Format {
 		return nil, attest.ErrNotMine
 	}
 	if len(ev.Endorsements) > attest.MaxEndorsements {
-		return nil, refuse(attest.CodeOversized, checkChain, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
+		return nil, attest.Refuse(attest.CodeOversized, checkChain, fmt.Sprintf("%d endorsements", len(ev.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 	}
 	if endorser == nil {
 		endorser = attest.NoEndorser{}
@@ -72,7 +72,7 @@ func claims(d *Decoded, by *signer, r attest.Revocation) *attest.Claims {
 	}
 	d.Claim(c)
 	if r.Problem == nil {
-		c.Checks = append(c.Checks, pass(checkRevocation, "no key of the chain is revoked", "list of "+day(r.Issued), attest.SourceVendor))
+		c.Checks = append(c.Checks, pass(checkRevocation, "no key of the chain is revoked", "list of "+attest.Day(r.Issued), attest.SourceVendor))
 	} else {
 		c.NotChecked = append(c.NotChecked, "revocation: "+r.Problem.Error())
 	}

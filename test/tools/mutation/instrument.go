@@ -297,7 +297,7 @@ func refuses(body []ast.Stmt, last string) (found bool) {
 			case *ast.BranchStmt:
 				found = found || n.Tok == token.CONTINUE
 			case *ast.CallExpr:
-				found = found || callee(n) == "fail" || callee(n) == "refuse"
+				found = found || callee(n) == "fail" || callee(n) == "refuse" || callee(n) == "Refuse"
 			}
 			return true
 		})

@@ -18,7 +18,10 @@ import (
 )
 
 // binary is one package's tests.
-type binary struct{ path, dir string }
+type binary struct {
+	path, dir string
+	flags     []string // of its own
+}
 
 // test is one of its functions. It runs alone.
 type test struct {
@@ -60,13 +63,17 @@ func (r *runner) build(s *schema, packages []string) error {
 		return err
 	}
 	for i, p := range listed {
-		b := binary{filepath.Join(r.tmp, fmt.Sprintf("%d.test", i)), p.Dir}
+		b := binary{path: filepath.Join(r.tmp, fmt.Sprintf("%d.test", i)), dir: p.Dir}
 		cmd := exec.Command("go", "test", "-c", "-vet=off", "-overlay", file, "-o", b.path, p.ImportPath)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			return fmt.Errorf("the switches do not compile: %w\n%s", err, out)
 		}
 		if _, err := os.Stat(b.path); err != nil {
 			continue // a package without tests
+		}
+		// Of a test that fails for a removal nothing is to be kept in the tree.
+		if rapid := "-rapid.nofailfile"; exec.Command(b.path, rapid, "-test.list", "^$").Run() == nil {
+			b.flags = append(b.flags, rapid)
 		}
 		r.binaries = append(r.binaries, b)
 	}
@@ -77,7 +84,7 @@ func (r *runner) build(s *schema, packages []string) error {
 func (r *runner) run(t *test, id int, hits string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), r.limit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, t.path, "-test.short", "-test.failfast", "-test.timeout", r.limit.String(), "-test.run", "^"+t.name+"$")
+	cmd := exec.CommandContext(ctx, t.path, append(t.flags[:len(t.flags):len(t.flags)], "-test.short", "-test.failfast", "-test.timeout", r.limit.String(), "-test.run", "^"+t.name+"$")...)
 	cmd.Dir = t.dir
 	cmd.Env = append(os.Environ(), "MUTATION_ACTIVE="+strconv.Itoa(id), "MUTATION_HITS="+hits, "JURAT_TEST_KEYS="+r.tmp)
 	if out, err := cmd.CombinedOutput(); err != nil {
