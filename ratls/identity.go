@@ -208,7 +208,7 @@ func (id *Identity) make(ctx context.Context) (*Leaf, error) {
 	}
 	return &Leaf{
 		Certificate: full.Leaf, Format: ev.Format, Digest: ev.Digest(), tls: full, bare: bare,
-		own: &session.Own{Chain: bare.Certificate, Key: key, SPKI: sha256.Sum256(spki)},
+		own: &session.Own{Chain: bare.Certificate, Key: key, SPKI: sha256.Sum256(spki), DER: spki},
 	}, nil
 }
 
@@ -302,6 +302,11 @@ func (p prover) Leaf() (*session.Own, error) {
 		return nil, err
 	}
 	return leaf.own, nil
+}
+
+// Quote implements session.Prover.
+func (p prover) Quote(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
+	return p.attester.Attest(ctx, data)
 }
 
 // Attest implements session.Prover.

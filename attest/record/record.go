@@ -44,6 +44,8 @@ type Record struct {
 // Session is what a peer presented for one connection. None of it is secret: the exporter's value was made for this
 // evidence alone.
 type Session struct {
+	Profile             string // what the hardware signed; empty for our own
+	Suite               uint16 // TLS cipher suite
 	Challenge, Exporter [32]byte
 	Attestation         []byte // CMW record
 	Asked               time.Time
@@ -80,6 +82,8 @@ type evidence struct {
 }
 
 type session struct {
+	Profile     string    `json:"profile,omitempty"`
+	Suite       uint16    `json:"cipher_suite"`
 	Challenge   []byte    `json:"challenge"`
 	Exporter    []byte    `json:"exporter"`
 	Attestation []byte    `json:"attestation"`
@@ -112,7 +116,7 @@ type problem struct {
 func Encode(r *Record) ([]byte, error) {
 	f := file{Jurat: version, Time: r.Time.UTC().Round(0), Target: r.Target, ServerName: r.ServerName, Client: r.Client, Chain: r.Chain, Challenge: hex.EncodeToString(r.Challenge)}
 	if s := r.Session; s != nil {
-		f.Session = &session{s.Challenge[:], s.Exporter[:], s.Attestation, s.Asked.UTC().Round(0)}
+		f.Session = &session{s.Profile, s.Suite, s.Challenge[:], s.Exporter[:], s.Attestation, s.Asked.UTC().Round(0)}
 	}
 	if r.Evidence != nil {
 		f.Evidence = &evidence{string(r.Evidence.Format), r.Evidence.Raw, pack(r.Evidence.Endorsements), r.Evidence.EventLog}
@@ -181,7 +185,7 @@ func Decode(raw []byte) (*Record, error) {
 		r.Challenge = challenge
 	}
 	if s := f.Session; s != nil {
-		r.Session = &Session{[32]byte(s.Challenge), [32]byte(s.Exporter), s.Attestation, s.Asked.UTC()}
+		r.Session = &Session{s.Profile, s.Suite, [32]byte(s.Challenge), [32]byte(s.Exporter), s.Attestation, s.Asked.UTC()}
 	}
 	if f.Evidence != nil {
 		r.Evidence = &attest.Evidence{Format: attest.Format(f.Evidence.Format), Raw: f.Evidence.Raw, Endorsements: unpack(f.Evidence.Endorsements), EventLog: f.Evidence.EventLog}

@@ -9,6 +9,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 // loadConfig reads jurat.yaml:
@@ -16,6 +17,7 @@ import (
 //	identity: {tee: auto, names: [pay.example], lifetime: 1h}
 //	listen:    [{address: ":8443", to: 127.0.0.1:8080, tcp: false, require: clients.yaml, reattest: 1m}]
 //	upstreams: [{listen: 127.0.0.1:9000, target: ledger:8443, require: ledger.yaml, reattest: 1m}]
+//	session: {profile: expat-03, extension: 65280}
 //	drain: 30s
 //
 // Policy files are relative to the file that names them.
@@ -28,7 +30,7 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
-	m, err := root.Map("identity", "listen", "upstreams", "drain")
+	m, err := root.Map("identity", "session", "listen", "upstreams", "drain")
 	if err != nil {
 		return err
 	}
@@ -40,6 +42,11 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 		}
 	case !m.Get("listen").Present():
 		c.TEE = "" // who only asks others for evidence needs no TEE
+	}
+	if v := m.Get("session"); v.Present() {
+		if c.Session, err = loadSession(v); err != nil {
+			return err
+		}
 	}
 	if v := m.Get("drain"); v.Present() {
 		if c.drain, err = v.Duration(); err != nil {
@@ -92,6 +99,30 @@ func (c *serveConfig) loadIdentity(v strictyaml.Node) error {
 		c.Names, err = each(e, identityName)
 	}
 	return err
+}
+
+// loadSession reads what meets others: their binder, and the codepoint that they have chosen for an extension to which none
+// is assigned yet.
+func loadSession(v strictyaml.Node) (sc sessionConfig, err error) {
+	m, err := v.Map("profile", "extension")
+	if err != nil {
+		return sc, err
+	}
+	if e := m.Get("profile"); e.Present() {
+		name, err := e.OneOf(string(session.ProfileExpat))
+		if err != nil {
+			return sc, err
+		}
+		sc.Profile = session.Profile(name)
+	}
+	if e := m.Get("extension"); e.Present() {
+		id, err := e.Uint(1<<16 - 1)
+		if err != nil {
+			return sc, err
+		}
+		sc.Extension = uint16(id)
+	}
+	return sc, nil
 }
 
 func identityName(v strictyaml.Node) (string, error) {

@@ -80,7 +80,11 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 1 {
 		ts.Fatalf("usage: serve VARIABLE FLAGS...")
 	}
-	cmd := exec.Command("jurat", append([]string{"serve", "--log", "json", "--listen", "127.0.0.1:0"}, args[1:]...)...)
+	flags := []string{"serve", "--log", "json", "--listen", "127.0.0.1:0"}
+	if args[1] == "-c" {
+		flags = flags[:3] // the file says where to listen
+	}
+	cmd := exec.Command("jurat", append(flags, args[1:]...)...)
 	path, err := lookPath(ts, "jurat")
 	ts.Check(err)
 	cmd.Path = path

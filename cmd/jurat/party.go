@@ -183,7 +183,7 @@ func (r *relying) dialBy(ctx context.Context, target string, tier func(*ratls.Co
 func keepPresented(rec *record.Record, p ratls.Presented) {
 	rec.Chain = p.Chain
 	if s := p.Session; s != nil {
-		rec.Session = &record.Session{Challenge: s.Challenge, Exporter: s.Exporter, Attestation: s.Attestation, Asked: s.Asked}
+		rec.Session = &record.Session{Profile: string(s.Profile), Suite: s.Suite, Challenge: s.Challenge, Exporter: s.Exporter, Attestation: s.Attestation, Asked: s.Asked}
 	}
 }
 
@@ -194,7 +194,7 @@ func presented(rec *record.Record) ratls.Presented {
 		if rec.Client {
 			sender = ea.Client
 		}
-		p.Session = &session.Presented{Sender: sender, Chain: rec.Chain, Attestation: s.Attestation, Challenge: s.Challenge, Exporter: s.Exporter, Asked: s.Asked}
+		p.Session = &session.Presented{Profile: session.Profile(s.Profile), Suite: s.Suite, Sender: sender, Chain: rec.Chain, Attestation: s.Attestation, Challenge: s.Challenge, Exporter: s.Exporter, Asked: s.Asked}
 	}
 	return p
 }

@@ -34,6 +34,7 @@ type serveConfig struct {
 	TEE      string        `json:"tee"` // "" presents no evidence
 	Names    []string      `json:"names"`
 	Lifetime time.Duration `json:"lifetime"`
+	Session  sessionConfig `json:"session"`
 	Inbound  []inbound     `json:"inbound"`
 	Outbound []outbound    `json:"outbound"`
 
@@ -41,6 +42,12 @@ type serveConfig struct {
 	jsonLog   bool
 	endorsers endorserFlags
 	evidence  logFlags
+}
+
+// sessionConfig is what both ends of a session have to agree on beforehand.
+type sessionConfig struct {
+	Profile   session.Profile `json:"profile"`
+	Extension uint16          `json:"extension"` // codepoint of cmw_attestation; 0 for ours
 }
 
 // inbound takes attested connections to a plain service.
@@ -431,7 +438,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	}()
 	var inherited listeners
 	for _, in := range c.Inbound {
-		acceptor := in.acceptor(a, id, recording{endorser}, log)
+		acceptor := in.acceptor(a, id, recording{endorser}, c.Session, log)
 		handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
 			ctx, fetched := records.watch(ctx, endorser)
 			conn, err := acceptor.Handshake(ctx, raw)
@@ -457,7 +464,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 		servers = append(servers, s)
 	}
 	for _, out := range c.Outbound {
-		dial := out.dialer(a, id, endorser, records, log)
+		dial := out.dialer(a, id, endorser, records, c.Session, log)
 		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
 			return servers, err
@@ -467,12 +474,12 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	return servers, nil
 }
 
-func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser, log *slog.Logger) *ratls.Acceptor {
+func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser, sc sessionConfig, log *slog.Logger) *ratls.Acceptor {
 	protos := []string{"h2", "http/1.1"}
 	if in.TCP {
 		protos = nil
 	}
-	opts := sessionOptions(a, in.require, in.Reattest, log.With("address", in.Address))
+	opts := sc.options(a, in.require, in.Reattest, log.With("address", in.Address))
 	if in.require == nil {
 		return ratls.NewAcceptor(id, protos...).WithSession(opts)
 	}
@@ -480,10 +487,10 @@ func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser
 	return ratls.NewMutualAcceptor(id, rp.party(endorser), protos...).WithSession(opts)
 }
 
-// sessionOptions are those of a listener or an upstream. Peers are asked for evidence again at half of the age at which the
+// options are those of a listener or an upstream. Peers are asked for evidence again at half of the age at which the
 // policy takes it no more, so that a connection never outlives what it stands on.
-func sessionOptions(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
-	opts := session.Options{Store: session.NewStore(session.DefaultEntries, a.now)}
+func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
+	opts := session.Options{Profile: sc.Profile, Extension: sc.Extension, Store: session.NewStore(session.DefaultEntries, a.now)}
 	if require == nil {
 		return opts
 	}
@@ -504,13 +511,13 @@ func sessionOptions(a *app, require *policy.Policy, every time.Duration, log *sl
 // minReattest keeps peers from being asked faster than a TEE can answer.
 const minReattest = time.Second
 
-func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) proxy.Dial {
+func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder, sc sessionConfig, log *slog.Logger) proxy.Dial {
 	rp := &relying{policy: out.require, endorser: endorser, now: a.now}
 	connector := ratls.NewConnector(rp.party(recording{endorser}))
 	if id != nil {
 		connector = ratls.NewMutualConnector(id, rp.party(recording{endorser}))
 	}
-	connector = connector.WithSession(sessionOptions(a, out.require, out.Reattest, log.With("target", out.Target)))
+	connector = connector.WithSession(sc.options(a, out.require, out.Reattest, log.With("target", out.Target)))
 	return func(ctx context.Context) (proxy.Conn, error) {
 		raw, name, err := ratls.Connect(ctx, out.Target)
 		if err != nil {

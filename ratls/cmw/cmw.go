@@ -46,14 +46,14 @@ type endorsement struct {
 	Raw  []byte
 }
 
-// Marshal encodes evidence and the digest of the measured configuration as the value of the id-pe-cmw extension.
+// MarshalRecord encodes evidence and the digest of the measured configuration as a CMW record.
+func MarshalRecord(ev *attest.Evidence, config [32]byte) ([]byte, error) {
+	return wrap(MediaType, payload{Format: string(ev.Format), Raw: ev.Raw, Config: config[:], Endorsements: pack(ev.Endorsements)})
+}
+
+// Marshal encodes them as the value of the id-pe-cmw extension.
 func Marshal(ev *attest.Evidence, config [32]byte) ([]byte, error) {
-	p := payload{Format: string(ev.Format), Raw: ev.Raw, Config: config[:], Endorsements: pack(ev.Endorsements)}
-	value, err := strictcbor.Marshal(p)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := strictcbor.Marshal(record{Type: MediaType, Value: value, Ind: indEvidence})
+	rec, err := MarshalRecord(ev, config)
 	if err != nil {
 		return nil, err
 	}
@@ -81,8 +81,17 @@ func Unmarshal(der []byte) (*attest.Evidence, [32]byte, error) {
 	if len(rest) != 0 {
 		return nil, config, malformed("bytes after id-pe-cmw", nil)
 	}
+	return UnmarshalRecord(cborCMW)
+}
+
+// UnmarshalRecord is the inverse of MarshalRecord. Its errors are *attest.Error.
+func UnmarshalRecord(raw []byte) (*attest.Evidence, [32]byte, error) {
+	var config [32]byte
+	if len(raw) > MaxExtension {
+		return nil, config, &attest.Error{Code: attest.CodeOversized, Check: "evidence", Got: fmt.Sprintf("%d bytes", len(raw)), Want: fmt.Sprintf("at most %d", MaxExtension)}
+	}
 	var rec record
-	if err := strictcbor.Unmarshal(cborCMW, &rec); err != nil {
+	if err := strictcbor.Unmarshal(raw, &rec); err != nil {
 		return nil, config, malformed("CMW record", err)
 	}
 	if rec.Type != MediaType || rec.Ind != indEvidence {

@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/sha512"
+	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -23,9 +25,6 @@ const domain = "jurat-session-1"
 
 // ChallengeSize is the length of a verifier's challenge and of an exporter's value in bytes.
 const ChallengeSize = 32
-
-// label of the exporter. It differs by role, so that an end can't be shown its own evidence (reflection).
-func label(sender ea.Role) string { return "EXPORTER-jurat-attestation-" + sender.String() }
 
 // Leaf is what one session adds to a tree: role of the sender, digest of its SubjectPublicKeyInfo, the verifier's
 // challenge and the exporter of the connection. Every field has a fixed length, so that no two sets of fields share one
@@ -50,8 +49,48 @@ func ReportData(size uint64, root merkle.Hash, config [32]byte) attest.ReportDat
 	return sha512.Sum512(b[:])
 }
 
+// Profile says what the hardware signs for a session. Both ends have to have the same.
+type Profile string
+
+// Profiles.
+const (
+	// ProfileOwn is that of this package: one quote serves many sessions.
+	ProfileOwn Profile = ""
+	// ProfileExpat is the binder of draft-fossati-seat-expat-03: the digest, by the hash of the cipher suite, of the
+	// SubjectPublicKeyInfo and the 32 bytes that the exporter "Attestation" gives for the challenge. The draft leaves open how
+	// the key is encoded; DER is what others take. Each session takes a quote of its own, the label is the same for both
+	// roles, and the configuration is not signed: it is for meeting others.
+	ProfileExpat Profile = "expat-03"
+)
+
+// Valid reports whether p is one of the profiles above.
+func (p Profile) Valid() bool { return p == ProfileOwn || p == ProfileExpat }
+
+// label of the exporter. In our own it differs by role, so that an end can't be shown its own evidence (reflection).
+func (p Profile) label(sender ea.Role) string {
+	if p == ProfileExpat {
+		return "Attestation"
+	}
+	return "EXPORTER-jurat-attestation-" + sender.String()
+}
+
+// Binder is what the hardware signs in ProfileExpat, in a connection with the given cipher suite: a digest of 32 or 48
+// bytes, and zeros.
+func Binder(suite uint16, spki []byte, exporter [ChallengeSize]byte) (data attest.ReportData) {
+	h := sha256.New()
+	if suite == tls.TLS_AES_256_GCM_SHA384 {
+		h = sha512.New384()
+	}
+	h.Write(spki)
+	h.Write(exporter[:]) // of fixed length: where the key ends is in no doubt
+	copy(data[:], h.Sum(nil))
+	return data
+}
+
 // Presented is what an end showed of itself in one exchange, with what is needed to appraise it again. It holds no secret.
 type Presented struct {
+	Profile     Profile
+	Suite       uint16 // TLS cipher suite
 	Sender      ea.Role
 	Chain       [][]byte // DER certificates, leaf first; the sender has proven that it holds the leaf's key
 	Attestation []byte   // CMW record with the evidence and its inclusion proof
@@ -65,11 +104,21 @@ type Content struct {
 	Evidence   *attest.Evidence
 	Config     [32]byte          // digest of the measured configuration
 	ReportData attest.ReportData // what the hardware has to have signed
-	Sessions   uint64            // that share the evidence
 }
 
 // Open decodes what the owner of leaf presented.
 func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
+	switch p.Profile {
+	case ProfileOwn:
+	case ProfileExpat:
+		ev, _, err := cmw.UnmarshalRecord(p.Attestation)
+		if err != nil {
+			return nil, err
+		}
+		return &Content{Evidence: ev, ReportData: Binder(p.Suite, leaf.RawSubjectPublicKeyInfo, p.Exporter)}, nil
+	default:
+		return nil, malformed(fmt.Sprintf("profile %.40q", p.Profile), nil)
+	}
 	s, reconnect, err := cmw.UnmarshalSession(p.Attestation)
 	if err != nil {
 		return nil, err
@@ -81,7 +130,7 @@ func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
 	if !ok {
 		return nil, malformed("an inclusion proof that fits no tree of its size", nil)
 	}
-	return &Content{Evidence: s.Evidence, Config: s.Config, ReportData: ReportData(s.Size, root, s.Config), Sessions: s.Size}, nil
+	return &Content{Evidence: s.Evidence, Config: s.Config, ReportData: ReportData(s.Size, root, s.Config)}, nil
 }
 
 // Expect answers the evidence that the owner of leaf presented, and what the hardware has to have signed for it.
@@ -99,6 +148,7 @@ type Own struct {
 	Chain [][]byte      // DER, leaf first
 	Key   crypto.Signer // of the leaf
 	SPKI  [32]byte      // SHA-256 of the leaf's SubjectPublicKeyInfo
+	DER   []byte        // SubjectPublicKeyInfo
 }
 
 // Prover is what an end presents of itself.
@@ -108,6 +158,8 @@ type Prover interface {
 	// Attest obtains evidence with ReportData over a tree that holds leaf, for a session with peer, whose name serves
 	// fairness only. Who is patient lets others go first and waits for company.
 	Attest(ctx context.Context, peer string, leaf merkle.Hash, patient bool) (*cmw.Session, error)
+	// Quote obtains evidence with data for one session alone.
+	Quote(ctx context.Context, data attest.ReportData) (*attest.Evidence, error)
 }
 
 // Verifier judges the other end of one connection.

@@ -21,6 +21,7 @@ import (
 // Options of an end that have a sensible absence.
 type Options struct {
 	Protocols []string      // of the application, best first; none leaves it open
+	Profile   Profile       // what the hardware signs; both ends have to have the same
 	Extension uint16        // codepoint of cmw_attestation; 0 means ea.DefaultExtension
 	Store     *Store        // for reconnects without a quote; nil for none
 	Reattest  time.Duration // how often the other end has to attest anew while the connection is open; 0 for never
@@ -82,6 +83,9 @@ func begin(role ea.Role, conn *tls.Conn, verifier Verifier, prover Prover, now f
 	auth, err := ea.New(state, opts.Extension)
 	if err != nil {
 		return nil, malformed("a connection without authenticators", err)
+	}
+	if !opts.Profile.Valid() {
+		return nil, malformed(fmt.Sprintf("profile %.40q", opts.Profile), nil)
 	}
 	if role == ea.Client && (verifier == nil || len(state.PeerCertificates) == 0) || role == ea.Server && prover == nil {
 		return nil, &attest.Error{Code: attest.CodeNoExpectation, Check: "binding.session"}
@@ -149,7 +153,7 @@ func (c *Conn) ask() (*question, error) {
 
 // exporter is the connection's value for what sender proves.
 func (c *Conn) exporter(sender ea.Role, challenge [ChallengeSize]byte) (out [ChallengeSize]byte, err error) {
-	raw, err := c.auth.Export(label(sender), challenge[:], ChallengeSize)
+	raw, err := c.auth.Export(c.opts.Profile.label(sender), challenge[:], ChallengeSize)
 	if err == nil {
 		copy(out[:], raw)
 	}
@@ -366,11 +370,7 @@ func (c *Conn) authenticate(ctx context.Context, asked []byte, patient bool) ([]
 	if err != nil {
 		return nil, malformed("no exporter", err)
 	}
-	s, err := c.prover.Attest(ctx, c.peer, Leaf(c.role, own.SPKI, challenge, exporter), patient)
-	if err != nil {
-		return nil, err
-	}
-	raw, err := cmw.MarshalSession(s)
+	raw, err := c.evidence(ctx, own, challenge, exporter, patient)
 	if err != nil {
 		return nil, err
 	}
@@ -380,6 +380,22 @@ func (c *Conn) authenticate(ctx context.Context, asked []byte, patient bool) ([]
 	}
 	c.own.Store(own)
 	return authenticator, nil
+}
+
+// evidence obtains what the hardware signs for this connection, as a CMW record.
+func (c *Conn) evidence(ctx context.Context, own *Own, challenge, exporter [ChallengeSize]byte, patient bool) ([]byte, error) {
+	if c.opts.Profile == ProfileExpat {
+		ev, err := c.prover.Quote(ctx, Binder(c.state.CipherSuite, own.DER, exporter))
+		if err != nil {
+			return nil, err
+		}
+		return cmw.MarshalRecord(ev, [32]byte{})
+	}
+	s, err := c.prover.Attest(ctx, c.peer, Leaf(c.role, own.SPKI, challenge, exporter), patient)
+	if err != nil {
+		return nil, err
+	}
+	return cmw.MarshalSession(s)
 }
 
 // prove answers a request with a proof of an earlier session.
@@ -444,7 +460,7 @@ func (c *Conn) validate(sender ea.Role, q *question, raw []byte) (*Presented, er
 	if err != nil {
 		return nil, malformed("no exporter", err)
 	}
-	return &Presented{Sender: sender, Chain: chain, Attestation: attestation, Challenge: q.challenge, Exporter: exporter, Asked: q.asked}, nil
+	return &Presented{Profile: c.opts.Profile, Suite: c.state.CipherSuite, Sender: sender, Chain: chain, Attestation: attestation, Challenge: q.challenge, Exporter: exporter, Asked: q.asked}, nil
 }
 
 func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {

@@ -76,7 +76,7 @@ func (p *prover) rotate(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.own.Store(&session.Own{Chain: p.tls.Certificate, Key: p.tls.PrivateKey.(crypto.Signer), SPKI: sha256.Sum256(leaf.RawSubjectPublicKeyInfo)})
+	p.own.Store(&session.Own{Chain: p.tls.Certificate, Key: p.tls.PrivateKey.(crypto.Signer), SPKI: sha256.Sum256(leaf.RawSubjectPublicKeyInfo), DER: leaf.RawSubjectPublicKeyInfo})
 }
 
 func (p *prover) Leaf() (*session.Own, error) { return p.own.Load(), nil }
@@ -85,6 +85,11 @@ func (p *prover) Attest(ctx context.Context, _ string, leaf merkle.Hash, _ bool)
 	p.quotes.Add(1)
 	ev, err := p.hw.Attest(ctx, session.ReportData(1, leaf, p.config))
 	return &cmw.Session{Evidence: ev, Config: p.config, Size: 1}, err
+}
+
+func (p *prover) Quote(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
+	p.quotes.Add(1)
+	return p.hw.Attest(ctx, data)
 }
 
 // judgeFunc is a policy.
@@ -221,6 +226,54 @@ func TestExchange(t *testing.T) {
 			}
 			stream(t, client.conn, server.conn)
 			stream(t, server.conn, client.conn)
+		})
+	}
+}
+
+// The binder of the draft serves as well, at any codepoint, and the two profiles don't mix.
+func TestExpat(t *testing.T) {
+	hw := newHardware(t)
+	for name, c := range map[string]struct {
+		client, server session.Options
+		code           attest.Code
+	}{
+		"both":             {session.Options{Profile: session.ProfileExpat}, session.Options{Profile: session.ProfileExpat}, ""},
+		"both, elsewhere":  {session.Options{Profile: session.ProfileExpat, Extension: 0xff42}, session.Options{Profile: session.ProfileExpat, Extension: 0xff42}, ""},
+		"client alone":     {session.Options{Profile: session.ProfileExpat}, session.Options{}, attest.CodeUnknownFormat},
+		"server alone":     {session.Options{}, session.Options{Profile: session.ProfileExpat}, attest.CodeUnknownFormat},
+		"other codepoints": {session.Options{Extension: 0xff42}, session.Options{}, attest.CodePeerRefused},
+		"no such profile":  {session.Options{Profile: "expat"}, session.Options{}, attest.CodeSessionExchange},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p := newProver(t, hw)
+			s := setup{serverProver: p, clientVerify: newVerifier(hw, accept), clientOpts: c.client, serverOpts: c.server}
+			s.client, s.server = pair(t, p)
+			client, server := s.run(t)
+			code(t, client.err, c.code)
+			if c.code != "" {
+				return
+			}
+			ok(t, server)
+			leaf := client.conn.ConnectionState().PeerCertificates[0]
+			got := client.conn.Presented()
+			h := crypto.SHA256.New()
+			if got.Suite == tls.TLS_AES_256_GCM_SHA384 {
+				h = crypto.SHA384.New()
+			}
+			state := s.client.ConnectionState()
+			exporter, err := state.ExportKeyingMaterial("Attestation", got.Challenge[:], 32)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h.Write(leaf.RawSubjectPublicKeyInfo)
+			h.Write(exporter)
+			want := attest.ReportData{}
+			copy(want[:], h.Sum(nil))
+			if r := client.conn.Result(); r.Claims().ReportData != want || r.Level() != attest.LevelSession {
+				t.Errorf("signed %x, want %x", r.Claims().ReportData, want)
+			}
+			_ = client.conn.Close()
+			_ = server.conn.Close()
 		})
 	}
 }
