@@ -112,11 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 			continue
 		}
-		if c.in.left == 0 {
-			c.in.done()
-			continue
-		}
-		if len(p) == 0 {
+		if len(p) == 0 && c.in.left > 0 {
 			return 0, nil
 		}
 		n, err := c.tls.Read(p[:min(len(p), c.in.left)])

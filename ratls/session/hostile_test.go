@@ -242,6 +242,7 @@ func TestHostileWhileOpen(t *testing.T) {
 		"a hello":            {func(t *testing.T, _ *tls.Conn) []byte { return frame(hello, good(t)) }, "hello on an open connection"},
 		"a proof":            {func(*testing.T, *tls.Conn) []byte { return frame(proof, make([]byte, 64)) }, "proof on an open connection"},
 		"an affirmation":     {func(t *testing.T, _ *tls.Conn) []byte { return frame(verdict, cbor(t, verdictBody{Affirmed: true})) }, "an affirmation that nobody waits for"},
+		"an unsound verdict": {func(*testing.T, *tls.Conn) []byte { return frame(verdict, []byte("no")) }, "a frame that does not decode"},
 		"a request":          {func(t *testing.T, raw *tls.Conn) []byte { return frame(request, ask(t, raw, ea.Server, 1)) }, "a request for evidence at an end that has none"},
 		"an unknown kind":    {func(*testing.T, *tls.Conn) []byte { return frame(99, nil) }, "a frame of kind 99"},
 		"data after the end": {func(*testing.T, *tls.Conn) []byte { return append(frame(end, nil), frame(data, []byte("x"))...) }, "more after the end"},
@@ -249,10 +250,15 @@ func TestHostileWhileOpen(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, raw, _, _ := open(t, session.Options{})
-			if _, err := raw.Write(append(frame(data, []byte("ok")), c.say(t, raw)...)); err != nil {
+			// All of it in one record: what follows is there when the reason to stop is met.
+			if _, err := raw.Write(append(append(frame(data, []byte("ok")), c.say(t, raw)...), frame(data, []byte("more"))...)); err != nil {
 				t.Fatal(err)
 			}
 			got, err := io.ReadAll(client)
+			for range 3 {
+				n, _ := client.Read(make([]byte, 9))
+				got = append(got, make([]byte, n)...)
+			}
 			if string(got) != "ok" {
 				t.Errorf("read %q", got)
 			}
@@ -297,6 +303,42 @@ func TestCut(t *testing.T) {
 		}
 		_ = client.Close()
 	})
+}
+
+// The end of the application's bytes is seen at once and for good, and an end of the connection after it is no fault.
+func TestEnd(t *testing.T) {
+	client, raw, _, _ := open(t, session.Options{})
+	defer client.Close()
+	if _, err := raw.Write(append(append(frame(data, []byte("a")), frame(data, nil)...), frame(end, nil)...)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 9)
+	if n, err := client.Read(nil); n != 0 || err != nil {
+		t.Fatalf("a read of nothing: %d, %v", n, err)
+	}
+	if n, err := client.Read(buf); n != 1 || err != nil {
+		t.Fatalf("got %d, %v", n, err)
+	}
+	for range 2 {
+		if n, err := client.Read(buf); n != 0 || err != io.EOF {
+			t.Fatalf("got %d, %v", n, err)
+		}
+	}
+	_ = raw.Close()
+	for {
+		if _, err := client.Write(buf); err != nil {
+			if got := attest.CodeOf(err); got != attest.CodeInternal {
+				t.Errorf("a write to a peer that has gone: %v", err)
+			}
+			break
+		}
+	}
+	if err := client.CloseWrite(); err == nil {
+		t.Error("the end was told to nobody")
+	}
+	if n, err := client.Write([]byte("x")); n != 0 || err != net.ErrClosed {
+		t.Errorf("a write after the end: %d, %v", n, err)
+	}
 }
 
 // A read that a deadline ends loses nothing, wherever it falls.
