@@ -42,7 +42,7 @@ type Conn struct {
 	ended atomic.Bool // the other end sends no more of the application's bytes
 
 	wmu     sync.Mutex
-	closing bool // so does this end
+	closing bool // this end sends no more of them either
 	out     []byte
 	writing atomic.Int32 // the application's writes under way, which may take for ever
 
@@ -112,7 +112,7 @@ func (c *Conn) Read(p []byte) (int, error) {
 			}
 			continue
 		}
-		if len(p) == 0 && c.in.left > 0 {
+		if len(p) == 0 {
 			return 0, nil
 		}
 		n, err := c.tls.Read(p[:min(len(p), c.in.left)])
@@ -202,20 +202,20 @@ func (c *Conn) Write(p []byte) (int, error) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	if c.closing {
+		if failure := c.failed(); failure != nil {
+			return 0, failure
+		}
 		return 0, net.ErrClosed
 	}
 	written := 0
 	for len(p) > 0 {
-		if failure := c.failed(); failure != nil {
-			return written, failure
-		}
 		part := p[:min(len(p), maxData)]
 		first := part[:min(len(part), shared)]
 		c.out = append(header(c.out[:0], kindData, len(part)), first...)
 		n, err := c.tls.Write(c.out)
 		written += max(n-headerSize, 0)
-		if rest := part[len(first):]; err == nil && len(rest) > 0 {
-			n, err = c.tls.Write(rest)
+		if err == nil {
+			n, err = c.tls.Write(part[len(first):])
 			written += n
 		}
 		if err != nil {
@@ -254,7 +254,7 @@ func (c *Conn) endWrite() error {
 // Close tells the other end that everything was sent, and closes.
 func (c *Conn) Close() error {
 	c.halt()
-	if c.failed() == nil && c.writing.Load() == 0 { // else a write is cut short, and the other end must see that
+	if c.writing.Load() == 0 { // else a write is cut short, and the other end must see that
 		_ = c.tls.SetWriteDeadline(time.Now().Add(closeTimeout))
 		_ = c.CloseWrite()
 	}
@@ -303,9 +303,10 @@ func (c *Conn) fail(err error) error {
 	}
 	c.halt()
 	_ = c.tls.SetWriteDeadline(time.Now().Add(farewell)) // a write that is stuck ends too
-	if code := attest.CodeOf(err); code != attest.CodePeerRefused {
-		_ = c.send(kindVerdict, encode(verdict{Code: string(code)}))
-	}
+	c.wmu.Lock()
+	c.closing = true
+	_, _ = c.tls.Write(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeOf(err))})))
+	c.wmu.Unlock()
 	// Not with the alert of TLS that says all is well: what was cut off must not look whole.
 	_ = c.tls.NetConn().Close()
 	return err

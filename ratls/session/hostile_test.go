@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/strictcbor"
 	"github.com/jurat-tls/jurat/ratls/ea"
 	"github.com/jurat-tls/jurat/ratls/session"
+	"github.com/jurat-tls/jurat/test/tlspair"
 )
 
 // Frames as they are on the wire.
@@ -184,10 +186,18 @@ func TestHostileServers(t *testing.T) {
 			if !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, want %q", err, c.want)
 			}
+			verdicts := 0
 			for got := <-done; len(got) > 0; got = got[4+int(binary.BigEndian.Uint32(got)&0xffffff):] {
-				if got[0] == data {
+				switch got[0] {
+				case data:
 					t.Error("an application byte was sent")
+				case verdict:
+					verdicts++
 				}
+			}
+			// Who has given up need not be told why the other does.
+			if want := map[bool]int{true: 0, false: 1}[strings.HasPrefix(name, "a refusal")]; verdicts != want {
+				t.Errorf("%d verdicts", verdicts)
 			}
 		})
 	}
@@ -197,27 +207,192 @@ func TestHostileServers(t *testing.T) {
 func TestSilence(t *testing.T) {
 	hw := newHardware(t)
 	p := newProver(t, hw)
-	for name, run := range map[string]func(ctx context.Context, client, server *tls.Conn) error{
-		"of a client": func(ctx context.Context, _, server *tls.Conn) error {
+	for name, run := range map[string]func(ctx context.Context, client, server *tls.Conn) (*tls.Conn, error){
+		"of a client": func(ctx context.Context, client, server *tls.Conn) (*tls.Conn, error) {
 			_, err := session.Server(ctx, server, "peer", nil, p, time.Now, session.Options{})
-			return err
+			_ = server.Close()
+			return client, err
 		},
-		"of a server": func(ctx context.Context, client, _ *tls.Conn) error {
+		"of a server": func(ctx context.Context, client, server *tls.Conn) (*tls.Conn, error) {
 			_, err := session.Client(ctx, client, "a.example", newVerifier(hw, accept), nil, time.Now, session.Options{})
-			return err
+			_ = client.Close()
+			return server, err
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			client, server := pair(t, p)
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
 			defer cancel()
-			err := run(ctx, client, server)
+			silent, err := run(ctx, client, server)
 			code(t, err, attest.CodeSessionExchange)
 			if !strings.Contains(err.Error(), "not over in time") {
 				t.Error(err)
 			}
+			// When the time is over it is over: nothing is written that could take longer.
+			got, _ := io.ReadAll(silent)
+			for ; len(got) > 0; got = got[4+int(binary.BigEndian.Uint32(got)&0xffffff):] {
+				if got[0] == verdict {
+					t.Error("a verdict was sent after the time was over")
+				}
+			}
 		})
 	}
+}
+
+// What is not ready for an exchange has none.
+func TestNotReady(t *testing.T) {
+	hw := newHardware(t)
+	p, v := newProver(t, hw), newVerifier(hw, accept)
+	client, server := pair(t, p)
+	otherClient, otherServer := tlspair.WithALPN(t, p.tls, "h2")
+	for name, c := range map[string]struct {
+		run  func() error
+		code attest.Code
+		want string
+	}{
+		"a client without a verifier": {func() error {
+			_, err := session.Client(t.Context(), client, "a.example", nil, p, time.Now, session.Options{})
+			return err
+		}, attest.CodeNoExpectation, ""},
+		"a client without a server": {func() error {
+			_, err := session.Client(t.Context(), server, "a.example", v, p, time.Now, session.Options{})
+			return err
+		}, attest.CodeNoExpectation, ""},
+		"a server without evidence": {func() error {
+			_, err := session.Server(t.Context(), server, "peer", v, nil, time.Now, session.Options{})
+			return err
+		}, attest.CodeNoExpectation, ""},
+		"a client of another protocol": {func() error {
+			_, err := session.Client(t.Context(), otherClient, "a.example", v, p, time.Now, session.Options{})
+			return err
+		}, attest.CodeSessionExchange, `ALPN protocol "h2"`},
+		"a server of another protocol": {func() error {
+			_, err := session.Server(t.Context(), otherServer, "peer", nil, p, time.Now, session.Options{})
+			return err
+		}, attest.CodeSessionExchange, `ALPN protocol "h2"`},
+		"an unknown profile": {func() error {
+			_, err := session.Client(t.Context(), client, "a.example", v, p, time.Now, session.Options{Profile: "x"})
+			return err
+		}, attest.CodeSessionExchange, "profile"},
+		"TLS 1.2": {func() error {
+			c, _ := tlspair.Old(t, p.tls, session.ALPN)
+			_, err := session.Client(t.Context(), c, "a.example", v, p, time.Now, session.Options{})
+			return err
+		}, attest.CodeSessionExchange, "without authenticators"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			err := c.run()
+			code(t, err, c.code)
+			if !strings.Contains(err.Error(), c.want) {
+				t.Errorf("got %v, want %q", err, c.want)
+			}
+		})
+	}
+	if n := p.quotes.Load(); n != 0 {
+		t.Errorf("%d quotes", n)
+	}
+}
+
+// late refuses, but only when the time is over.
+type late struct {
+	*verifier
+	over context.CancelFunc
+}
+
+func (l late) Appraise(ctx context.Context, p *session.Presented) *attest.Result {
+	l.over()
+	return l.verifier.Appraise(ctx, p)
+}
+
+// A refusal is one, whatever the clock says.
+func TestRefusedLate(t *testing.T) {
+	hw := newHardware(t)
+	p := newProver(t, hw)
+	client, server := pair(t, p)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_, _ = session.Server(t.Context(), server, "peer", nil, p, time.Now, session.Options{})
+		_ = server.Close()
+	}()
+	_, err := session.Client(ctx, client, "a.example", late{newVerifier(hw, refuse), cancel}, nil, time.Now, session.Options{})
+	code(t, err, attest.CodeDebug)
+	_ = client.Close()
+	<-done
+}
+
+// The end of the application's bytes is said once.
+func TestEndIsSaidOnce(t *testing.T) {
+	client, raw, _, _ := open(t, session.Options{})
+	for range 2 {
+		if err := client.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_ = client.Close()
+	if got, err := io.ReadAll(raw); err != nil || string(got) != string(frame(end, nil)) {
+		t.Errorf("got %x, %v", got, err)
+	}
+}
+
+// stuckConn is a transport whose writes hang from some point on. Deadlines that are set then are counted.
+type stuckConn struct {
+	net.Conn
+	stuck     atomic.Bool
+	hangs     chan struct{}
+	free      chan struct{}
+	deadlines atomic.Int32
+}
+
+func (s *stuckConn) Write(p []byte) (int, error) {
+	if s.stuck.Load() {
+		s.hangs <- struct{}{}
+		<-s.free
+		return 0, net.ErrClosed
+	}
+	return s.Conn.Write(p)
+}
+
+func (s *stuckConn) SetWriteDeadline(t time.Time) error {
+	if s.stuck.Load() {
+		s.deadlines.Add(1)
+	}
+	return s.Conn.SetWriteDeadline(t)
+}
+
+func (s *stuckConn) Close() error {
+	if s.stuck.Load() {
+		close(s.free)
+	}
+	return s.Conn.Close()
+}
+
+// Closing does not wait for a write that hangs: what was cut short must not look whole anyway.
+func TestCloseDuringWrite(t *testing.T) {
+	hw := newHardware(t)
+	p := newProver(t, hw)
+	a, b := net.Pipe()
+	transport := &stuckConn{Conn: a, hangs: make(chan struct{}), free: make(chan struct{})}
+	s := setup{serverProver: p, clientVerify: newVerifier(hw, accept)}
+	s.client, s.server = tlspair.Over(t, transport, b, p.tls, session.ALPN)
+	c, srv := s.run(t)
+	ok(t, c, srv)
+	transport.stuck.Store(true)
+	done := make(chan error, 1)
+	go func() {
+		_, err := c.conn.Write([]byte("x"))
+		done <- err
+	}()
+	<-transport.hangs
+	_ = c.conn.Close()
+	if err := <-done; err == nil {
+		t.Error("a write that was cut off succeeded")
+	}
+	if n := transport.deadlines.Load(); n != 0 {
+		t.Errorf("%d deadlines: it waits for the write", n)
+	}
+	_ = srv.conn.Close()
 }
 
 // open makes two ends of an open connection; the server's end is spoken to by hand through raw.
@@ -251,7 +426,11 @@ func TestHostileWhileOpen(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			client, raw, _, _ := open(t, session.Options{})
 			// All of it in one record: what follows is there when the reason to stop is met.
-			if _, err := raw.Write(append(append(frame(data, []byte("ok")), c.say(t, raw)...), frame(data, []byte("more"))...)); err != nil {
+			said := append(frame(data, []byte("ok")), c.say(t, raw)...)
+			if name != "two ends" {
+				said = append(said, frame(data, []byte("more"))...)
+			}
+			if _, err := raw.Write(said); err != nil {
 				t.Fatal(err)
 			}
 			got, err := io.ReadAll(client)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -70,6 +71,10 @@ func TestReattestation(t *testing.T) {
 					t.Fatal(r.Err())
 				}
 			}
+			// The end of the bytes is there for everyone who asks, while the connection goes on.
+			if n, err := server.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+				t.Fatalf("got %d, %v", n, err)
+			}
 			if client.Result() == first || p.quotes.Load() < 3 {
 				t.Errorf("%d quotes", p.quotes.Load())
 			}
@@ -132,7 +137,11 @@ func TestReattestationMissing(t *testing.T) {
 			ok(t, c, srv)
 			set2()
 			atServer := drain(srv.conn)
-			code(t, <-drain(c.conn), attest.CodeReattest)
+			err := <-drain(c.conn)
+			code(t, err, attest.CodeReattest)
+			if !strings.Contains(err.Error(), "nothing for 20ms") {
+				t.Error(err)
+			}
 			code(t, <-atServer, attest.CodePeerRefused)
 			_ = c.conn.Close()
 			_ = srv.conn.Close()

@@ -224,9 +224,23 @@ func TestExchange(t *testing.T) {
 			if r := server.conn.Result(); r.Affirmed() != mutual {
 				t.Errorf("server found %v", r)
 			}
+			exported(t, s.client, client.conn.Presented(), "EXPORTER-jurat-attestation-server")
+			if mutual {
+				exported(t, s.server, server.conn.Presented(), "EXPORTER-jurat-attestation-client")
+			}
 			stream(t, client.conn, server.conn)
 			stream(t, server.conn, client.conn)
 		})
+	}
+}
+
+// exported checks that evidence was for the exporter of the sender's role.
+func exported(t *testing.T, conn *tls.Conn, p *session.Presented, label string) {
+	t.Helper()
+	state := conn.ConnectionState()
+	want, err := state.ExportKeyingMaterial(label, p.Challenge[:], 32)
+	if err != nil || string(want) != string(p.Exporter[:]) {
+		t.Errorf("exporter %x, want %x of %s (%v)", p.Exporter, want, label, err)
 	}
 }
 
@@ -251,6 +265,9 @@ func TestExpat(t *testing.T) {
 			client, server := s.run(t)
 			code(t, client.err, c.code)
 			if c.code != "" {
+				if n := p.quotes.Load(); n != 0 && c.code != attest.CodeUnknownFormat {
+					t.Errorf("%d quotes", n)
+				}
 				return
 			}
 			ok(t, server)

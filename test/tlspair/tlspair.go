@@ -43,6 +43,25 @@ func New(t testing.TB, cert tls.Certificate) (client, server *tls.Conn) {
 // WithALPN is New with protocols that both ends offer.
 func WithALPN(t testing.TB, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
 	t.Helper()
+	c, s := loopback(t)
+	return Over(t, c, s, cert, protos...)
+}
+
+// Old is WithALPN in TLS 1.2.
+func Old(t testing.TB, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
+	t.Helper()
+	c, s := loopback(t)
+	return handshake(t, c, s, cert, tls.VersionTLS12, protos)
+}
+
+// Over is WithALPN over a given transport.
+func Over(t testing.TB, c, s net.Conn, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
+	t.Helper()
+	return handshake(t, c, s, cert, tls.VersionTLS13, protos)
+}
+
+func loopback(t testing.TB) (client, server net.Conn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -53,12 +72,17 @@ func WithALPN(t testing.TB, cert tls.Certificate, protos ...string) (client, ser
 		conn, _ := ln.Accept()
 		accepted <- conn
 	}()
-	raw, err := net.Dial("tcp", ln.Addr().String())
+	client, err = net.Dial("tcp", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
 	}
-	client = tls.Client(raw, &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS13, NextProtos: protos})
-	server = tls.Server(<-accepted, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true, NextProtos: protos})
+	return client, <-accepted
+}
+
+func handshake(t testing.TB, c, s net.Conn, cert tls.Certificate, version uint16, protos []string) (client, server *tls.Conn) {
+	t.Helper()
+	client = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: protos})
+	server = tls.Server(s, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version, SessionTicketsDisabled: true, NextProtos: protos})
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
 	failed := make(chan error, 1)
 	go func() { failed <- server.Handshake() }()
