@@ -186,9 +186,10 @@ func (e *end) client(ctx context.Context) error {
 		past = nil
 	}
 	e.protocol = answer.Protocol
-	var asked []byte
+	var own *due
 	if answer.Asks {
-		if asked, err = e.request(); err != nil {
+		asked, err := e.request()
+		if err != nil {
 			return err
 		}
 		if e.prover == nil {
@@ -199,15 +200,15 @@ func (e *end) client(ctx context.Context) error {
 		if past != nil && past.client == [32]byte{} {
 			return malformed("an earlier session in which we were not asked", nil)
 		}
+		// Our own quote is made while the server's is. It is shown only to a server that was affirmed.
+		own = e.prepare(ctx, asked, past)
+		defer own.drop()
 	}
-	// Our own quote, if one is due, is made while the server's is. It is shown only to a server that was affirmed.
-	own := e.prepare(ctx, ea.Client, asked, past)
-	defer own.drop()
 	if err := e.judge(ctx, ea.Server, q, past); err != nil {
 		return err
 	}
 	var out []byte
-	if answer.Asks {
+	if own != nil {
 		k, body, err := own.wait()
 		if err != nil {
 			return err
@@ -217,7 +218,7 @@ func (e *end) client(ctx context.Context) error {
 	if err := e.send(frame(out, kindVerdict, encode(verdict{Affirmed: true}))); err != nil {
 		return err
 	}
-	if answer.Asks {
+	if own != nil {
 		if err := e.accepted(); err != nil {
 			return err
 		}
@@ -250,9 +251,9 @@ func (e *end) server(ctx context.Context) error {
 		answer = frame(answer, kindRequest, q.raw)
 	}
 	// A client that has gone must not cost a quote, so its next frame is waited for while ours is made.
-	ctx, cancel := context.WithCancelCause(ctx)
+	quoting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	own := e.prepare(ctx, ea.Server, asked, past)
+	own := e.prepare(quoting, asked, past)
 	defer own.drop()
 	if past == nil {
 		if err := e.send(answer); err != nil {
@@ -262,14 +263,16 @@ func (e *end) server(ctx context.Context) error {
 		e.ahead(cancel)
 	}
 	k, body, err := own.wait()
-	if cause := context.Cause(ctx); err != nil && cause != nil {
-		err = cause
-	}
 	if err == nil {
 		err = e.send(frame(answer, k, body))
+	} else if quoting.Err() != nil {
+		err = context.Cause(quoting)
+	}
+	if err != nil && ctx.Err() == nil {
+		err = e.reason(err)
 	}
 	if err != nil {
-		return e.reason(err)
+		return err
 	}
 	if e.verifier != nil {
 		if err := e.judge(ctx, ea.Client, q, past); err != nil {
@@ -317,29 +320,26 @@ type due struct {
 	err    error
 }
 
-// prepare begins to answer a request, with evidence or with a proof of an earlier session. Nothing is due without one.
-func (e *end) prepare(ctx context.Context, sender ea.Role, asked []byte, past *earlier) *due {
+// prepare begins to answer a request, with evidence or with a proof of an earlier session.
+func (e *end) prepare(ctx context.Context, asked *demand, past *earlier) *due {
 	ctx, cancel := context.WithCancel(ctx)
 	d := &due{done: make(chan struct{}), cancel: cancel}
-	switch {
-	case asked == nil:
-		close(d.done)
-	case past != nil:
+	if past != nil {
 		d.kind = kindProof
-		d.body, d.err = e.prove(sender, asked, past)
+		d.body, d.err = e.prove(asked, past)
 		close(d.done)
-	default:
-		go func() {
-			defer close(d.done)
-			defer func() {
-				if p := recover(); p != nil {
-					d.err = &attest.Error{Code: attest.CodeInternal, Check: "binding.session", Err: fmt.Errorf("panic: %v", p)}
-				}
-			}()
-			d.kind = kindAuthenticator
-			d.body, d.err = e.authenticate(ctx, asked, false)
-		}()
+		return d
 	}
+	go func() {
+		defer close(d.done)
+		defer func() {
+			if p := recover(); p != nil {
+				d.err = &attest.Error{Code: attest.CodeInternal, Check: "binding.session", Err: fmt.Errorf("panic: %v", p)}
+			}
+		}()
+		d.kind = kindAuthenticator
+		d.body, d.err = e.authenticate(ctx, asked, false)
+	}()
 	return d
 }
 
@@ -355,24 +355,20 @@ func (d *due) drop() {
 }
 
 // authenticate answers a request with evidence for this connection.
-func (c *Conn) authenticate(ctx context.Context, asked []byte, patient bool) ([]byte, error) {
-	challenge, err := c.auth.Challenge(c.role.Other(), asked)
-	if err != nil {
-		return nil, malformed("a request for evidence", err)
-	}
+func (c *Conn) authenticate(ctx context.Context, asked *demand, patient bool) ([]byte, error) {
 	own, err := c.prover.Leaf()
 	if err != nil {
 		return nil, err
 	}
-	exporter, err := c.exporter(c.role, challenge)
+	exporter, err := c.exporter(c.role, asked.challenge)
 	if err != nil {
 		return nil, malformed("no exporter", err)
 	}
-	raw, err := c.evidence(ctx, own, challenge, exporter, patient)
+	raw, err := c.evidence(ctx, own, asked.challenge, exporter, patient)
 	if err != nil {
 		return nil, err
 	}
-	authenticator, err := c.auth.Authenticate(c.role, asked, own.Chain, own.Key, raw)
+	authenticator, err := c.auth.Authenticate(c.role, asked.raw, own.Chain, own.Key, raw)
 	if err != nil {
 		return nil, malformed("no authenticator", err)
 	}
@@ -397,12 +393,8 @@ func (c *Conn) evidence(ctx context.Context, own *Own, challenge, exporter [Chal
 }
 
 // prove answers a request with a proof of an earlier session.
-func (c *Conn) prove(sender ea.Role, asked []byte, past *earlier) ([]byte, error) {
-	challenge, err := c.auth.Challenge(sender.Other(), asked)
-	if err != nil {
-		return nil, malformed("a request for evidence", err)
-	}
-	leaf, err := c.proofLeaf(sender, challenge, past)
+func (c *Conn) prove(asked *demand, past *earlier) ([]byte, error) {
+	leaf, err := c.proofLeaf(c.role, asked.challenge, past)
 	if err != nil {
 		return nil, err
 	}
@@ -633,15 +625,26 @@ func (e *end) take(want kind) ([]byte, error) {
 }
 
 // request reads a request for evidence, and checks it before it costs anything.
-func (e *end) request() ([]byte, error) {
+func (e *end) request() (*demand, error) {
 	raw, err := e.take(kindRequest)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := e.auth.Challenge(e.role.Other(), raw); err != nil {
+	return e.parse(raw)
+}
+
+// demand is a request of the other end.
+type demand struct {
+	raw       []byte
+	challenge [ChallengeSize]byte
+}
+
+func (c *Conn) parse(raw []byte) (*demand, error) {
+	challenge, err := c.auth.Challenge(c.role.Other(), raw)
+	if err != nil {
 		return nil, malformed("a request for evidence", err)
 	}
-	return raw, nil
+	return &demand{raw, challenge}, nil
 }
 
 func (e *end) receive(want kind, v any) error {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/jurat-tls/jurat/attest/strictcbor"
 	"github.com/jurat-tls/jurat/ratls/cmw"
@@ -53,15 +54,12 @@ type reader struct {
 func (r *reader) header() error {
 	for r.have < headerSize {
 		n, err := r.src.Read(r.head[r.have:])
-		if r.have += n; r.have == headerSize {
-			break
-		}
-		if err != nil {
-			return r.cut(err, r.have > 0)
+		if r.have += n; err != nil && r.have < headerSize {
+			return err
 		}
 	}
-	if r.kind != kindData || r.left > 0 || r.body != nil {
-		return nil // parsed before
+	if r.left > 0 {
+		return nil // parsed before, and under way
 	}
 	k, size := kind(r.head[0]), int(binary.BigEndian.Uint32(r.head[:])&0xffffff)
 	if int(k) >= len(limits) {
@@ -71,19 +69,17 @@ func (r *reader) header() error {
 		return malformed(fmt.Sprintf("%s of %d bytes; at most %d are allowed", k, size, limits[k]), nil)
 	}
 	r.kind, r.left = k, size
-	if k != kindData {
-		r.body = make([]byte, 0, size)
-	}
 	return nil
 }
 
 // payload reads the rest of a frame that is not the application's.
 func (r *reader) payload() ([]byte, error) {
+	r.body = slices.Grow(r.body, r.left)
 	for r.left > 0 {
 		n, err := r.src.Read(r.body[len(r.body) : len(r.body)+r.left])
 		r.body, r.left = r.body[:len(r.body)+n], r.left-n
 		if err != nil && r.left > 0 {
-			return nil, r.cut(err, true)
+			return nil, err
 		}
 	}
 	body := r.body
@@ -93,13 +89,6 @@ func (r *reader) payload() ([]byte, error) {
 
 // done passes on to the next frame.
 func (r *reader) done() { *r = reader{src: r.src} }
-
-func (r *reader) cut(err error, inside bool) error {
-	if inside && err == io.EOF {
-		return io.ErrUnexpectedEOF
-	}
-	return err
-}
 
 // header appends that of a frame to buf.
 func header(buf []byte, k kind, size int) []byte {

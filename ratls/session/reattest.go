@@ -90,14 +90,14 @@ func (c *Conn) answer(raw []byte) error {
 	if c.prover == nil {
 		return malformed("a request for evidence at an end that has none", nil)
 	}
-	challenge, err := c.auth.Challenge(c.role.Other(), raw)
+	asked, err := c.parse(raw)
 	if err != nil {
-		return malformed("a request for evidence", err)
+		return err
 	}
 	c.smu.Lock()
-	busy, again := c.answering, challenge == c.answered
+	busy, again := c.answering, asked.challenge == c.answered
 	if !busy && !again {
-		c.answering, c.answered = true, challenge
+		c.answering, c.answered = true, asked.challenge
 	}
 	c.smu.Unlock()
 	switch {
@@ -107,12 +107,12 @@ func (c *Conn) answer(raw []byte) error {
 		return malformed("the same request again", nil)
 	}
 	go c.contain(func() {
-		body, err := c.authenticate(c.life, raw, true)
+		body, err := c.authenticate(c.life, asked, true)
 		for err != nil && c.life.Err() == nil {
 			select {
 			case <-c.life.Done():
 			case <-time.After(retryQuote):
-				body, err = c.authenticate(c.life, raw, true)
+				body, err = c.authenticate(c.life, asked, true)
 			}
 		}
 		if err != nil {

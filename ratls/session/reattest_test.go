@@ -4,15 +4,18 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/merkle"
 	"github.com/jurat-tls/jurat/ratls/cmw"
 	"github.com/jurat-tls/jurat/ratls/session"
+	"github.com/jurat-tls/jurat/test/tlspair"
 )
 
 // openBoth makes a connection whose client asks its server again and again, with both ends reading.
@@ -167,6 +170,34 @@ func TestReattestationMissing(t *testing.T) {
 		}
 		_ = c.conn.Close()
 		_ = srv.conn.Close()
+	})
+}
+
+// A connection that attests anew every minute is open after a day: what was answered in time is over and done with.
+func TestReattestationForLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hw := newHardware(t)
+		p, v := newProver(t, hw), newVerifier(hw, accept)
+		a, b := net.Pipe()
+		s := setup{serverProver: p, clientVerify: v, clientOpts: session.Options{Reattest: time.Minute}}
+		s.client, s.server = tlspair.Over(t, a, b, p.tls, session.ALPN)
+		c, srv := s.run(t)
+		ok(t, c, srv)
+		atClient, atServer := drain(c.conn), drain(srv.conn)
+		first := c.conn.Result()
+		time.Sleep(24*time.Hour + time.Second)
+		if n := p.quotes.Load(); n != 24*60+1 {
+			t.Errorf("%d quotes", n)
+		}
+		if c.conn.Result() == first {
+			t.Error("the Result is still the first")
+		}
+		_ = c.conn.Close()
+		_ = srv.conn.Close()
+		if err := <-atServer; err != nil {
+			t.Error(err)
+		}
+		<-atClient
 	})
 }
 

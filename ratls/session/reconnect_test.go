@@ -1,12 +1,17 @@
 package session_test
 
 import (
+	"crypto/hmac"
+	"crypto/sha256"
 	"crypto/tls"
 	"io"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/cmw"
 	"github.com/jurat-tls/jurat/ratls/ea"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -157,6 +162,213 @@ func TestReconnectExpires(t *testing.T) {
 	now = now.Add(time.Hour + time.Minute)
 	if n, _, _ := m.meet(); n != 1 {
 		t.Fatalf("%d quotes after more than an hour", n)
+	}
+}
+
+// The proof on the wire is what the documentation says, for either role, and nothing that resembles it.
+func TestReconnectOnTheWire(t *testing.T) {
+	hw := newHardware(t)
+	for name, c := range map[string]struct {
+		change func(id, mac []byte) // of the client's proof
+		say    func(t *testing.T, id, mac []byte) []byte
+		code   attest.Code
+	}{
+		"as it is":          {code: ""},
+		"another MAC":       {change: func(_, mac []byte) { mac[0] ^= 1 }, code: attest.CodeReconnectProof},
+		"another id":        {change: func(id, _ []byte) { id[0] ^= 1 }, code: attest.CodeReconnectProof},
+		"not to be read":    {say: func(*testing.T, []byte, []byte) []byte { return frame(proof, []byte("x")) }, code: attest.CodeSessionExchange},
+		"evidence instead":  {say: func(t *testing.T, _, _ []byte) []byte { return frame(proof, cmwEvidence(t)) }, code: attest.CodeSessionExchange},
+		"another kind":      {say: func(t *testing.T, id, mac []byte) []byte { return frame(authenticator, cmwProof(t, id, mac)) }, code: attest.CodeSessionExchange},
+		"nothing, affirmed": {say: func(t *testing.T, _, _ []byte) []byte { return nil }, code: attest.CodeSessionExchange},
+	} {
+		t.Run(name, func(t *testing.T) {
+			p, q := newProver(t, hw), newProver(t, hw)
+			theirs := session.NewStore(4, time.Now)
+			s := setup{serverProver: p, clientProver: q, clientVerify: newVerifier(hw, accept), serverVeri: newVerifier(hw, accept)}
+			s.serverOpts.Store = theirs
+			s.client, s.server = pair(t, p)
+			client, server := s.run(t)
+			ok(t, client, server)
+			state := s.client.ConnectionState()
+			kept, err := state.ExportKeyingMaterial("EXPORTER-jurat-reconnect", nil, 48)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = client.conn.Close()
+			_ = server.conn.Close()
+
+			c2, s2 := pair(t, p)
+			done := make(chan error, 1)
+			go func() {
+				_, err := session.Server(t.Context(), s2, "peer", newVerifier(hw, accept), p, time.Now, session.Options{Store: theirs})
+				_ = s2.Close()
+				done <- err
+			}()
+			mac := func(role ea.Role, challenge []byte, of *prover) []byte {
+				state := c2.ConnectionState()
+				exporter, err := state.ExportKeyingMaterial("EXPORTER-jurat-attestation-"+role.String(), challenge, 32)
+				if err != nil {
+					t.Fatal(err)
+				}
+				own, _ := of.Leaf()
+				leaf := session.Leaf(role, own.SPKI, [32]byte(challenge), [32]byte(exporter))
+				h := hmac.New(sha256.New, kept[:32])
+				h.Write([]byte("jurat-reconnect-1"))
+				h.Write(leaf[:])
+				return h.Sum(nil)
+			}
+			_, _ = c2.Write(append(frame(hello, cbor(t, clientHello{Earlier: kept[32:]})), frame(request, ask(t, c2, ea.Client, 5))...))
+			if got, want := read(t, c2, hello), cbor(t, serverHello{Earlier: true, Asks: true}); string(got) != string(want) {
+				t.Fatalf("the server says %x", got)
+			}
+			e, err := ea.New(c2.ConnectionState(), ea.DefaultExtension)
+			if err != nil {
+				t.Fatal(err)
+			}
+			challenge, err := e.Challenge(ea.Server, read(t, c2, request))
+			if err != nil {
+				t.Fatal(err)
+			}
+			asked := [32]byte{5}
+			if got, want := read(t, c2, proof), cmwProof(t, kept[32:], mac(ea.Server, asked[:], p)); string(got) != string(want) {
+				t.Errorf("the server proves %x, want %x", got, want)
+			}
+			id, own := slices.Clone(kept[32:]), mac(ea.Client, challenge[:], q)
+			if c.change != nil {
+				c.change(id, own)
+			}
+			out := frame(proof, cmwProof(t, id, own))
+			if c.say != nil {
+				out = c.say(t, id, own)
+			}
+			_, _ = c2.Write(append(out, frame(verdict, cbor(t, verdictBody{Affirmed: true}))...))
+			_ = c2.CloseWrite()
+			code(t, <-done, c.code)
+		})
+	}
+}
+
+func cmwEvidence(t testing.TB) []byte {
+	raw, err := cmw.MarshalSession(&cmw.Session{Evidence: &attest.Evidence{Format: "test", Raw: []byte("quote")}, Size: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// fickle affirms so many reconnects, and no more.
+type fickle struct {
+	*verifier
+	times *int
+}
+
+func (f fickle) Reconnect(earlier *attest.Result, p *session.Presented) *attest.Result {
+	if *f.times--; *f.times < 0 {
+		return attest.RefusedResult(&attest.Error{Code: attest.CodeReconnectRefused, Check: "test"}, time.Now())
+	}
+	return f.verifier.Reconnect(earlier, p)
+}
+
+// A policy that changes while the proof is under way is the one that counts.
+func TestPolicyChangesDuringReconnect(t *testing.T) {
+	m := newMeeting(t, false)
+	m.meet()
+	s := m.setup()
+	once := 1
+	s.clientVerify = fickle{m.v, &once}
+	client, server := s.run(t)
+	code(t, client.err, attest.CodeReconnectRefused)
+	code(t, server.err, attest.CodePeerRefused)
+	if n, _, _ := m.meet(); n != 1 {
+		t.Errorf("%d quotes", n)
+	}
+}
+
+// Who was not asked before proves nothing now, and who asks no more takes no proof of it.
+func TestReconnectOtherwise(t *testing.T) {
+	asks := newMeeting(t, true)
+	once := func(ask bool) (int64, bool) {
+		before := asks.quotes()
+		s := asks.setup()
+		s.serverVeri = nil
+		if ask {
+			s.serverVeri = asks.w
+		}
+		s.clientVerify = asks.v
+		client, server := s.run(t)
+		ok(t, client, server)
+		_ = client.conn.Close()
+		_ = server.conn.Close()
+		return asks.quotes() - before, client.conn.Result().Reconnected()
+	}
+	for _, c := range []struct {
+		ask    bool
+		quotes int64
+	}{{false, 1}, {false, 0}, {true, 2}, {true, 0}, {false, 1}, {false, 0}} {
+		if n, again := once(c.ask); n != c.quotes || again != (n == 0) {
+			t.Fatalf("server asks %v: %d quotes, want %d", c.ask, n, c.quotes)
+		}
+	}
+}
+
+// A client names an earlier session only to the key that it was with, and a server takes the name only with the key it had.
+func TestReconnectNamesNobodyElse(t *testing.T) {
+	m := newMeeting(t, false)
+	m.meet()
+	offered := func(s setup) []byte {
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			_, _ = session.Client(t.Context(), s.client, "a.example", m.v, nil, time.Now, s.clientOpts)
+			_ = s.client.Close()
+		}()
+		raw := read(t, s.server, hello)
+		_ = s.server.Close()
+		<-done
+		return raw
+	}
+	named := offered(m.setup())
+	m.p.rotate(t)
+	if got := offered(m.setup()); string(got) == string(named) {
+		t.Error("the id was told to another key")
+	}
+	if n := m.kept.Len(); n != 0 {
+		t.Errorf("%d kept of a key that has gone", n)
+	}
+	s := m.setup()
+	go func() {
+		_, _ = session.Server(t.Context(), s.server, "peer", nil, m.p, time.Now, s.serverOpts)
+		_ = s.server.Close()
+	}()
+	_, _ = s.client.Write(append(frame(hello, named), frame(request, ask(t, s.client, ea.Client, 1))...))
+	if got, want := read(t, s.client, hello), cbor(t, serverHello{}); string(got) != string(want) {
+		t.Errorf("the server goes along with %x under a new key", got)
+	}
+	_ = s.client.Close()
+	if n := m.theirs.Len(); n != 0 {
+		t.Errorf("%d kept by the server", n)
+	}
+}
+
+// A server that lets a client prove a session in which that client was not asked is not to be followed.
+func TestReconnectAskedAfterwards(t *testing.T) {
+	m := newMeeting(t, false)
+	m.meet()
+	s := m.setup()
+	s.clientProver = newProver(t, newHardware(t))
+	done := make(chan error, 1)
+	go func() {
+		_, err := session.Client(t.Context(), s.client, "a.example", m.v, s.clientProver, time.Now, s.clientOpts)
+		_ = s.client.Close()
+		done <- err
+	}()
+	read(t, s.server, hello)
+	read(t, s.server, request)
+	_, _ = s.server.Write(append(frame(hello, cbor(t, serverHello{Earlier: true, Asks: true})), frame(request, ask(t, s.server, ea.Server, 3))...))
+	err := <-done
+	code(t, err, attest.CodeSessionExchange)
+	if !strings.Contains(err.Error(), "in which we were not asked") {
+		t.Error(err)
 	}
 }
 

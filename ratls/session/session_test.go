@@ -11,7 +11,6 @@ import (
 	"encoding/asn1"
 	"errors"
 	"io"
-	"net"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -128,6 +127,9 @@ func (v *verifier) Appraise(ctx context.Context, p *session.Presented) *attest.R
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.seen++
+	if err := ctx.Err(); err != nil {
+		return attest.RefusedResult(err, v.now())
+	}
 	leaf, err := x509.ParseCertificate(p.Chain[0])
 	if err != nil {
 		return attest.RefusedResult(err, v.now())
@@ -356,5 +358,3 @@ func TestRefusals(t *testing.T) {
 		})
 	}
 }
-
-var _ net.Conn = (*session.Conn)(nil)

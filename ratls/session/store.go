@@ -79,9 +79,6 @@ func (s *Store) Len() int {
 }
 
 func (s *Store) put(e *earlier) {
-	if s == nil {
-		return
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if e.name != "" {
