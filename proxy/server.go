@@ -219,7 +219,7 @@ func (s *Server) handle(raw net.Conn) {
 		<-s.connections
 		return
 	}
-	s.stats.handshakes.Add(1)
+	s.stats.established(l.conn.Result())
 	s.stats.active.Add(1)
 	if !s.remember(l) {
 		l.reset()

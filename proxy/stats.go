@@ -10,21 +10,38 @@ import (
 
 // Stats is a snapshot of what a Server has seen.
 type Stats struct {
-	Accepted   uint64                 `json:"accepted"`   // connections accepted, before any handshake
-	Handshakes uint64                 `json:"handshakes"` // attested connections established
-	Refused    map[attest.Code]uint64 `json:"refused"`    // connections refused before an application byte moved
-	Active     int64                  `json:"active"`     // attested connections open now
-	Requests   uint64                 `json:"requests"`   // HTTP requests
-	BytesIn    uint64                 `json:"bytes_in"`   // application bytes received over attested connections
-	BytesOut   uint64                 `json:"bytes_out"`  // application bytes sent over attested connections
+	Accepted   uint64 `json:"accepted"`   // connections accepted, before any handshake
+	Handshakes uint64 `json:"handshakes"` // attested connections established
+	// Bindings is how many of them are with a peer that was appraised, by the level that was reached then.
+	Bindings map[attest.Level]uint64 `json:"bindings"`
+	Refused  map[attest.Code]uint64  `json:"refused"`   // connections refused before an application byte moved
+	Active   int64                   `json:"active"`    // attested connections open now
+	Requests uint64                  `json:"requests"`  // HTTP requests
+	BytesIn  uint64                  `json:"bytes_in"`  // application bytes received over attested connections
+	BytesOut uint64                  `json:"bytes_out"` // application bytes sent over attested connections
 }
 
 type counters struct {
 	accepted, handshakes, requests, in, out atomic.Uint64
 	active                                  atomic.Int64
 
-	mu      sync.Mutex
-	refused map[attest.Code]uint64
+	mu       sync.Mutex
+	bindings map[attest.Level]uint64
+	refused  map[attest.Code]uint64
+}
+
+// established counts a connection and, where its peer was appraised, the level of that.
+func (c *counters) established(r *attest.Result) {
+	c.handshakes.Add(1)
+	if r == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.bindings == nil {
+		c.bindings = make(map[attest.Level]uint64)
+	}
+	c.bindings[r.Level()]++
 }
 
 func (c *counters) refuse(code attest.Code) {
@@ -38,13 +55,16 @@ func (c *counters) refuse(code attest.Code) {
 
 func (c *counters) snapshot() Stats {
 	c.mu.Lock()
-	refused := maps.Clone(c.refused)
+	refused, bindings := maps.Clone(c.refused), maps.Clone(c.bindings)
 	c.mu.Unlock()
 	if refused == nil {
 		refused = map[attest.Code]uint64{}
 	}
+	if bindings == nil {
+		bindings = map[attest.Level]uint64{}
+	}
 	return Stats{
-		Accepted: c.accepted.Load(), Handshakes: c.handshakes.Load(), Refused: refused, Active: c.active.Load(),
+		Accepted: c.accepted.Load(), Handshakes: c.handshakes.Load(), Bindings: bindings, Refused: refused, Active: c.active.Load(),
 		Requests: c.requests.Load(), BytesIn: c.in.Load(), BytesOut: c.out.Load(),
 	}
 }

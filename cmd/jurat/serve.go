@@ -544,7 +544,7 @@ func drain(servers []running, limit time.Duration, log *slog.Logger) {
 				log.Warn("connections cut off", "address", s.listener.Addr().String(), "error", err.Error())
 			}
 			st := s.server.Stats()
-			log.Info("totals", "address", s.listener.Addr().String(), "accepted", st.Accepted, "handshakes", st.Handshakes,
+			log.Info("totals", "address", s.listener.Addr().String(), "accepted", st.Accepted, "handshakes", st.Handshakes, "bindings", st.Bindings,
 				"refused", st.Refused, "requests", st.Requests, "bytes_in", st.BytesIn, "bytes_out", st.BytesOut)
 		})
 	}
