@@ -403,6 +403,13 @@ func Peek(ctx context.Context, addr string) ([][]byte, error) {
 	return rawChain(conn.ConnectionState().PeerCertificates), nil
 }
 
+// NoSession reports whether a handshake failed because the server takes none of the protocols on offer: one that knows
+// nothing of the session tier, met by a Connector that names no protocol of the application. Its certificate may be good
+// enough for CertificateOnly.
+func NoSession(err error) bool {
+	return attest.CodeOf(err) == attest.CodeHandshake && strings.Contains(err.Error(), "remote error: tls: no application protocol")
+}
+
 // classify gives the errors of crypto/tls their codes. Some of them are known by their text only; tests hold each.
 func classify(ctx context.Context, err error) error {
 	var refusal *Refusal

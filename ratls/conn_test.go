@@ -169,8 +169,18 @@ func TestNoSessionAtTheServer(t *testing.T) {
 		t.Errorf("level %q", level)
 	}
 	_ = conn.Close()
-	_, err = ratls.NewConnector(relyingParty(policy{min: attest.LevelSession}, time.Now), "h2").Dial(t.Context(), addr)
+	strict := relyingParty(policy{min: attest.LevelSession}, time.Now)
+	_, err = ratls.NewConnector(strict, "h2").Dial(t.Context(), addr)
 	code(t, err, attest.CodeBindingTooWeak)
+	// Whoever offers nothing else is turned away, and can tell.
+	_, err = ratls.NewConnector(strict).Dial(t.Context(), addr)
+	if code(t, err, attest.CodeHandshake); !ratls.NoSession(err) {
+		t.Errorf("got %v", err)
+	}
+	_, err = ratls.NewConnector(strict).CertificateOnly().Dial(t.Context(), addr)
+	if code(t, err, attest.CodeBindingTooWeak); ratls.NoSession(err) {
+		t.Errorf("got %v", err)
+	}
 }
 
 func TestHandshakeFailures(t *testing.T) {

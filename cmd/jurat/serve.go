@@ -518,13 +518,20 @@ func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser
 		connector = ratls.NewMutualConnector(id, rp.party(recording{endorser}))
 	}
 	connector = connector.WithSession(sc.options(a, out.require, out.Reattest, log.With("target", out.Target)))
-	return func(ctx context.Context) (proxy.Conn, error) {
+	shake := func(ctx context.Context, connector *ratls.Connector) (*ratls.Conn, string, error) {
 		raw, name, err := ratls.Connect(ctx, out.Target)
 		if err != nil {
-			return nil, err
+			return nil, name, err
 		}
-		ctx, fetched := records.watch(ctx, endorser)
 		conn, err := connector.Handshake(ctx, proxy.Watch(raw), name)
+		return conn, name, err
+	}
+	return func(ctx context.Context) (proxy.Conn, error) {
+		ctx, fetched := records.watch(ctx, endorser)
+		conn, name, err := shake(ctx, connector)
+		if ratls.NoSession(err) {
+			conn, name, err = shake(ctx, connector.CertificateOnly()) // which is judged as what it is
+		}
 		records.appraised(conn, err, &record.Record{Target: out.Target, ServerName: name}, fetched)
 		if err != nil {
 			return nil, withSubject(err, out.Target)

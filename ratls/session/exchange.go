@@ -129,7 +129,7 @@ func explain(ctx context.Context, err error) error {
 		return err
 	case ctx.Err() != nil:
 		return malformed("the exchange was not over in time", ctx.Err())
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+	case errors.Is(err, io.EOF):
 		return malformed("the peer closed the connection", nil)
 	default:
 		return malformed("the connection broke", err)

@@ -158,6 +158,9 @@ func TestHostileServers(t *testing.T) {
 		"no authenticator": {func(t *testing.T, _ *tls.Conn) []byte {
 			return append(answer(t, serverHello{Protocol: "h2"}), frame(authenticator, []byte("evidence"))...)
 		}, attest.CodeAuthenticator, "malformed"},
+		"no request": {func(t *testing.T, _ *tls.Conn) []byte {
+			return append(answer(t, serverHello{Protocol: "h2", Asks: true}), frame(authenticator, []byte("x"))...)
+		}, attest.CodeSessionExchange, "authenticator where request was due"},
 		"an affirmation": {func(t *testing.T, _ *tls.Conn) []byte {
 			return append(answer(t, serverHello{Protocol: "h2"}), frame(verdict, cbor(t, verdictBody{Affirmed: true}))...)
 		}, attest.CodeSessionExchange, "an affirmation that nobody waits for"},
