@@ -227,11 +227,10 @@ func (c *Conn) Write(p []byte) (int, error) {
 }
 
 // send writes a frame that is not the application's.
-func (c *Conn) send(k kind, body []byte) error {
+func (c *Conn) send(k kind, body []byte) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	_, err := c.tls.Write(frame(nil, k, body))
-	return err
+	_, _ = c.tls.Write(frame(nil, k, body)) // what can't be sent is not answered
 }
 
 // CloseWrite tells the other end that the application sends no more. TLS stays open both ways, so that either end can still

@@ -110,7 +110,7 @@ func (e *end) run(ctx context.Context, name string, part func(context.Context) e
 		err = explain(ctx, err)
 		if !e.told && ctx.Err() == nil {
 			_ = e.tls.SetWriteDeadline(time.Now().Add(farewell))
-			_ = e.send(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeOf(err))})))
+			e.send(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeOf(err))})))
 		}
 		return nil, err
 	}
@@ -138,17 +138,21 @@ func explain(ctx context.Context, err error) error {
 
 // question is the one open request of this end.
 type question struct {
-	raw       []byte
-	challenge [ChallengeSize]byte
-	asked     time.Time
+	raw                 []byte
+	challenge, exporter [ChallengeSize]byte
+	asked               time.Time
 }
 
 func (c *Conn) ask() (*question, error) {
 	q := &question{asked: c.now()}
 	_, _ = rand.Read(q.challenge[:]) // never fails
-	raw, err := c.auth.Request(c.role, q.challenge)
-	q.raw = raw
-	return q, err
+	var failed, unbound error
+	q.raw, failed = c.auth.Request(c.role, q.challenge)
+	q.exporter, unbound = c.exporter(c.role.Other(), q.challenge)
+	if err := errors.Join(failed, unbound); err != nil {
+		return nil, malformed("no request", err)
+	}
+	return q, nil
 }
 
 // exporter is the connection's value for what sender proves.
@@ -169,9 +173,7 @@ func (e *end) client(ctx context.Context) error {
 	if past != nil {
 		hello.Earlier = past.id[:]
 	}
-	if err := e.send(frame(frame(nil, kindHello, encode(hello)), kindRequest, q.raw)); err != nil {
-		return err
-	}
+	e.send(frame(frame(nil, kindHello, encode(hello)), kindRequest, q.raw))
 	var answer serverHello
 	if err := e.receive(kindHello, &answer); err != nil {
 		return err
@@ -194,7 +196,7 @@ func (e *end) client(ctx context.Context) error {
 		}
 		if e.prover == nil {
 			e.told = true
-			_ = e.send(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeNoEvidence)})))
+			e.send(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeNoEvidence)})))
 			return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "a server that asks for evidence, and we have none"}
 		}
 		if past != nil && past.client == [32]byte{} {
@@ -215,9 +217,7 @@ func (e *end) client(ctx context.Context) error {
 		}
 		out = frame(out, k, body)
 	}
-	if err := e.send(frame(out, kindVerdict, encode(verdict{Affirmed: true}))); err != nil {
-		return err
-	}
+	e.send(frame(out, kindVerdict, encode(verdict{Affirmed: true})))
 	if own != nil {
 		if err := e.accepted(); err != nil {
 			return err
@@ -256,24 +256,18 @@ func (e *end) server(ctx context.Context) error {
 	own := e.prepare(quoting, asked, past)
 	defer own.drop()
 	if past == nil {
-		if err := e.send(answer); err != nil {
-			return err
-		}
+		e.send(answer)
 		answer = nil
 		e.ahead(cancel)
 	}
 	k, body, err := own.wait()
-	if err == nil {
-		err = e.send(frame(answer, k, body))
-	} else if quoting.Err() != nil {
-		err = context.Cause(quoting)
-	}
-	if err != nil && ctx.Err() == nil {
-		err = e.reason(err)
+	if err != nil && ctx.Err() == nil && quoting.Err() != nil {
+		return e.reason(context.Cause(quoting))
 	}
 	if err != nil {
 		return err
 	}
+	e.send(frame(answer, k, body))
 	if e.verifier != nil {
 		if err := e.judge(ctx, ea.Client, q, past); err != nil {
 			return err
@@ -283,9 +277,7 @@ func (e *end) server(ctx context.Context) error {
 		return err
 	}
 	if e.verifier != nil {
-		if err := e.send(frame(nil, kindVerdict, encode(verdict{Affirmed: true}))); err != nil {
-			return err
-		}
+		e.send(frame(nil, kindVerdict, encode(verdict{Affirmed: true})))
 	}
 	return e.keep(past)
 }
@@ -360,11 +352,7 @@ func (c *Conn) authenticate(ctx context.Context, asked *demand, patient bool) ([
 	if err != nil {
 		return nil, err
 	}
-	exporter, err := c.exporter(c.role, asked.challenge)
-	if err != nil {
-		return nil, malformed("no exporter", err)
-	}
-	raw, err := c.evidence(ctx, own, asked.challenge, exporter, patient)
+	raw, err := c.evidence(ctx, own, asked, patient)
 	if err != nil {
 		return nil, err
 	}
@@ -377,15 +365,15 @@ func (c *Conn) authenticate(ctx context.Context, asked *demand, patient bool) ([
 }
 
 // evidence obtains what the hardware signs for this connection, as a CMW record.
-func (c *Conn) evidence(ctx context.Context, own *Own, challenge, exporter [ChallengeSize]byte, patient bool) ([]byte, error) {
+func (c *Conn) evidence(ctx context.Context, own *Own, asked *demand, patient bool) ([]byte, error) {
 	if c.opts.Profile == ProfileExpat {
-		ev, err := c.prover.Quote(ctx, Binder(c.state.CipherSuite, own.DER, exporter))
+		ev, err := c.prover.Quote(ctx, Binder(c.state.CipherSuite, own.DER, asked.exporter))
 		if err != nil {
 			return nil, err
 		}
 		return cmw.MarshalRecord(ev, [32]byte{})
 	}
-	s, err := c.prover.Attest(ctx, c.peer, Leaf(c.role, own.SPKI, challenge, exporter), patient)
+	s, err := c.prover.Attest(ctx, c.peer, Leaf(c.role, own.SPKI, asked.challenge, asked.exporter), patient)
 	if err != nil {
 		return nil, err
 	}
@@ -394,23 +382,8 @@ func (c *Conn) evidence(ctx context.Context, own *Own, challenge, exporter [Chal
 
 // prove answers a request with a proof of an earlier session.
 func (c *Conn) prove(asked *demand, past *earlier) ([]byte, error) {
-	leaf, err := c.proofLeaf(c.role, asked.challenge, past)
-	if err != nil {
-		return nil, err
-	}
+	leaf := past.leaf(c.role, asked.challenge, asked.exporter)
 	return cmw.MarshalReconnect(&cmw.Reconnect{ID: past.id, MAC: past.proof(leaf)})
-}
-
-func (c *Conn) proofLeaf(sender ea.Role, challenge [ChallengeSize]byte, past *earlier) (leaf [32]byte, err error) {
-	exporter, err := c.exporter(sender, challenge)
-	if err != nil {
-		return leaf, malformed("no exporter", err)
-	}
-	spki := past.server
-	if sender == ea.Client {
-		spki = past.client
-	}
-	return Leaf(sender, spki, challenge, exporter), nil
 }
 
 // judge reads what sender shows in answer to q and judges it.
@@ -446,11 +419,7 @@ func (c *Conn) validate(sender ea.Role, q *question, raw []byte) (*Presented, er
 	if err != nil {
 		return nil, &attest.Error{Code: attest.CodeAuthenticator, Check: "binding.authenticator", Err: err}
 	}
-	exporter, err := c.exporter(sender, q.challenge)
-	if err != nil {
-		return nil, malformed("no exporter", err)
-	}
-	return &Presented{Profile: c.opts.Profile, Suite: c.state.CipherSuite, Sender: sender, Chain: chain, Attestation: attestation, Challenge: q.challenge, Exporter: exporter, Asked: q.asked}, nil
+	return &Presented{Profile: c.opts.Profile, Suite: c.state.CipherSuite, Sender: sender, Chain: chain, Attestation: attestation, Challenge: q.challenge, Exporter: q.exporter, Asked: q.asked}, nil
 }
 
 func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
@@ -459,13 +428,10 @@ func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
 		return err
 	}
 	_, proof, err := cmw.UnmarshalSession(raw)
-	if err != nil || proof == nil {
+	if proof == nil {
 		return malformed("no proof of an earlier session", err)
 	}
-	leaf, err := e.proofLeaf(sender, q.challenge, past)
-	if err != nil {
-		return err
-	}
+	leaf := past.leaf(sender, q.challenge, q.exporter)
 	if proof.ID != past.id || !past.proves(leaf, proof.MAC) {
 		e.opts.Store.drop(past)
 		return &attest.Error{Code: attest.CodeReconnectProof, Check: "binding.reconnect"}
@@ -594,10 +560,8 @@ func (e *end) keep(past *earlier) error {
 	return nil
 }
 
-func (e *end) send(raw []byte) error {
-	_, err := e.tls.Write(raw)
-	return err
-}
+// send writes frames. What can't be sent is not answered: the next read tells.
+func (e *end) send(raw []byte) { _, _ = e.tls.Write(raw) }
 
 // take reads the payload of the next frame, which has to be of kind want. A refusal may come at any point.
 func (e *end) take(want kind) ([]byte, error) {
@@ -635,16 +599,17 @@ func (e *end) request() (*demand, error) {
 
 // demand is a request of the other end.
 type demand struct {
-	raw       []byte
-	challenge [ChallengeSize]byte
+	raw                 []byte
+	challenge, exporter [ChallengeSize]byte
 }
 
 func (c *Conn) parse(raw []byte) (*demand, error) {
-	challenge, err := c.auth.Challenge(c.role.Other(), raw)
-	if err != nil {
+	challenge, unsound := c.auth.Challenge(c.role.Other(), raw)
+	exporter, unbound := c.exporter(c.role, challenge)
+	if err := errors.Join(unsound, unbound); err != nil {
 		return nil, malformed("a request for evidence", err)
 	}
-	return &demand{raw, challenge}, nil
+	return &demand{raw, challenge, exporter}, nil
 }
 
 func (e *end) receive(want kind, v any) error {
@@ -655,28 +620,24 @@ func (e *end) receive(want kind, v any) error {
 	return decode(raw, v)
 }
 
-// ahead waits for the header of the next frame, and cancels if that is a verdict, which is no good one so early, or if the
-// connection ends instead.
+// ahead waits for the header of the next frame, and cancels when it is there, which is out of turn or no good news so early,
+// or when the connection ends instead.
 func (e *end) ahead(cancel context.CancelCauseFunc) {
 	e.next = make(chan struct{})
 	go func(done chan struct{}) {
 		defer close(done)
-		if err := e.in.header(); err != nil {
-			cancel(err)
-		} else if e.in.kind == kindVerdict {
-			cancel(errGaveUp)
+		err := e.in.header()
+		if err == nil {
+			err = errEarly
 		}
+		cancel(err)
 	}(e.next)
 }
 
-var errGaveUp = errors.New("the client gave up")
+var errEarly = errors.New("the client spoke out of turn")
 
-// reason is why the client has gone, where it said so before err was met.
+// reason is why the client ended the exchange, where it has said so.
 func (e *end) reason(err error) error {
-	var coded *attest.Error
-	if e.next == nil || errors.As(err, &coded) {
-		return err
-	}
 	_ = e.tls.SetReadDeadline(time.Now().Add(farewell))
 	if told := e.accepted(); e.told {
 		return told

@@ -209,7 +209,7 @@ func TestGoneDuringQuote(t *testing.T) {
 	}{
 		"gone":     {nil, attest.CodeSessionExchange, "closed the connection"},
 		"gave up":  {frame(verdict, cbor(t, verdictBody{Code: string(attest.CodeNoEvidence)})), attest.CodeNoEvidence, ""},
-		"affirmed": {frame(verdict, cbor(t, verdictBody{Affirmed: true})), attest.CodeSessionExchange, "the client gave up"},
+		"affirmed": {frame(verdict, cbor(t, verdictBody{Affirmed: true})), attest.CodeSessionExchange, "the client spoke out of turn"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newProver(t, hw)
@@ -319,6 +319,25 @@ func TestRequestsWhileOpen(t *testing.T) {
 		if !strings.Contains(err.Error(), "the same request again") {
 			t.Error(err)
 		}
+	})
+	t.Run("closed meanwhile", func(t *testing.T) {
+		began := make(chan struct{})
+		asked := 0
+		raw, conn, demand := asking(t, func(p *prover) session.Prover {
+			return odd{prover: p, attest: func(ctx context.Context, leaf merkle.Hash) (*cmw.Session, error) {
+				if asked++; asked > 1 {
+					close(began)
+					<-ctx.Done() // what goes on after the connection has ended is found as a leak
+					return nil, ctx.Err()
+				}
+				return p.Attest(ctx, "", leaf, false)
+			}}
+		})
+		ended := drain(conn)
+		_, _ = raw.Write(demand(2))
+		<-began
+		_ = conn.Close()
+		<-ended
 	})
 	t.Run("panicking", func(t *testing.T) {
 		raw, conn, demand := asking(t, func(p *prover) session.Prover {

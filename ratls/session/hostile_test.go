@@ -84,6 +84,7 @@ func TestHostileClients(t *testing.T) {
 		"nothing, and goes":        {func(*testing.T, *tls.Conn) []byte { return nil }, true, "closed the connection"},
 		"half a header":            {func(*testing.T, *tls.Conn) []byte { return []byte{hello, 0} }, true, "closed the connection"},
 		"half a frame":             {func(*testing.T, *tls.Conn) []byte { return []byte{hello, 0, 0, 9, 1} }, true, "closed the connection"},
+		"half a verdict":           {func(*testing.T, *tls.Conn) []byte { return []byte{verdict, 0, 0, 9, 0xa2} }, true, "closed the connection"},
 		"an unknown kind":          {func(*testing.T, *tls.Conn) []byte { return frame(7, nil) }, false, "a frame of kind 7"},
 		"application bytes":        {func(*testing.T, *tls.Conn) []byte { return frame(data, []byte("GET / HTTP/1.1\r\n\r\n")) }, false, "data where hello was due"},
 		"the preface of HTTP/2":    {func(*testing.T, *tls.Conn) []byte { return []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n") }, false, "a frame of kind 80"},
@@ -167,6 +168,7 @@ func TestHostileServers(t *testing.T) {
 		"a refusal": {func(t *testing.T, _ *tls.Conn) []byte {
 			return frame(verdict, cbor(t, verdictBody{Code: "J802"}))
 		}, attest.CodePeerRefused, "the TEE did not give evidence (J802)"},
+		"no verdict to be read": {func(*testing.T, *tls.Conn) []byte { return frame(verdict, []byte("no")) }, attest.CodeSessionExchange, "does not decode"},
 		"a refusal in words": {func(t *testing.T, _ *tls.Conn) []byte {
 			return frame(verdict, cbor(t, verdictBody{Code: "\x1b[2Jall is well"}))
 		}, attest.CodePeerRefused, "for a reason that is not known here"},
@@ -436,7 +438,20 @@ func TestHostileWhileOpen(t *testing.T) {
 			if _, err := raw.Write(said); err != nil {
 				t.Fatal(err)
 			}
-			got, err := io.ReadAll(client)
+			var got []byte
+			var err error
+			for err == nil {
+				var n int
+				buf := make([]byte, 16)
+				n, err = client.Read(buf)
+				if n == 0 && err == nil {
+					t.Fatal("a read that gives nothing, and no reason")
+				}
+				got = append(got, buf[:n]...)
+			}
+			if err == io.EOF {
+				err = nil
+			}
 			for range 3 {
 				n, _ := client.Read(make([]byte, 9))
 				got = append(got, make([]byte, n)...)

@@ -38,7 +38,7 @@ func (c *Conn) reattest() {
 	c.schedule(c.opts.Answer, func() {
 		_ = c.fail(&attest.Error{Code: attest.CodeReattest, Check: "binding.reattest", Got: "nothing for " + c.opts.Answer.String()})
 	})
-	_ = c.send(kindRequest, q.raw) // if it can't be written, nothing comes back
+	c.send(kindRequest, q.raw)
 }
 
 // examine takes the answer to the one open request. The application goes on meanwhile, under the verdict before.
@@ -96,9 +96,7 @@ func (c *Conn) answer(raw []byte) error {
 	}
 	c.smu.Lock()
 	busy, again := c.answering, asked.challenge == c.answered
-	if !busy && !again {
-		c.answering, c.answered = true, asked.challenge
-	}
+	c.answering, c.answered = true, asked.challenge
 	c.smu.Unlock()
 	switch {
 	case busy:
@@ -121,7 +119,7 @@ func (c *Conn) answer(raw []byte) error {
 		c.smu.Lock()
 		c.answering = false
 		c.smu.Unlock()
-		_ = c.send(kindAuthenticator, body)
+		c.send(kindAuthenticator, body)
 	})
 	return nil
 }

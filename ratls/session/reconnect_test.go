@@ -142,11 +142,14 @@ func TestReconnectForbidden(t *testing.T) {
 	}
 	for _, set := range []func(){func() { m.v.set(forbid) }, func() { m.v.set(accept); m.w.set(forbid) }} {
 		set()
-		for range 2 {
+		for range 3 {
 			if n, r, _ := m.meet(); n != 2 || r.Reconnected() {
 				t.Fatalf("reconnected with %d quotes", n)
 			}
 		}
+	}
+	if n := m.theirs.Len(); n != 3 { // of those that the client did not offer two are left, and the last
+		t.Errorf("%d kept by the server", n)
 	}
 }
 
@@ -309,6 +312,34 @@ func TestReconnectOtherwise(t *testing.T) {
 			t.Fatalf("server asks %v: %d quotes, want %d", c.ask, n, c.quotes)
 		}
 	}
+}
+
+// A server without a leaf to show says so; it has nothing to prove either.
+func TestReconnectWithoutLeaf(t *testing.T) {
+	m := newMeeting(t, false)
+	m.meet()
+	s := m.setup()
+	s.serverProver = odd{prover: m.p, leaf: &attest.Error{Code: attest.CodeLeafExpired, Check: "identity"}}
+	client, server := s.run(t)
+	code(t, server.err, attest.CodeLeafExpired)
+	code(t, client.err, attest.CodePeerRefused)
+}
+
+// A server may still give up where its proof is due.
+func TestServerGivesUpOnReconnect(t *testing.T) {
+	m := newMeeting(t, false)
+	m.meet()
+	s := m.setup()
+	done := make(chan error, 1)
+	go func() {
+		_, err := session.Client(t.Context(), s.client, "a.example", m.v, nil, time.Now, s.clientOpts)
+		_ = s.client.Close()
+		done <- err
+	}()
+	read(t, s.server, hello)
+	read(t, s.server, request)
+	_, _ = s.server.Write(append(frame(hello, cbor(t, serverHello{Earlier: true})), frame(verdict, cbor(t, verdictBody{Code: "J404"}))...))
+	code(t, <-done, attest.CodePeerRefused)
 }
 
 // A client names an earlier session only to the key that it was with, and a server takes the name only with the key it had.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest/merkle"
+	"github.com/jurat-tls/jurat/ratls/ea"
 )
 
 const (
@@ -29,6 +30,15 @@ type earlier struct {
 	// not asked.
 	server, client [32]byte
 	until          time.Time // by the clock of this end
+}
+
+// leaf is what sender proves on a new connection.
+func (e *earlier) leaf(sender ea.Role, challenge, exporter [ChallengeSize]byte) merkle.Hash {
+	spki := e.server
+	if sender == ea.Client {
+		spki = e.client
+	}
+	return Leaf(sender, spki, challenge, exporter)
 }
 
 // proof is the MAC by which sender shows that it holds the secret, over the leaf of the new connection: it is of no use
