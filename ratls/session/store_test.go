@@ -1,12 +1,8 @@
 package session
 
 import (
-	"errors"
-	"io"
 	"net"
-	"strings"
 	"testing"
-	"testing/iotest"
 	"time"
 )
 
@@ -83,75 +79,6 @@ func TestStoreOfOneName(t *testing.T) {
 	}
 	if s.named("other") != keep {
 		t.Error("what is kept went with what is gone")
-	}
-}
-
-// A reader takes what comes together with the end, and an error when nothing does.
-func TestReader(t *testing.T) {
-	whole := string(frame(nil, kindHello, []byte("hello")))
-	for name, wrap := range map[string]func(io.Reader) io.Reader{
-		"at once": func(r io.Reader) io.Reader { return r }, "bytewise": iotest.OneByteReader, "with the end": iotest.DataErrReader,
-		"half": iotest.HalfReader,
-	} {
-		r := reader{src: wrap(strings.NewReader(whole))}
-		if err := r.header(); err != nil || r.kind != kindHello {
-			t.Fatalf("%s: %v, %v", name, r.kind, err)
-		}
-		if err := r.header(); err != nil {
-			t.Fatalf("%s: a header that is there: %v", name, err)
-		}
-		if body, err := r.payload(); err != nil || string(body) != "hello" {
-			t.Errorf("%s: %q, %v", name, body, err)
-		}
-		if err := r.header(); !errors.Is(err, io.EOF) {
-			t.Errorf("%s: after the end: %v", name, err)
-		}
-	}
-	head := reader{src: iotest.DataErrReader(strings.NewReader(whole[:4]))}
-	if err := head.header(); err != nil {
-		t.Errorf("a header that came with the end: %v", err)
-	}
-	for i := range len(whole) - 1 {
-		r := reader{src: strings.NewReader(whole[:i])}
-		err := r.header()
-		if err == nil {
-			_, err = r.payload()
-		}
-		if err == nil {
-			t.Errorf("%d bytes of %d are a frame", i, len(whole))
-		}
-	}
-	// A payload that times out in the middle goes on where it was.
-	r := reader{src: iotest.TimeoutReader(iotest.OneByteReader(strings.NewReader(whole)))}
-	var body []byte
-	for range 20 {
-		if err := r.header(); err != nil {
-			continue
-		}
-		var err error
-		if body, err = r.payload(); err == nil {
-			break
-		}
-	}
-	if string(body) != "hello" {
-		t.Errorf("got %q", body)
-	}
-}
-
-// What a peer can make this end hold before it is judged is bounded by kind.
-func TestLimits(t *testing.T) {
-	for k, limit := range limits {
-		r := reader{src: strings.NewReader(string(header(nil, kind(k), limit&0xffffff)))}
-		if err := r.header(); err != nil {
-			t.Errorf("%s of %d bytes: %v", kind(k), limit, err)
-		}
-		if limit+1 >= 1<<24 {
-			continue
-		}
-		r = reader{src: strings.NewReader(string(header(nil, kind(k), limit+1)))}
-		if err := r.header(); err == nil {
-			t.Errorf("%s of %d bytes is taken", kind(k), limit+1)
-		}
 	}
 }
 
