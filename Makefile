@@ -2,10 +2,10 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego lint bench bench-ratio fuzz fuzz-smoke repro generate mutation mutation-ego
+.PHONY: help build demo test ego lint bench bench-ratio bench-session fuzz fuzz-smoke repro generate mutation mutation-ego
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/jurat: static, reproducible
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/jurat ./cmd/jurat
@@ -33,6 +33,10 @@ bench: ## benchmarks; each warm verification beside the signature verifications 
 bench-ratio: ## the latter alone
 	@go build -C test/tools -o ../../bin/bench ./bench
 	@bin/bench ./attest/...
+
+bench-session: ## sessions behind a slow quote engine beside an instant one, and what a session costs beside plain TLS
+	@go build -o bin/benchsession ./test/benchsession
+	@bin/benchsession
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse \

@@ -62,7 +62,7 @@ func (rp *RelyingParty) AppraisePresented(ctx context.Context, p Presented, peer
 // appraiseSession judges what a peer presented for one connection, at the relying party's time.
 func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presented, peer Peer) *attest.Result {
 	now := rp.now()
-	leaf, checks, err := admit(p.Chain, peer, now)
+	leaf, checks, err := admitSession(p, peer, now)
 	if err == nil {
 		err = checkShape(leaf)
 	}
@@ -78,7 +78,11 @@ func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presente
 
 // open checks the leaf and finds its evidence and what the hardware should have signed.
 func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Expectation, error) {
-	leaf, checks, err := admit(chain, peer, now)
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return nil, attest.Expectation{}, err
+	}
+	checks, err := admit(leaf, peer, now)
 	if err != nil {
 		return nil, attest.Expectation{}, err
 	}
@@ -89,26 +93,35 @@ func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Ex
 	return c.Evidence, attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore).WithConfig(c.Config).With(checks...), nil
 }
 
-// admit parses the leaf of a chain and checks that it is for the peer that is meant, and for now.
-func admit(chain [][]byte, peer Peer, now time.Time) (*x509.Certificate, []attest.Check, error) {
-	leaf, err := parseLeaf(chain)
-	if err != nil {
-		return nil, nil, err
+// admitSession finds the leaf that was presented in a session and admits it.
+func admitSession(p *session.Presented, peer Peer, now time.Time) (*x509.Certificate, []attest.Check, error) {
+	leaf := p.Leaf()
+	if leaf == nil {
+		var err error
+		if leaf, err = parseLeaf(p.Chain); err != nil {
+			return nil, nil, err
+		}
 	}
+	checks, err := admit(leaf, peer, now)
+	return leaf, checks, err
+}
+
+// admit checks that a leaf is for the peer that is meant, and for now.
+func admit(leaf *x509.Certificate, peer Peer, now time.Time) ([]attest.Check, error) {
 	if err := checkName(leaf, peer); err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if now.Before(leaf.NotBefore) {
-		return nil, nil, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
+		return nil, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
 	}
 	if now.After(leaf.NotAfter) {
-		return nil, nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
+		return nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
 	}
 	var checks []attest.Check
 	if !peer.any {
 		checks = append(checks, attest.Check{ID: "binding.name", Status: attest.StatusPass, Text: "certificate is for this name", Got: peer.name, Source: attest.SourceHardware})
 	}
-	return leaf, append(checks, attest.Check{
+	return append(checks, attest.Check{
 		ID: "binding.validity", Status: attest.StatusPass, Text: "certificate is valid now",
 		Got: "until " + stamp(leaf.NotAfter), Source: attest.SourceHardware,
 	}), nil

@@ -87,6 +87,12 @@ func baseConfig() *tls.Config {
 	return &tls.Config{MinVersion: tls.VersionTLS13, SessionTicketsDisabled: true}
 }
 
+// offerSession makes c one of the session tier, before protos. Evidence is in one record, or it would take many small writes.
+func offerSession(c *tls.Config, protos ...string) {
+	c.NextProtos = append([]string{session.ALPN}, protos...)
+	c.DynamicRecordSizingDisabled = true
+}
+
 // Appraising has the form of tls.Config.VerifyConnection: it refuses the connection unless the peer is affirmed. keep,
 // when not nil, gets every Result with the chain it is about.
 func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, keep func(*attest.Result, [][]byte)) func(tls.ConnectionState) error {
@@ -178,7 +184,7 @@ func (j judge) Appraise(ctx context.Context, p *session.Presented) *attest.Resul
 // Reconnect implements session.Verifier.
 func (j judge) Reconnect(earlier *attest.Result, p *session.Presented) *attest.Result {
 	now := j.now()
-	_, checks, err := admit(p.Chain, j.peer, now)
+	_, checks, err := admitSession(p, j.peer, now)
 	if err != nil {
 		return attest.RefusedResult(err, now)
 	}
@@ -224,7 +230,7 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, session.ALPN) {
 			c := baseConfig()
-			c.NextProtos = []string{session.ALPN}
+			offerSession(c)
 			c.GetCertificate = a.id.bareCertificate
 			c.VerifyConnection = notResumed
 			return c, nil
@@ -324,7 +330,7 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
 	config.NextProtos = c.protos
 	if !c.certificate {
-		config.NextProtos = append([]string{session.ALPN}, config.NextProtos...)
+		offerSession(config, c.protos...)
 		appraise := config.VerifyConnection
 		config.VerifyConnection = func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol == session.ALPN {

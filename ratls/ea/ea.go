@@ -4,6 +4,7 @@
 package ea
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -105,9 +106,9 @@ func (c *Conn) Export(label string, context []byte, size int) ([]byte, error) {
 	return c.state.ExportKeyingMaterial(label, context, size)
 }
 
-// message frames a handshake message.
-func message(kind uint8, body func(*cryptobyte.Builder)) ([]byte, error) {
-	var b cryptobyte.Builder
+// message frames a handshake message whose body has about the given size.
+func message(kind uint8, size int, body func(*cryptobyte.Builder)) ([]byte, error) {
+	b := cryptobyte.NewBuilder(make([]byte, 0, 4+size))
 	b.AddUint8(kind)
 	b.AddUint24LengthPrefixed(body)
 	return b.Bytes()
@@ -122,7 +123,7 @@ func requestType(from Role) uint8 {
 
 // Request asks the other end of from for an authenticator with attestation. challenge has to be fresh and random.
 func (c *Conn) Request(from Role, challenge [ContextSize]byte) ([]byte, error) {
-	return message(requestType(from), func(b *cryptobyte.Builder) {
+	return message(requestType(from), 64, func(b *cryptobyte.Builder) {
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(challenge[:]) })
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) {
 			b.AddUint16(extSignatureAlgorithms)
@@ -219,7 +220,11 @@ func (c *Conn) Authenticate(sender Role, rawRequest []byte, chain [][]byte, key 
 	if !slices.Contains(req.schemes, scheme) {
 		return nil, fmt.Errorf("the other end does not know signature scheme %04x", scheme)
 	}
-	certificate, err := message(typeCertificate, func(b *cryptobyte.Builder) {
+	size := 512 + len(attestation) // the other messages follow in the same place
+	for _, der := range chain {
+		size += 8 + len(der)
+	}
+	certificate, err := message(typeCertificate, size, func(b *cryptobyte.Builder) {
 		b.AddUint8LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(req.challenge[:]) })
 		b.AddUint24LengthPrefixed(func(b *cryptobyte.Builder) {
 			for i, der := range chain {
@@ -246,7 +251,7 @@ func (c *Conn) Authenticate(sender Role, rawRequest []byte, chain [][]byte, key 
 	if err != nil {
 		return nil, err
 	}
-	verify, err := message(typeCertificateVerify, func(b *cryptobyte.Builder) {
+	verify, err := message(typeCertificateVerify, 4+len(signature), func(b *cryptobyte.Builder) {
 		b.AddUint16(scheme)
 		b.AddUint16LengthPrefixed(func(b *cryptobyte.Builder) { b.AddBytes(signature) })
 	})
@@ -254,63 +259,79 @@ func (c *Conn) Authenticate(sender Role, rawRequest []byte, chain [][]byte, key 
 		return nil, err
 	}
 	transcript.Write(verify)
-	finished, err := message(typeFinished, func(b *cryptobyte.Builder) { b.AddBytes(c.mac(finishedKey, transcript.Sum(nil))) })
-	return slices.Concat(certificate, verify, finished), err
+	finished, err := message(typeFinished, c.newHash().Size(), func(b *cryptobyte.Builder) { b.AddBytes(c.mac(finishedKey, transcript.Sum(nil))) })
+	return append(append(certificate, verify...), finished...), err
+}
+
+// Shown is what an authenticator shows.
+type Shown struct {
+	Leaf        *x509.Certificate // the first of the chain
+	Chain       [][]byte
+	Attestation []byte
 }
 
 // Validate checks an authenticator that sender sent in answer to rawRequest, and answers the chain and the attestation.
 // The sender holds the leaf's key and is the other end of this very connection; nothing is said about the certificate or
 // the attestation itself.
-func (c *Conn) Validate(sender Role, rawRequest, raw []byte) (chain [][]byte, attestation []byte, err error) {
+func (c *Conn) Validate(sender Role, rawRequest, raw []byte) (*Shown, error) {
 	req, err := c.parseRequest(sender.Other(), rawRequest)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	s := cryptobyte.String(raw)
 	certificate, body, err := take(&s, typeCertificate)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	if chain, attestation, err = c.parseCertificate(body, req.challenge); err != nil {
-		return nil, nil, err
+	chain, attestation, err := c.parseCertificate(body, req.challenge)
+	if err != nil {
+		return nil, err
 	}
 	verify, verifyBody, err := take(&s, typeCertificateVerify)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	_, finished, err := take(&s, typeFinished)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	if !s.Empty() {
-		return nil, nil, errors.New("bytes after the authenticator")
+		return nil, errors.New("bytes after the authenticator")
 	}
-	leaf, err := x509.ParseCertificate(chain[0])
+	leaf, err := c.parseLeaf(chain[0])
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	transcript, finishedKey, err := c.secrets(sender)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	transcript.Write(rawRequest)
 	transcript.Write(certificate)
 	var scheme uint16
 	var signature cryptobyte.String
 	if !verifyBody.ReadUint16(&scheme) || !verifyBody.ReadUint16LengthPrefixed(&signature) || !verifyBody.Empty() {
-		return nil, nil, errMalformed
+		return nil, errMalformed
 	}
 	if want, err := schemeOf(leaf.PublicKey); err != nil || scheme != want {
-		return nil, nil, fmt.Errorf("signature scheme %04x does not fit the key", scheme)
+		return nil, fmt.Errorf("signature scheme %04x does not fit the key", scheme)
 	}
 	if !verifySignature(leaf.PublicKey, scheme, signed(transcript.Sum(nil)), signature) {
-		return nil, nil, errors.New("the signature over this connection does not verify")
+		return nil, errors.New("the signature over this connection does not verify")
 	}
 	transcript.Write(verify)
 	if !hmac.Equal(finished, c.mac(finishedKey, transcript.Sum(nil))) {
-		return nil, nil, errors.New("the authenticator is not of this connection")
+		return nil, errors.New("the authenticator is not of this connection")
 	}
-	return chain, attestation, nil
+	return &Shown{Leaf: leaf, Chain: chain, Attestation: attestation}, nil
+}
+
+// parseLeaf parses a certificate, unless it is the one that the handshake was about.
+func (c *Conn) parseLeaf(der []byte) (*x509.Certificate, error) {
+	if peer := c.state.PeerCertificates; len(peer) > 0 && bytes.Equal(peer[0].Raw, der) {
+		return peer[0], nil
+	}
+	return x509.ParseCertificate(der)
 }
 
 // take reads one handshake message of a kind, whole and its body.

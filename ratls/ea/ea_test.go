@@ -61,20 +61,20 @@ func TestBothRoles(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		chain, evidence, err := c.verifier.Validate(c.sender, req, auth)
-		if err != nil || string(evidence) != "evidence" || !bytes.Equal(chain[0], leaf.Certificate[0]) {
-			t.Fatalf("got %d certificates, %q, %v", len(chain), evidence, err)
+		got, err := c.verifier.Validate(c.sender, req, auth)
+		if err != nil || string(got.Attestation) != "evidence" || !bytes.Equal(got.Chain[0], leaf.Certificate[0]) || !bytes.Equal(got.Leaf.Raw, leaf.Certificate[0]) {
+			t.Fatalf("got %v, %v", got, err)
 		}
 		// Every byte counts.
 		for i := range auth {
 			bad := slices.Clone(auth)
 			bad[i] ^= 1
-			if _, _, err := c.verifier.Validate(c.sender, req, bad); err == nil {
+			if _, err := c.verifier.Validate(c.sender, req, bad); err == nil {
 				t.Fatalf("accepted with byte %d of %d changed", i, len(auth))
 			}
 		}
 		for _, bad := range [][]byte{nil, auth[:len(auth)-1], append(slices.Clone(auth), 0)} {
-			if _, _, err := c.verifier.Validate(c.sender, req, bad); err == nil {
+			if _, err := c.verifier.Validate(c.sender, req, bad); err == nil {
 				t.Fatalf("accepted %d bytes of %d", len(bad), len(auth))
 			}
 		}
@@ -113,7 +113,7 @@ func TestEveryKeyType(t *testing.T) {
 		if c.ok != (err == nil) {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if _, _, err := client.Validate(ea.Server, req, auth); c.ok != (err == nil) {
+		if _, err := client.Validate(ea.Server, req, auth); c.ok != (err == nil) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -154,11 +154,11 @@ func TestRefused(t *testing.T) {
 		"of nobody":                  {client, 0, req, prove(server, ea.Server, req, key)},
 		"a request of the other end": {server, ea.Client, req, prove(server, ea.Server, req, key)},
 	} {
-		if _, _, err := c.by.Validate(c.role, c.req, c.auth); err == nil {
+		if _, err := c.by.Validate(c.role, c.req, c.auth); err == nil {
 			t.Errorf("accepted: %s", name)
 		}
 	}
-	if _, _, err := client.Validate(ea.Server, req, prove(server, ea.Server, req, key)); err != nil {
+	if _, err := client.Validate(ea.Server, req, prove(server, ea.Server, req, key)); err != nil {
 		t.Fatalf("the case that the others vary is refused: %v", err)
 	}
 	if _, err := server.Authenticate(ea.Server, req, leaf.Certificate, key, nil); err == nil {
@@ -209,7 +209,7 @@ func FuzzValidate(f *testing.F) {
 	f.Add(req, auth)
 	f.Fuzz(func(t *testing.T, r, a []byte) {
 		_, _ = server.Challenge(ea.Client, r)
-		if _, _, err := client.Validate(ea.Server, r, a); err == nil && !(bytes.Equal(r, req) && bytes.Equal(a, auth)) {
+		if _, err := client.Validate(ea.Server, r, a); err == nil && !(bytes.Equal(r, req) && bytes.Equal(a, auth)) {
 			t.Fatalf("accepted %x for %x", a, r)
 		}
 	})

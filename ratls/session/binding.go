@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -97,6 +98,16 @@ type Presented struct {
 	Challenge   [ChallengeSize]byte
 	Exporter    [ChallengeSize]byte // the connection's exporter for sender and challenge, as computed at this end
 	Asked       time.Time           // when the challenge was made, by the clock of the end that made it
+
+	leaf *x509.Certificate // of Chain, when this was made by an exchange
+}
+
+// Leaf is the leaf of Chain where an exchange has parsed it; nil elsewhere.
+func (p *Presented) Leaf() *x509.Certificate {
+	if p.leaf == nil || len(p.Chain) == 0 || !bytes.Equal(p.leaf.Raw, p.Chain[0]) {
+		return nil
+	}
+	return p.leaf
 }
 
 // Content is what was presented, decoded and not judged.

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -250,14 +249,17 @@ func (e *end) server(ctx context.Context) error {
 		}
 		answer = frame(answer, kindRequest, q.raw)
 	}
-	// A client that has gone must not cost a quote, so its next frame is waited for while ours is made.
+	// A client that has gone must not cost a quote, so its next frame is waited for while ours is made. One that is to show
+	// evidence as well is told at once, so that its quote is made meanwhile; any other gets all in one flight.
 	quoting, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	own := e.prepare(quoting, asked, past)
 	defer own.drop()
 	if past == nil {
-		e.send(answer)
-		answer = nil
+		if e.verifier != nil { // the client can make its quote meanwhile
+			e.send(answer)
+			answer = nil
+		}
 		e.ahead(cancel)
 	}
 	k, body, err := own.wait()
@@ -415,11 +417,11 @@ func (c *Conn) appraise(ctx context.Context, sender ea.Role, q *question, raw []
 // validate checks an authenticator of this connection: that sender holds the key of the leaf it shows, here, in answer to
 // q. What the evidence says is another matter.
 func (c *Conn) validate(sender ea.Role, q *question, raw []byte) (*Presented, error) {
-	chain, attestation, err := c.auth.Validate(sender, q.raw, raw)
+	shown, err := c.auth.Validate(sender, q.raw, raw)
 	if err != nil {
 		return nil, &attest.Error{Code: attest.CodeAuthenticator, Check: "binding.authenticator", Err: err}
 	}
-	return &Presented{Profile: c.opts.Profile, Suite: c.state.CipherSuite, Sender: sender, Chain: chain, Attestation: attestation, Challenge: q.challenge, Exporter: q.exporter, Asked: q.asked}, nil
+	return &Presented{Profile: c.opts.Profile, Suite: c.state.CipherSuite, Sender: sender, Chain: shown.Chain, Attestation: shown.Attestation, Challenge: q.challenge, Exporter: q.exporter, Asked: q.asked, leaf: shown.Leaf}, nil
 }
 
 func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
@@ -546,11 +548,7 @@ func (e *end) keep(past *earlier) error {
 		own = leaf.SPKI
 	}
 	if n.found != nil {
-		leaf, err := x509.ParseCertificate(n.found.presented.Chain[0])
-		if err != nil {
-			return malformed("a leaf", err)
-		}
-		other = sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+		other = sha256.Sum256(n.found.presented.leaf.RawSubjectPublicKeyInfo)
 	}
 	n.server, n.client = own, other
 	if e.role == ea.Client {

@@ -97,7 +97,7 @@ func header(buf []byte, k kind, size int) []byte {
 
 // frame appends a whole one.
 func frame(buf []byte, k kind, body []byte) []byte {
-	return append(header(buf, k, len(body)), body...)
+	return append(header(slices.Grow(buf, headerSize+len(body)), k, len(body)), body...)
 }
 
 // clientHello opens the exchange.

@@ -1,6 +1,7 @@
 package session_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -244,6 +245,33 @@ func exported(t *testing.T, conn *tls.Conn, p *session.Presented, label string) 
 	if err != nil || string(want) != string(p.Exporter[:]) {
 		t.Errorf("exporter %x, want %x of %s (%v)", p.Exporter, want, label, err)
 	}
+}
+
+// What was presented knows its leaf, as long as that is the one in its chain.
+func TestPresentedLeaf(t *testing.T) {
+	hw := newHardware(t)
+	p := newProver(t, hw)
+	s := setup{serverProver: p, clientVerify: newVerifier(hw, accept)}
+	s.client, s.server = pair(t, p)
+	p.rotate(t) // the leaf of the session need not be that of the handshake
+	client, server := s.run(t)
+	ok(t, client, server)
+	shown := client.conn.Presented()
+	if leaf := shown.Leaf(); leaf == nil || !bytes.Equal(leaf.Raw, p.tls.Certificate[0]) {
+		t.Error("another leaf")
+	}
+	for _, chain := range [][][]byte{nil, {nil}, tlspair.Leaf(t, tlspair.Key(t)).Certificate} {
+		other := *shown
+		other.Chain = chain
+		if other.Leaf() != nil {
+			t.Errorf("a leaf for %x", chain)
+		}
+	}
+	if new(session.Presented).Leaf() != nil {
+		t.Error("a leaf of nothing")
+	}
+	_ = client.conn.Close()
+	_ = server.conn.Close()
 }
 
 // The binder of the draft serves as well, at any codepoint, and the two profiles don't mix.
