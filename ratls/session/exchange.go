@@ -624,9 +624,11 @@ func (e *end) request() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if _, err := e.auth.Challenge(e.role.Other(), raw); err != nil {
+	challenge, err := e.auth.Challenge(e.role.Other(), raw)
+	if err != nil {
 		return nil, malformed("a request for evidence", err)
 	}
+	e.answered = challenge // once the connection is open, this is no request any more
 	return raw, nil
 }
 
