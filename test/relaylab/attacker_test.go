@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509/pkix"
 	"encoding/binary"
 	"io"
 	"net"
@@ -283,3 +284,9 @@ func repack(s *cmw.Session) []byte {
 	check(err)
 	return raw
 }
+
+func tlsOf(own tls13Leaf) tls.Certificate {
+	return tls.Certificate{Certificate: own.chain, PrivateKey: own.key}
+}
+
+func isEvidence(e pkix.Extension) bool { return e.Id.Equal(cmw.OID()) }
