@@ -424,9 +424,14 @@ func TestRelayReconnect(t *testing.T) {
 	}
 }
 
+func newSNPMachine() (*sim.Platform, error) { return sim.New(sim.Config{}) }
+
+// snpMachine is one machine for all tests that need no more: the keys of its vendor are slow to make.
+var snpMachine = sync.OnceValues(newSNPMachine)
+
 // The same relays with SEV-SNP: reports, certificates and lists as AMD writes them, verified by the code that verifies AMD's.
 func TestRelaySNP(t *testing.T) {
-	platform, err := sim.New(sim.Config{})
+	platform, err := snpMachine()
 	if err != nil {
 		t.Fatal(err)
 	}
