@@ -2,7 +2,7 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego lint bench bench-ratio bench-session fuzz fuzz-smoke repro generate mutation mutation-ego
+.PHONY: help build demo test ego lint bench bench-ratio bench-session fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -55,6 +55,9 @@ fuzz-smoke: ## run every fuzz target for a moment (FUZZTIME)
 
 fuzz: ## run every fuzz target for FUZZTIME (10m), JOBS (2) at a time, those that match FUZZ; goes on where it was stopped
 	@JOBS=$(JOBS) FUZZ='$(FUZZ)' test/fuzz.sh $(or $(FUZZTIME),10m) bin/fuzz
+
+relaylab: ## every known attack on attested TLS, each relay RELAYS (10000) times, and a table of what came of them
+	@JURAT_RELAYLAB=$(or $(RELAYS),10000) go test -C test/relaylab -count=1 -timeout 60m
 
 repro: ## build twice in two directories and compare
 	@test/repro.sh

@@ -592,7 +592,12 @@ func (e *end) request() (*demand, error) {
 	if err != nil {
 		return nil, err
 	}
-	return e.parse(raw)
+	asked, err := e.parse(raw)
+	if err != nil {
+		return nil, err
+	}
+	e.answered = asked.challenge // once the connection is open, this is no request any more
+	return asked, nil
 }
 
 // demand is a request of the other end.
