@@ -39,6 +39,7 @@ MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./att
 	./attest/eventlog ./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
 
 mutation: ## remove the checks of MUTATE's packages one by one: each removal has to fail a test
+	@test/setup.sh swtpm
 	@go build -C test/tools -o ../../bin/mutation ./mutation
 	@bin/mutation -allow test/mutation.txt $(MUTATE)
 
