@@ -35,8 +35,9 @@ bench-ratio: ## the latter alone
 	@bin/bench ./attest/...
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
-MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse \
-	./attest/eventlog ./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
+	./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp \
+	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
 
 mutation: ## remove the checks of MUTATE's packages one by one: each removal has to fail a test
 	@test/setup.sh swtpm
