@@ -477,7 +477,9 @@ func judgeSets(t *transcript, c *attest.Claims, sets []set, id string, line int)
 	}
 	if len(differs) == 0 {
 		check.Got, check.Nearest = nearest.text, ""
-		check.Want += " (that reference value has ended or not begun)"
+		if !nearest.inForce(t.now) {
+			check.Want += " (that reference value has ended or not begun)"
+		}
 	}
 	if shadow != "" {
 		check.Want += " (the set " + shadow + " in the shadow would be accepted)"
@@ -567,17 +569,17 @@ func (p *Policy) judgeRules(t *transcript, c *attest.Claims, s attest.Situation)
 			want, hit = r.source, !yes
 		}
 		u.shadow = u.shadow || r.effect == "warn"
-		switch {
-		case err != nil:
-			// A rule without a result rules nothing out.
-			t.fail(&u, r.id, attest.CodeClaimAbsent, r.name+": "+err.Error(), want, attest.SourceLocal)
-		case hit:
-			check := t.fail(&u, r.id, attest.CodeRule, r.name, want, attest.SourceLocal)
-			if r.effect == "warn" && !r.shadow {
-				check.Text = "a rule warns"
-			}
-		default:
+		code, got := attest.CodeRule, r.name
+		if err != nil { // a rule without a result rules nothing out
+			code, got, hit = attest.CodeClaimAbsent, r.name+": "+err.Error(), true
+		}
+		if !hit {
 			t.pass(r.id, r.line, "rule holds", r.name, attest.SourceLocal)
+			continue
+		}
+		check := t.fail(&u, r.id, code, got, want, attest.SourceLocal)
+		if r.effect == "warn" && !r.shadow {
+			check.Text = "a rule warns"
 		}
 	}
 }
