@@ -39,12 +39,17 @@ bench-session: ## sessions behind a slow quote engine beside an instant one, and
 	@bin/benchsession
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
-MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse \
-	./attest/eventlog ./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp ./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
+	./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp \
+	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+# Of the policy, what judges; the rest reads it, and tells about it.
+JUDGES = /(judge|platform|policy)\.go:
 
 mutation: ## remove the checks of MUTATE's packages one by one: each removal has to fail a test
+	@test/setup.sh swtpm
 	@go build -C test/tools -o ../../bin/mutation ./mutation
 	@bin/mutation -allow test/mutation.txt $(MUTATE)
+	@$(if $(filter file,$(origin MUTATE)),bin/mutation -allow test/mutation.txt -run '$(JUDGES)' ./attest/policy)
 
 mutation-ego: ## the same for the attester that needs EGo's library and a C compiler
 	@go build -C test/tools -o ../../bin/mutation ./mutation

@@ -240,10 +240,8 @@ func (r *request) lists(ctx context.Context, b *bundle, issuer *x509.Certificate
 		}
 		if found == nil {
 			rev.Problem = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no revocation list of "+attest.Quote(issuer.Subject.CommonName), where)
-			if failed != nil {
-				if rev.Problem.Err = failed; attest.CodeOf(failed).Undecidable() {
-					rev.Problem = coded(failed)
-				}
+			if rev.Problem.Err = failed; attest.CodeOf(failed).Undecidable() {
+				rev.Problem = coded(failed)
 			}
 			return rev, nil
 		}

@@ -201,7 +201,7 @@ func judge(t *tcbInfo, id *qeIdentity, pck *PCK, q *Quote) (j judgement, err err
 func relaunched(t *tcbInfo, running [16]byte, sgx, tdx Status) (Status, error) {
 	advised, err := t.relaunch(running)
 	switch {
-	case err != nil || !advised:
+	case !advised: // nor where that could not be told
 		return tdx, err
 	case sgx.configuration() || tdx.configuration():
 		return TDRelaunchAdvisedConfigurationNeeded, nil

@@ -125,6 +125,9 @@ func TestClaims(t *testing.T) {
 			t.Errorf("%s: %d checks, %d not checked", name, len(c.Checks), len(c.NotChecked))
 		}
 		for _, check := range c.Checks {
+			if check.ID == "authenticity.tcb" && check.Got != "UpToDate since "+attest.Day(v.Date) {
+				t.Errorf("%s: %s", name, check.Got)
+			}
 			if check.Status != attest.StatusPass || check.ID == "" || check.Text == "" || check.Got == "" || check.Source == "" {
 				t.Errorf("%s: transcript line %+v", name, check)
 			}
@@ -684,6 +687,7 @@ func tdxRefusals() map[string]refusal {
 			f.Info = func(m map[string]any) { delete(m["tdxModule"].(map[string]any), "mrsigner") }
 		}},
 		"instance is missing":      {bad, func(f *forge) { f.Extension = field(5, dcapforge.Field{}) }},
+		"configuration is no list": {bad, func(f *forge) { f.Extension = field(6, oid(octet(3), 7)) }},
 		"configuration is missing": {bad, func(f *forge) { f.Extension = field(6, dcapforge.Field{}) }},
 	}
 }

@@ -472,23 +472,26 @@ func judgeSets(t *transcript, c *attest.Claims, sets []set, id string, line int)
 		got = c.Measured[differs[0]].String()
 	}
 	check := t.fail(u, id, code, got, wanted(sets), attest.SourceHardware)
-	if best > 0 || closeTo(nearest, c) {
+	if closeTo(nearest, c) {
 		check.Nearest = fmt.Sprintf("%s, which differs in %s", nearest.text, strings.Join(differs, ", "))
 	}
 	if len(differs) == 0 {
 		check.Got, check.Nearest = nearest.text, ""
-		check.Want += " (that reference value has ended or not begun)"
+		if !nearest.inForce(t.now) {
+			check.Want += " (that reference value has ended or not begun)"
+		}
 	}
 	if shadow != "" {
 		check.Want += " (the set " + shadow + " in the shadow would be accepted)"
 	}
 }
 
-// closeTo tells a slip in copying a value from another value: the first or last four bytes agree.
+// closeTo tells a slip in copying a value from another value: the first or last four bytes agree. A register that is right
+// is close as well.
 func closeTo(s *set, c *attest.Claims) bool {
 	for name, want := range s.registers {
 		got := c.Measured[name]
-		if len(got) == len(want) && len(got) >= 20 && (bytes.Equal(got[:4], want[:4]) || bytes.Equal(got[len(got)-4:], want[len(got)-4:])) {
+		if len(got) == len(want) && (bytes.Equal(got[:4], want[:4]) || bytes.Equal(got[len(got)-4:], want[len(got)-4:])) {
 			return true
 		}
 	}
@@ -567,17 +570,17 @@ func (p *Policy) judgeRules(t *transcript, c *attest.Claims, s attest.Situation)
 			want, hit = r.source, !yes
 		}
 		u.shadow = u.shadow || r.effect == "warn"
-		switch {
-		case err != nil:
-			// A rule without a result rules nothing out.
-			t.fail(&u, r.id, attest.CodeClaimAbsent, r.name+": "+err.Error(), want, attest.SourceLocal)
-		case hit:
-			check := t.fail(&u, r.id, attest.CodeRule, r.name, want, attest.SourceLocal)
-			if r.effect == "warn" && !r.shadow {
-				check.Text = "a rule warns"
-			}
-		default:
+		code, got := attest.CodeRule, r.name
+		if err != nil { // a rule without a result rules nothing out
+			code, got, hit = attest.CodeClaimAbsent, r.name+": "+err.Error(), true
+		}
+		if !hit {
 			t.pass(r.id, r.line, "rule holds", r.name, attest.SourceLocal)
+			continue
+		}
+		check := t.fail(&u, r.id, code, got, want, attest.SourceLocal)
+		if r.effect == "warn" && !r.shadow {
+			check.Text = "a rule warns"
 		}
 	}
 }

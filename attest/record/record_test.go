@@ -45,6 +45,14 @@ func TestRoundTrip(t *testing.T) {
 				r.Target, r.ServerName, r.Client = "[2001:db8::1]:999", "", true
 			}
 		}
+		if r.Chain != nil && rapid.Bool().Draw(t, "session") {
+			r.Session = &record.Session{
+				Profile: "p", Suite: rapid.Uint16().Draw(t, "suite"), Attestation: data.Draw(t, "attestation"),
+				Challenge: [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "session challenge")),
+				Exporter:  [32]byte(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "exporter")),
+				Asked:     r.Time,
+			}
+		}
 		if rapid.Bool().Draw(t, "challenged") {
 			r.Challenge = data.Draw(t, "challenge")
 		}
@@ -91,6 +99,19 @@ func TestDecodeRefuses(t *testing.T) {
 		longText = "a text of more than 1024 bytes"
 		answer   = "an answer with neither or both of endorsements and problem"
 	)
+	withSession := sample()
+	withSession.Session = &record.Session{Profile: "p", Challenge: [32]byte{1}, Exporter: [32]byte{2}, Attestation: []byte{3}, Asked: withSession.Time.Add(-time.Second)}
+	if raw, err = record.Encode(withSession); err != nil {
+		t.Fatal(err)
+	}
+	session := func(old, with string) string {
+		changed := strings.Replace(string(raw), old, with, 1)
+		if changed == string(raw) {
+			t.Fatalf("%s is not in %s", old, raw)
+		}
+		return changed
+	}
+	const incomplete = "evidence for a connection without challenge, exporter or time"
 	client := func(target string) string {
 		return replace(`"server_name": "a.example"`, `"client": true`, `a.example:443`, target)
 	}
@@ -133,6 +154,11 @@ func TestDecodeRefuses(t *testing.T) {
 		"many answers":              {replace(`"fetched": [`, `"fetched": [`+strings.Repeat(`{"service":"s","path":"p","kind":"crl","problem":{"code":"J603"}},`, 63)), many},
 		"target of another name":    {replace(`a.example:443`, "bank.example:443"), other},
 		"target without a port":     {replace(`a.example:443`, "a.example"), other},
+		"session without a chain":   {`{"jurat": 1, "time": "2026-11-23T12:00:00Z", "target": "a", "evidence": {"format": "snp", "raw": "AA=="}, "session": {}}`, "without the chain of its end"},
+		"session of nothing":        {replace(`"chain"`, `"session": {}, "chain"`), incomplete},
+		"short challenge":           {session(`"AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="`, `"AQ=="`), incomplete},
+		"short exporter":            {session(`"AgAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="`, `"Ag=="`), incomplete},
+		"session at no time":        {session(`"2026-11-23T11:59:59.123456789Z"`, `"0001-01-01T00:00:00Z"`), incomplete},
 		"too long":                  {strings.Repeat(" ", record.MaxSize+1), "8388609 bytes, more than 8388608"},
 	} {
 		t.Run(name, func(t *testing.T) {

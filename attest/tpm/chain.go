@@ -59,9 +59,8 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 		switch e.Kind {
 		case attest.KindCertificate:
 			var cert *x509.Certificate
-			if cert, err = x509.ParseCertificate(e.Raw); err == nil {
-				s.certs = append(s.certs, cert)
-			}
+			cert, err = x509.ParseCertificate(e.Raw)
+			s.certs = append(s.certs, cert)
 		case attest.KindCRL:
 			err = s.addCRL(e.Raw)
 		default:
@@ -69,7 +68,7 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 			err = fmt.Errorf("endorsement of kind %s", attest.Quote(string(e.Kind)))
 		}
 		if err != nil {
-			return s, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkChain, Err: err}
+			return stapled{}, &attest.Error{Code: attest.CodeMalformedEndorsement, Check: checkChain, Err: err}
 		}
 	}
 	return s, nil

@@ -14,13 +14,14 @@ import (
 
 func (s *stapled) addCRL(der []byte) error {
 	crl, err := x509.ParseRevocationList(der)
-	if err == nil && len(crl.Raw) != len(der) {
-		err = fmt.Errorf("%d bytes after the list", len(der)-len(crl.Raw))
+	if err != nil {
+		return err
 	}
-	if err == nil {
-		s.crls = append(s.crls, crl)
+	if len(crl.Raw) != len(der) {
+		return fmt.Errorf("%d bytes after the list", len(der)-len(crl.Raw))
 	}
-	return err
+	s.crls = append(s.crls, crl)
+	return nil
 }
 
 // revocation checks each certificate of the chain but its root against its issuer's list. A revoked key is an error; a
@@ -58,8 +59,8 @@ func revocationOf(ctx context.Context, cert, issuer *x509.Certificate, s *staple
 		sum := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
 		ref := attest.Ref{Service: Service, Path: "/crl?issuer=" + hex.EncodeToString(sum[:]), Kind: attest.KindCRL}
 		list, err := endorser.Endorse(ctx, ref)
-		fetched, bad := sortEndorsements(list)
-		if crls = listsOf(issuer, fetched.crls); err != nil || bad != nil || len(crls) == 0 {
+		fetched, _ := sortEndorsements(list) // nothing where one of them does not decode
+		if crls = listsOf(issuer, fetched.crls); err != nil || len(crls) == 0 {
 			problem := attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+attest.Quote(issuer.Subject.String()), ref.Service+ref.Path)
 			return attest.Revocation{Problem: problem}, nil
 		}

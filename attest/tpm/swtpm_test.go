@@ -8,6 +8,7 @@ import (
 	"encoding/asn1"
 	"encoding/binary"
 	"errors"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -343,6 +344,9 @@ func TestReadLog(t *testing.T) {
 			t.Errorf("%d bytes: %d, %v", size, len(log), err)
 		}
 	}
+	if _, err := tpm.ReadLog(filepath.Join(dir, "absent")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
 	for _, bad := range []string{dir, filepath.Join(dir, "absent")} {
 		if _, err := tpm.ReadLog(bad); err == nil {
 			t.Errorf("%s: no error", bad)
@@ -404,7 +408,117 @@ func TestQuoteBy(t *testing.T) {
 	if err := q.Verify(must(x509.ParsePKIXPublicKey(spki))); err != nil || len(q.Values) != 2 || !bytes.Equal(q.Quote.ExtraData, folded[:32]) {
 		t.Errorf("%+v, %v", q, err)
 	}
+	failing := tpm.NewDevice(&altered{Conn: conn, answer: map[uint32]func([]byte) []byte{0x158: func(b []byte) []byte { return b[:4] }}})
+	if parts, err := failing.QuoteBy(0x81000003, reportData, []int{7}); attest.CodeOf(err) != attest.CodeAttesterFailed || parts != nil {
+		t.Errorf("%v, %v", parts, err)
+	}
 	if _, err := device.QuoteBy(0x81000003, reportData, nil); attest.CodeOf(err) != attest.CodeSelection {
 		t.Error(err)
+	}
+}
+
+// altered is a TPM of which some commands, or the answers to them, are others.
+type altered struct {
+	net.Conn
+	last    uint32
+	command map[uint32]func([]byte)
+	answer  map[uint32]func([]byte) []byte
+}
+
+func (a *altered) Write(b []byte) (int, error) {
+	a.last = binary.BigEndian.Uint32(b[6:])
+	if change := a.command[a.last]; change != nil {
+		b = bytes.Clone(b)
+		change(b)
+	}
+	return a.Conn.Write(b)
+}
+
+func (a *altered) Read(b []byte) (int, error) {
+	n, err := a.Conn.Read(b)
+	if change := a.answer[a.last]; change != nil && err == nil {
+		n = copy(b, change(b[:n]))
+	}
+	return n, err
+}
+
+// What a TPM answers that is none, or not what was asked for, is not passed on.
+func TestOddTPM(t *testing.T) {
+	t.Parallel()
+	const (
+		readIndex  = 0x14e
+		readQuote  = 0x158
+		readPublic = 0x169 // of an index
+		readPCR    = 0x17e
+		index      = 0x01500000
+	)
+	failure := func([]byte) []byte { return []byte{0x80, 1, 0, 0, 0, 10, 0, 0, 1, 1} }
+	conn := swtpm.Start(t)
+	define(t, transport.FromReadWriter(conn), index, make([]byte, 700))
+	for name, c := range map[string]struct {
+		command func([]byte)
+		answer  func([]byte) []byte
+		code    uint32
+		reason  string
+	}{
+		"as it is": {},
+		"no description of an index": {nil, func(b []byte) []byte {
+			for i := 12; i < 12+int(binary.BigEndian.Uint16(b[10:])); i++ {
+				b[i] = 0xff
+			}
+			return b
+		}, readPublic, "index 0x1500000: "},
+		"an index that can't be read": {nil, failure, readIndex, "index 0x1500000: TPM_RC_FAILURE"},
+		"less of an index":            {func(b []byte) { b[len(b)-4]-- }, nil, readIndex, "index 0x1500000 answers "},
+		"no quote":                    {nil, failure, readQuote, "quote: TPM_RC_FAILURE"},
+		"a quote that is none": {nil, func(b []byte) []byte {
+			return bytes.Replace(b, []byte("\xffTCG"), []byte("\xffTCH"), 1)
+		}, readQuote, "malformed"},
+		"no PCRs": {nil, failure, readPCR, "PCRs: TPM_RC_FAILURE"},
+		"fewer PCRs than said": {nil, func(b []byte) []byte {
+			copy(b[21:], "\xff\xff\xff") // behind a header of 10 bytes, two counts, an algorithm and a length
+			return b
+		}, readPCR, "the TPM has no SHA-256 PCR 7"},
+		"other PCRs": {nil, func(b []byte) []byte {
+			copy(b[21:], "\x01\x00\x00")
+			return b
+		}, readPCR, "the TPM has no SHA-256 PCR 7"},
+	} {
+		device := tpm.NewDevice(&altered{
+			Conn: conn, command: map[uint32]func([]byte){c.code: c.command}, answer: map[uint32]func([]byte) []byte{c.code: c.answer},
+		})
+		read, err := device.ReadIndex(index)
+		if err == nil && len(read) != 700 {
+			t.Errorf("%s: %d bytes", name, len(read))
+		}
+		if err == nil {
+			var attester *tpm.Attester
+			if attester, err = tpm.NewAttester(device, []int{7}, ""); err == nil {
+				_, err = attester.Attest(t.Context(), reportData)
+			}
+		}
+		if c.reason == "" && err != nil || c.reason != "" && (err == nil || !strings.Contains(err.Error(), c.reason)) {
+			t.Errorf("%s: got %v, want %s", name, err, c.reason)
+		}
+		flush(t, conn)
+	}
+}
+
+// flush unloads the keys that an Attester leaves to the resource manager.
+func flush(t *testing.T, conn net.Conn) {
+	t.Helper()
+	tpmConn := transport.FromReadWriter(conn)
+	loaded, err := tpm2.GetCapability{Capability: tpm2.TPMCapHandles, Property: 0x80000000, PropertyCount: 8}.Execute(tpmConn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	handles, err := loaded.CapabilityData.Data.Handles()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, h := range handles.Handle {
+		if _, err := (tpm2.FlushContext{FlushHandle: h}).Execute(tpmConn); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

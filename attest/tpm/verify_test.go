@@ -495,6 +495,11 @@ func TestRevocationClaim(t *testing.T) {
 		if c.code == "" && (r.Problem != nil || r.Issued.IsZero()) || c.code != "" && (r.Problem == nil || r.Problem.Code != c.code || !r.Issued.IsZero() || !r.Expires.IsZero()) {
 			t.Errorf("%s: %+v", name, r)
 		}
+		passed := slices.ContainsFunc(claims.Checks, func(c attest.Check) bool { return c.ID == "authenticity.revocation" })
+		said := slices.ContainsFunc(claims.NotChecked, func(s string) bool { return strings.HasPrefix(s, "revocation: ") })
+		if passed != (c.code == "") || said == passed {
+			t.Errorf("%s: checks %+v, not checked %q", name, claims.Checks, claims.NotChecked)
+		}
 	}
 	// What a list says beside that a key is revoked does not matter, but where it changes what the list means.
 	for name, x := range map[string]pkix.Extension{
@@ -788,6 +793,20 @@ func TestForeignFormats(t *testing.T) {
 		if _, err := f.verify(t, nil); attest.CodeOf(err) != attest.CodeNoEvidence {
 			t.Error(err)
 		}
+	}
+}
+
+// A quote beside other hardware adds to what is known of it.
+func TestClaimAdds(t *testing.T) {
+	t.Parallel()
+	d, err := tpm.Parse(forge{}.make(t).evidence.Raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &attest.Claims{Measured: map[string]attest.HexBytes{"launch": {1}}, Numbers: map[string]uint64{"guest_svn": 3}}
+	d.Claim(c)
+	if c.Measured["launch"] == nil || c.Measured["pcr0"] == nil || c.Numbers["guest_svn"] != 3 || c.Numbers["tpm_firmware"] == 0 {
+		t.Errorf("%+v", c)
 	}
 }
 
