@@ -23,6 +23,10 @@ ego: ## build bin/jurat-ego, with the attester for enclaves run by EGo, and test
 	@test/setup.sh cc
 	@test/ego.sh
 
+model: ## check the protocol against its adversary in Spin: V=1 shows every trace in words
+	@test/setup.sh spin cc
+	@test/model/run.sh
+
 lint: ## gofumpt, vet, staticcheck, generated files
 	@test/lint.sh
 

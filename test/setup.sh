@@ -11,6 +11,7 @@ for p in "$@"; do
 	requests) package=python3-requests; have() { python3 -c 'import requests' 2>/dev/null; } ;;
 	node) package=nodejs ;;
 	cc) package='gcc libc6-dev' ;;
+	spin) have() { spin -V 2>/dev/null | grep -q '^Spin Version'; } ;; # others have that name
 	esac
 	have || { missing="$missing $p" packages="$packages $package"; }
 done
