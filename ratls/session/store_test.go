@@ -47,6 +47,9 @@ func TestStore(t *testing.T) {
 	if s.named("b") != nil || s.identified(b2.id[:]) != nil {
 		t.Error("there after its time")
 	}
+	if n := s.Len(); n != 1 { // c was not asked for
+		t.Errorf("%d kept after their time", n)
+	}
 	// Entries without a name are found by id alone.
 	d := entry(5, "")
 	d.until = time.Unix(200, 0)
@@ -68,6 +71,7 @@ func TestStore(t *testing.T) {
 func TestStoreOfOneName(t *testing.T) {
 	s := NewStore(4, func() time.Time { return time.Unix(0, 0) })
 	keep := entry(255, "other")
+	keep.id[5] = 1 // those below have none like it
 	s.put(keep)
 	for i := range 1000 {
 		e := entry(byte(i), "a")
@@ -79,6 +83,14 @@ func TestStoreOfOneName(t *testing.T) {
 	}
 	if s.named("other") != keep {
 		t.Error("what is kept went with what is gone")
+	}
+	for i := range byte(8) {
+		e := entry(100+i, "name "+string(rune(97+i)))
+		e.id[5] = 2
+		s.put(e)
+	}
+	if s.named("other") != nil || s.Len() != 4 {
+		t.Error("what is old stays")
 	}
 }
 
