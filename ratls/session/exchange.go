@@ -385,7 +385,7 @@ func (c *Conn) evidence(ctx context.Context, own *Own, asked *demand, patient bo
 // prove answers a request with a proof of an earlier session.
 func (c *Conn) prove(asked *demand, past *earlier) ([]byte, error) {
 	leaf := past.leaf(c.role, asked.challenge, asked.exporter)
-	return cmw.MarshalReconnect(&cmw.Reconnect{ID: past.id, MAC: past.proof(leaf)})
+	return cmw.MarshalReconnect(&cmw.Reconnect{ID: past.id, MAC: past.proof(leaf, asked.raw)})
 }
 
 // judge reads what sender shows in answer to q and judges it.
@@ -434,7 +434,7 @@ func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
 		return malformed("no proof of an earlier session", err)
 	}
 	leaf := past.leaf(sender, q.challenge, q.exporter)
-	if proof.ID != past.id || !past.proves(leaf, proof.MAC) {
+	if proof.ID != past.id || !past.proves(leaf, q.raw, proof.MAC) {
 		e.opts.Store.drop(past)
 		return &attest.Error{Code: attest.CodeReconnectProof, Check: "binding.reconnect"}
 	}

@@ -207,7 +207,7 @@ func TestReconnectOnTheWire(t *testing.T) {
 				_ = s2.Close()
 				done <- err
 			}()
-			mac := func(role ea.Role, challenge []byte, of *prover) []byte {
+			mac := func(role ea.Role, challenge, request []byte, of *prover) []byte {
 				state := c2.ConnectionState()
 				exporter, err := state.ExportKeyingMaterial("EXPORTER-jurat-attestation-"+role.String(), challenge, 32)
 				if err != nil {
@@ -218,9 +218,11 @@ func TestReconnectOnTheWire(t *testing.T) {
 				h := hmac.New(sha256.New, kept[:32])
 				h.Write([]byte("jurat-reconnect-1"))
 				h.Write(leaf[:])
+				h.Write(request)
 				return h.Sum(nil)
 			}
-			_, _ = c2.Write(append(frame(hello, cbor(t, clientHello{Earlier: kept[32:]})), frame(request, ask(t, c2, ea.Client, 5))...))
+			ours := ask(t, c2, ea.Client, 5)
+			_, _ = c2.Write(append(frame(hello, cbor(t, clientHello{Earlier: kept[32:]})), frame(request, ours)...))
 			if got, want := read(t, c2, hello), cbor(t, serverHello{Earlier: true, Asks: true}); string(got) != string(want) {
 				t.Fatalf("the server says %x", got)
 			}
@@ -228,15 +230,16 @@ func TestReconnectOnTheWire(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			challenge, err := e.Challenge(ea.Server, read(t, c2, request))
+			theirsRaw := read(t, c2, request)
+			challenge, err := e.Challenge(ea.Server, theirsRaw)
 			if err != nil {
 				t.Fatal(err)
 			}
 			asked := [32]byte{5}
-			if got, want := read(t, c2, proof), cmwProof(t, kept[32:], mac(ea.Server, asked[:], p)); string(got) != string(want) {
+			if got, want := read(t, c2, proof), cmwProof(t, kept[32:], mac(ea.Server, asked[:], ours, p)); string(got) != string(want) {
 				t.Errorf("the server proves %x, want %x", got, want)
 			}
-			id, own := slices.Clone(kept[32:]), mac(ea.Client, challenge[:], q)
+			id, own := slices.Clone(kept[32:]), mac(ea.Client, challenge[:], theirsRaw, q)
 			if c.change != nil {
 				c.change(id, own)
 			}

@@ -43,15 +43,16 @@ func (e *earlier) leaf(sender ea.Role, challenge, exporter [ChallengeSize]byte) 
 
 // proof is the MAC by which sender shows that it holds the secret, over the leaf of the new connection: it is of no use
 // on any other.
-func (e *earlier) proof(leaf merkle.Hash) [32]byte {
+func (e *earlier) proof(leaf merkle.Hash, request []byte) [32]byte {
 	m := hmac.New(sha256.New, e.secret[:])
 	m.Write([]byte("jurat-reconnect-1"))
 	m.Write(leaf[:])
+	m.Write(request) // an authenticator covers it likewise
 	return [32]byte(m.Sum(nil))
 }
 
-func (e *earlier) proves(leaf merkle.Hash, mac [32]byte) bool {
-	want := e.proof(leaf)
+func (e *earlier) proves(leaf merkle.Hash, request []byte, mac [32]byte) bool {
+	want := e.proof(leaf, request)
 	return subtle.ConstantTimeCompare(want[:], mac[:]) == 1
 }
 

@@ -352,10 +352,11 @@ func (g *tee) acquaintance() past {
 	return past{id: raw[32:], secret: raw[:32]}
 }
 
-func (p past) mac(leaf merkle.Hash) (out [32]byte) {
+func (p past) mac(leaf merkle.Hash, asked []byte) (out [32]byte) {
 	m := hmac.New(sha256.New, p.secret)
 	m.Write([]byte("jurat-reconnect-1"))
 	m.Write(leaf[:])
+	m.Write(asked)
 	return [32]byte(m.Sum(nil))
 }
 
@@ -399,9 +400,9 @@ func TestRelayReconnect(t *testing.T) {
 				up.take(hello)
 				shown = frame(proof, up.take(proof))
 			case foreignProof:
-				shown = proofOf(mine.id, mine.mac(leaf))
+				shown = proofOf(mine.id, mine.mac(leaf, asked))
 			case renamedProof:
-				shown = proofOf(greeting.Earlier, mine.mac(leaf))
+				shown = proofOf(greeting.Earlier, mine.mac(leaf, asked))
 			}
 			down.say(helloOf(serverHello{Earlier: true}), shown)
 			down.drain()
