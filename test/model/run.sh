@@ -94,8 +94,9 @@ check() {
 	found="no result"
 	if [ -f "$1/jurat.pml.trail" ] && grep -q '^pan:[0-9]*: assertion violated' "$1/out"; then
 		found=trace
+		# In the variant's own directory: Spin keeps a file of fixed name where it runs.
 		# shellcheck disable=SC2086
-		spin -P'cc -E -x c' $flags -T -k "$1/jurat.pml.trail" "$model" | sed '/^spin:/,$d; s/^/    /' >"$1.words"
+		(cd "$1" && spin -P'cc -E -x c' $flags -T -k jurat.pml.trail "$model") | sed '/^spin:/,$d; s/^/    /' >"$1.words"
 		[ -s "$1.words" ] || found="trace without words"
 	elif grep -q 'errors: 0$' "$1/out" && grep -q '^Full statespace search' "$1/out" &&
 		! grep -Eqi '^exit|not completed|too small|out of memory|truncat|abort|interrupt|resizing failed|hash-compact|bit ?state|error:' "$1/out"; then
