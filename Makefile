@@ -49,7 +49,7 @@ soak: ## 20,000 connections (SOAK) with faults at every step, under the race det
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
 	./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp \
-	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm
+	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm ./ratls/batch ./ratls/session
 # Of the policy, what judges; the rest reads it, and tells about it.
 JUDGES = /(judge|platform|policy)\.go:
 

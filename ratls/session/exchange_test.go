@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/jurat-tls/jurat/ratls/cmw"
 	"github.com/jurat-tls/jurat/ratls/ea"
 	"github.com/jurat-tls/jurat/ratls/session"
+	"github.com/jurat-tls/jurat/test/tlspair"
 )
 
 // A server believes an affirmation and nothing that resembles one.
@@ -421,4 +423,47 @@ func TestAnswersWhileOpen(t *testing.T) {
 			_ = d.conn.Close()
 		})
 	}
+}
+
+// A connection without exporters binds nothing: nothing is asked on it, of either end.
+func TestNoExporters(t *testing.T) {
+	hw := newHardware(t)
+	p := newProver(t, hw)
+	alone := func(mute bool) (client, server *tls.Conn) {
+		if mute {
+			return tlspair.Mute(t, p.tls, session.ALPN)
+		}
+		return pair(t, p)
+	}
+	for name, mute := range map[string]struct{ client, server bool }{"client": {client: true}, "server": {server: true}} {
+		t.Run(name, func(t *testing.T) {
+			// Each end talks to one that has the exporters of its own connection, so that it alone lacks them.
+			client, far := alone(mute.client)
+			near, server := alone(mute.server)
+			relay(t, near, far)
+			s := setup{client: client, server: server, serverProver: p, clientProver: newProver(t, hw), clientVerify: newVerifier(hw, accept), serverVeri: newVerifier(hw, accept)}
+			c, at := s.run(t)
+			mine, got := c.err, at.err
+			if mute.server {
+				mine, got = got, mine
+			}
+			code(t, mine, attest.CodeSessionExchange)
+			if !strings.Contains(mine.Error(), "ExportKeyingMaterial") || got == nil {
+				t.Errorf("%v; the other end: %v", mine, got)
+			}
+		})
+	}
+}
+
+// relay passes on what comes between two connections, until either ends.
+func relay(t *testing.T, a, b *tls.Conn) {
+	t.Helper()
+	var work sync.WaitGroup
+	for _, way := range [][2]*tls.Conn{{a, b}, {b, a}} {
+		work.Go(func() {
+			_, _ = io.Copy(way[0], way[1])
+			_ = way[0].Close()
+		})
+	}
+	t.Cleanup(func() { _, _ = a.Close(), b.Close(); work.Wait() })
 }

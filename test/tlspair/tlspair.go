@@ -51,13 +51,20 @@ func WithALPN(t testing.TB, cert tls.Certificate, protos ...string) (client, ser
 func Old(t testing.TB, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
 	t.Helper()
 	c, s := loopback(t)
-	return handshake(t, c, s, cert, tls.VersionTLS12, protos)
+	return handshake(t, c, s, cert, tls.VersionTLS12, tls.RenegotiateNever, protos)
 }
 
 // Over is WithALPN over a given transport.
 func Over(t testing.TB, c, s net.Conn, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
 	t.Helper()
-	return handshake(t, c, s, cert, tls.VersionTLS13, protos)
+	return handshake(t, c, s, cert, tls.VersionTLS13, tls.RenegotiateNever, protos)
+}
+
+// Mute is WithALPN where neither end has exporters: crypto/tls has none for who would renegotiate.
+func Mute(t testing.TB, cert tls.Certificate, protos ...string) (client, server *tls.Conn) {
+	t.Helper()
+	c, s := loopback(t)
+	return handshake(t, c, s, cert, tls.VersionTLS13, tls.RenegotiateOnceAsClient, protos)
 }
 
 func loopback(t testing.TB) (client, server net.Conn) {
@@ -79,10 +86,10 @@ func loopback(t testing.TB) (client, server net.Conn) {
 	return client, <-accepted
 }
 
-func handshake(t testing.TB, c, s net.Conn, cert tls.Certificate, version uint16, protos []string) (client, server *tls.Conn) {
+func handshake(t testing.TB, c, s net.Conn, cert tls.Certificate, version uint16, again tls.RenegotiationSupport, protos []string) (client, server *tls.Conn) {
 	t.Helper()
-	client = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, NextProtos: protos})
-	server = tls.Server(s, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version, SessionTicketsDisabled: true, NextProtos: protos})
+	client = tls.Client(c, &tls.Config{InsecureSkipVerify: true, MinVersion: version, MaxVersion: version, Renegotiation: again, NextProtos: protos})
+	server = tls.Server(s, &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: version, MaxVersion: version, SessionTicketsDisabled: true, Renegotiation: again, NextProtos: protos})
 	t.Cleanup(func() { _ = client.Close(); _ = server.Close() })
 	failed := make(chan error, 1)
 	go func() { failed <- server.Handshake() }()
