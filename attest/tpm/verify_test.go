@@ -2,6 +2,7 @@ package tpm_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -321,6 +322,11 @@ func TestRefusals(t *testing.T) {
 		"stapled key": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement {
 			return append(e, attest.Endorsement{Kind: attest.KindPublicKey, Raw: must(x509.MarshalPKIXPublicKey(&k.ak.PublicKey))})
 		}), attest.CodeMalformedEndorsement},
+		"certificate that takes seconds to verify by": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement {
+			huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 8192, 1), E: 65537}
+			authority := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "TPM intermediate"}, IsCA: true, BasicConstraintsValid: true}
+			return append(e, attest.Endorsement{Kind: attest.KindCertificate, Raw: must(x509.CreateCertificate(rand.Reader, authority, authority, huge, k.other))})
+		}), attest.CodeUnknownAlgorithm},
 		"17 endorsements": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement { return append(e, make([]attest.Endorsement, 13)...) }), attest.CodeOversized},
 		// Revocation.
 		"leaf revoked":                {withList("sub", revoke(3)), attest.CodeRevoked},
