@@ -507,6 +507,18 @@ func TestRevocationClaim(t *testing.T) {
 			t.Errorf("%s: checks %+v, not checked %q", name, claims.Checks, claims.NotChecked)
 		}
 	}
+	// A stapled list that is no longer current does not keep the operator's from being asked for.
+	stale := withList("sub", func(l *x509.RevocationList) { l.NextUpdate = epoch.AddDate(0, 0, -1) })
+	claims, err := stale.make(t).verify(t, endorser(answer))
+	if err != nil || claims.Revocation.Problem != nil {
+		t.Errorf("%+v, %v", claims, err)
+	}
+	revoked := withList("sub", func(l *x509.RevocationList) {
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(3), RevocationTime: epoch}}
+	}).make(t).evidence.Endorsements[2:]
+	if _, err := stale.make(t).verify(t, endorser(func(attest.Ref) ([]attest.Endorsement, error) { return revoked, nil })); attest.CodeOf(err) != attest.CodeRevoked {
+		t.Errorf("revoked by the operator's list: %v", err)
+	}
 	// What a list says beside that a key is revoked does not matter, but where it changes what the list means.
 	for name, x := range map[string]pkix.Extension{
 		"unknown":         {Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}},
