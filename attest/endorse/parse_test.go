@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/endorse"
@@ -210,6 +211,30 @@ func TestStaticForIntel(t *testing.T) {
 	// Only Intel's chains come along.
 	if got, err := s.Endorse(t.Context(), attest.Ref{Service: "tpm", Path: "/crl?issuer=00", Kind: attest.KindCRL}); err != nil || len(got) != 3 {
 		t.Errorf("%d lists, %v", len(got), err)
+	}
+}
+
+// Whoever keeps the answers of every day is not given the oldest of them, and not without what signed them.
+func TestStaticOfManyDays(t *testing.T) {
+	t.Parallel()
+	p := pcs(t)
+	var all []attest.Endorsement
+	document := func(p *fakepcs.PCS) attest.Endorsement {
+		return attest.Endorsement{Kind: attest.KindTCBInfo, Raw: []byte(p.Body(tcbRef.Path))}
+	}
+	for day := range attest.MaxEndorsements + 4 {
+		old, err := fakepcs.New(now.AddDate(0, 0, -60-day), 30*24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, list(old.RootCRL), document(old))
+	}
+	s := endorse.NewStatic(append(all, list(p.RootCRL), document(p), certificate(p.Signing), certificate(p.Root))...)
+	for ref, latest := range map[attest.Ref]attest.Endorsement{rootRef: list(p.RootCRL), tcbRef: document(p)} {
+		got, err := s.Endorse(t.Context(), ref)
+		if err != nil || len(got) != attest.MaxEndorsements || !same(got[:1], []attest.Endorsement{latest}) || !same(got[len(got)-2:], []attest.Endorsement{certificate(p.Signing), certificate(p.Root)}) {
+			t.Errorf("%s: %d, %v", ref.Path, len(got), err)
+		}
 	}
 }
 
