@@ -45,9 +45,15 @@ type binding struct {
 // maxChain is how many certificates a chain has: PCK, authority, root.
 const maxChain = 3
 
+// maxChainText bounds a chain in bytes: those known have under 4 KiB.
+const maxChainText = 16 << 10
+
 // parseChain decodes concatenated PEM: the PCK certificate, its issuer, the root. Each is encoded in the one way that PEM
 // has for it, but for the ends of lines; there may be space between them, and one zero after them.
 func parseChain(text []byte) (certs [maxChain]*x509.Certificate, err error) {
+	if len(text) > maxChainText {
+		return certs, attest.Refuse(attest.CodeOversized, checkChain, fmt.Sprintf("a PCK chain of %d bytes", len(text)), fmt.Sprintf("at most %d", maxChainText))
+	}
 	rest := bytes.ReplaceAll(bytes.TrimSuffix(text, []byte{0}), []byte("\r\n"), []byte("\n"))
 	for i := range certs {
 		rest = bytes.TrimSpace(rest)

@@ -392,6 +392,10 @@ func refusals(t testing.TB) map[string]refusal {
 		"no type":                {bad, func(f *forge) { f.Extension = field(4, dcapforge.Field{}) }},
 		"PPID of 15 bytes":       {bad, func(f *forge) { f.Extension = field(0, oid(octet(15), 1)) }},
 		"PPID that is no string": {bad, func(f *forge) { f.Extension = field(0, oid(7, 1)) }},
+		// What verifies is remembered by all of its bytes, and nobody signs the space in it.
+		"chain with much space": {attest.CodeOversized, func(f *forge) {
+			f.Chain = func(b []byte) []byte { return append(bytes.Repeat([]byte(" "), 16<<10), b...) }
+		}},
 		"PPID of another class": {bad, func(f *forge) {
 			f.Extension = field(0, oid(asn1.RawValue{FullBytes: append([]byte{0x84, 16}, octet(16)...)}, 1))
 		}},

@@ -78,8 +78,8 @@ func parseBinary(raw []byte) ([]attest.Endorsement, error) {
 			return nil, fmt.Errorf("more than %d PEM blocks", maxParsed)
 		}
 	}
-	// A block that was cut off is not an end: half a chain would pass for a whole one.
-	if bytes.Contains(rest, []byte("-----BEGIN")) {
+	// A block that was cut off is not passed over, wherever it stands: half a chain would pass for a whole one.
+	if bytes.Count(raw, []byte("-----BEGIN")) != len(list) {
 		return nil, errors.New("a PEM block that is cut off")
 	}
 	return list, nil

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/endorse"
@@ -133,6 +134,9 @@ func TestParseRefuses(t *testing.T) {
 		"private key":                   block("PRIVATE KEY", []byte("x")),
 		"certificate and junk":          cert + block("CERTIFICATE", []byte("x")),
 		"PEM cut off":                   cert + cert[:len(cert)-30],
+		"PEM cut off before another":    cert[:len(cert)-30] + "\n" + cert,
+		"PEM cut off between two":       cert + cert[:len(cert)-30] + "\n" + cert,
+		"PEM with a digit that is none": strings.Replace(cert, "MII", "MI$", 1) + cert,
 		"too many blocks":               strings.Repeat(cert, 1025),
 		"bytes after a certificate":     string(p.Root) + "x",
 		"bytes after a list":            string(p.RootCRL) + "x",
@@ -210,6 +214,30 @@ func TestStaticForIntel(t *testing.T) {
 	}
 }
 
+// Whoever keeps the answers of every day is not given the oldest of them, and not without what signed them.
+func TestStaticOfManyDays(t *testing.T) {
+	t.Parallel()
+	p := pcs(t)
+	var all []attest.Endorsement
+	document := func(p *fakepcs.PCS) attest.Endorsement {
+		return attest.Endorsement{Kind: attest.KindTCBInfo, Raw: []byte(p.Body(tcbRef.Path))}
+	}
+	for day := range attest.MaxEndorsements + 4 {
+		old, err := fakepcs.New(now.AddDate(0, 0, -60-day), 30*24*time.Hour)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, list(old.RootCRL), document(old))
+	}
+	s := endorse.NewStatic(append(all, list(p.RootCRL), document(p), certificate(p.Signing), certificate(p.Root))...)
+	for ref, latest := range map[attest.Ref]attest.Endorsement{rootRef: list(p.RootCRL), tcbRef: document(p)} {
+		got, err := s.Endorse(t.Context(), ref)
+		if err != nil || len(got) != attest.MaxEndorsements || !same(got[:1], []attest.Endorsement{latest}) || !same(got[len(got)-2:], []attest.Endorsement{certificate(p.Signing), certificate(p.Root)}) {
+			t.Errorf("%s: %d, %v", ref.Path, len(got), err)
+		}
+	}
+}
+
 // What a caller hands over undecoded fits nothing.
 func TestStaticOfJunk(t *testing.T) {
 	t.Parallel()
@@ -238,7 +266,8 @@ func TestStaticKeys(t *testing.T) {
 	last := all[len(all)-1].Raw
 	sum := sha256.Sum256(last)
 	s := endorse.NewStatic(all...)
-	for path, want := range map[string]int{"/platform": attest.MaxEndorsements, "/ak?name=000b00": attest.MaxEndorsements, "/ak?key=" + hex.EncodeToString(sum[:]): 1} {
+	// None of the operator's anchors is left out, however many there are.
+	for path, want := range map[string]int{"/platform": 1 + 2*attest.MaxEndorsements, "/ak?name=000b00": 1 + 2*attest.MaxEndorsements, "/ak?key=" + hex.EncodeToString(sum[:]): 1} {
 		got, err := s.Endorse(t.Context(), attest.Ref{Service: "tpm", Path: path, Kind: attest.KindPublicKey})
 		if err != nil || len(got) != want || got[0].Kind != attest.KindPublicKey {
 			t.Errorf("%s: %d keys, %v", path, len(got), err)

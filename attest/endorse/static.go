@@ -6,7 +6,9 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -88,6 +90,15 @@ func (s *Static) Endorse(_ context.Context, ref attest.Ref) ([]attest.Endorsemen
 	}
 	if len(fitting) == 0 {
 		return nil, refuse(attest.CodeEndorsementMissing, ref, fmt.Sprintf("none among %d at hand", len(s.list)), nil)
+	}
+	if ref.Kind == attest.KindPublicKey {
+		return fitting, nil // the operator named every one of them, and has one for each machine
+	}
+	// Of too many, such as those of every day, the latest are left, beside what they are verified with.
+	if most := max(attest.MaxEndorsements-len(chain), 1); len(fitting) > most {
+		end := func(e attest.Endorsement) time.Time { t, _ := expiry(e); return t }
+		slices.SortStableFunc(fitting, func(a, b attest.Endorsement) int { return end(b).Compare(end(a)) })
+		fitting = fitting[:most]
 	}
 	all := append(fitting, chain...)
 	return all[:min(len(all), attest.MaxEndorsements)], nil

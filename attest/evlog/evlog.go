@@ -5,6 +5,7 @@
 //
 //	hashes      the leaf hashes, 32 bytes each, for ever
 //	heads       signed heads, one JSON object a line
+//	lock        held by the process that writes
 //	N.segment   records from leaf N on; the oldest segments are deleted when the log outgrows its bound
 //
 // Whoever can write the directory can delete it, and with it everything. What is not possible without the key, or without
@@ -114,6 +115,7 @@ type Log struct {
 	frontier frontier
 	hashes   *os.File
 	heads    *os.File
+	locked   *os.File
 	segment  *os.File
 	segments []segmentFile
 	last     *Head // nil before the first
@@ -127,7 +129,7 @@ type segmentFile struct {
 }
 
 // Open opens or makes a log. Leaves that no head covers yet, as a crash leaves them, are kept where they are whole. A log
-// that holds less than its last head says was tampered with, and is not opened.
+// that holds less than its last head says was tampered with, and is not opened; nor is one that another process writes.
 func Open(dir string, signer crypto.Signer, limits Limits, now func() time.Time) (*Log, error) {
 	key, err := x509.MarshalPKIXPublicKey(signer.Public())
 	if err != nil {
@@ -139,7 +141,11 @@ func Open(dir string, signer crypto.Signer, limits Limits, now func() time.Time)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, broken(dir, err)
 	}
-	l := &Log{dir: dir, signer: signer, key: key, limits: limits, now: now}
+	locked, err := acquire(dir)
+	if err != nil {
+		return nil, err
+	}
+	l := &Log{dir: dir, signer: signer, key: key, limits: limits, now: now, locked: locked}
 	if err := l.load(); err != nil {
 		l.close()
 		return nil, err
@@ -390,7 +396,7 @@ func (l *Log) Close() error {
 
 func (l *Log) close() error {
 	var errs []error
-	for _, f := range []*os.File{l.segment, l.hashes, l.heads} {
+	for _, f := range []*os.File{l.segment, l.hashes, l.heads, l.locked} {
 		if f != nil {
 			errs = append(errs, f.Close())
 		}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest/strictcbor"
 )
@@ -15,7 +17,11 @@ const (
 	tagCoRIM       = 501
 	tagCoMID       = 506
 	tagRaw         = 560
+	tagTime        = 1
 	corimTags      = 1
+	corimValidity  = 4
+	notBefore      = 0
+	notAfter       = 1
 	comidIdentity  = 1
 	comidTriples   = 4
 	referenceOnes  = 0
@@ -46,6 +52,10 @@ func readCoRIM(raw []byte) ([]set, error) {
 	if !ok || len(tags) == 0 {
 		return nil, errors.New("a CoRIM without tags")
 	}
+	window, err := validity(corim.Get(corimValidity))
+	if err != nil {
+		return nil, err
+	}
 	var all []set
 	for _, t := range tags {
 		number, content, _ := t.Tag()
@@ -73,7 +83,38 @@ func readCoRIM(raw []byte) ([]set, error) {
 	if len(all) == 0 || len(all) > maxReferences {
 		return nil, fmt.Errorf("%d reference triples", len(all))
 	}
+	for i := range all {
+		all[i].terms = window
+	}
 	return all, nil
+}
+
+// validity reads a validity-map: how long the values count. Without one they do always.
+func validity(v strictcbor.Value) (window terms, err error) {
+	if !v.Present() {
+		return window, nil
+	}
+	if v.Get(notBefore).Present() {
+		if window.from, err = seconds(v.Get(notBefore)); err != nil {
+			return window, err
+		}
+	}
+	last, err := seconds(v.Get(notAfter))
+	if err == nil && last.Before(window.from) {
+		err = errors.New("a validity that ends before it begins")
+	}
+	window.until = last.Add(time.Second)
+	return window, err
+}
+
+// seconds reads a time of whole seconds (RFC 8949 §3.4.2).
+func seconds(v strictcbor.Value) (time.Time, error) {
+	number, content, _ := v.Tag()
+	n, ok := content.Uint()
+	if number != tagTime || !ok || n > math.MaxUint32 {
+		return time.Time{}, errors.New("a validity that is no time in seconds")
+	}
+	return time.Unix(int64(n), 0).UTC(), nil
 }
 
 func referenceTriples(mid, list strictcbor.Value) ([]set, error) {

@@ -2,9 +2,12 @@ package policy_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
@@ -92,6 +95,52 @@ func TestCoRIM(t *testing.T) {
 	} {
 		if p, err := parse(raw); err == nil || attest.CodeOf(err).Exit() != 2 || p != nil {
 			t.Errorf("%s: got %v", name, err)
+		}
+	}
+}
+
+// A CoRIM says itself for how long its values count.
+func TestCoRIMValidity(t *testing.T) {
+	t.Parallel()
+	text := strings.Replace(intelBase, "measurement: any", "sets: {file: refs.cbor}", 1)
+	good := corim(t, triple(map[int64]any{0: "launch", 1: map[int64]any{2: digests(launch)}}))
+	good[3] = 0xa3                                  // one entry more
+	at := func(label byte, when time.Time) []byte { // tag 1, four bytes of seconds
+		return binary.BigEndian.AppendUint32([]byte{label, 0xc1, 0x1a}, uint32(when.Unix()))
+	}
+	validity := func(entries ...[]byte) []byte {
+		return slices.Concat(good, []byte{4, 0xa0 + byte(len(entries))}, slices.Concat(entries...))
+	}
+	for name, c := range map[string]struct {
+		raw []byte
+		ok  bool
+	}{
+		"until later":   {validity(at(1, now.Add(time.Hour))), true},
+		"until now":     {validity(at(1, now)), true},
+		"until before":  {validity(at(1, now.Add(-time.Second))), false},
+		"from now":      {validity(at(0, now), at(1, now)), true},
+		"from later":    {validity(at(0, now.Add(time.Second)), at(1, now.Add(time.Hour))), false},
+		"from, expired": {validity(at(0, now.Add(-time.Hour)), at(1, now.Add(-time.Minute))), false},
+	} {
+		p, err := policy.Parse("p.yaml", []byte(text), files(map[string]string{"refs.cbor": string(c.raw)}))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := codes(p.Judge(intelClaims(), situation())); c.ok != (got == nil) || !c.ok && got[0] != attest.CodeMeasurement {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	for name, raw := range map[string][]byte{
+		"no end":      validity(at(0, now)),
+		"no map":      append(slices.Clone(good), 4, 0x80),
+		"text":        validity([]byte{1, 0x61, 'x'}),
+		"another tag": validity([]byte{1, 0xc2, 0x01}),
+		"begins late": validity(at(0, now.Add(time.Hour)), at(1, now)),
+		"no time":     validity([]byte{1, 0xc1, 0x1b, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}),
+	} {
+		if _, err := policy.Parse("p.yaml", []byte(text), files(map[string]string{"refs.cbor": string(raw)})); attest.CodeOf(err).Exit() != 2 {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

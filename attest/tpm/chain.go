@@ -3,6 +3,7 @@ package tpm
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -89,6 +90,10 @@ func (v *Verifier) signerOf(ctx context.Context, d *Decoded, s *stapled, endorse
 	return named(ctx, d, endorser)
 }
 
+// maxAuthority bounds the RSA key of a certificate in bits: whoever sends it chooses it, and a signature is verified by it
+// before anybody knows whether the chain leads to a root.
+const maxAuthority = 8192
+
 // certified verifies the chain of the certificate that is for the key.
 func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, error) {
 	at := slices.IndexFunc(s.certs, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, d.spki) })
@@ -97,6 +102,9 @@ func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, er
 	}
 	leaf, intermediates := s.certs[at], x509.NewCertPool()
 	for _, c := range s.certs {
+		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxAuthority {
+			return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, fmt.Sprintf("a certificate with an RSA key of %d bits", key.N.BitLen()), fmt.Sprintf("at most %d", maxAuthority))
+		}
 		intermediates.AddCert(c)
 	}
 	// The names in a certificate of a TPM tell the make of the chip; nothing here depends on them, critical or not.

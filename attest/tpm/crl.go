@@ -53,28 +53,39 @@ func revocation(ctx context.Context, by *signer, s *stapled, endorser attest.End
 	return r, nil
 }
 
+// revocationOf asks the endorser where no list that came with the evidence is current.
 func revocationOf(ctx context.Context, cert, issuer *x509.Certificate, s *stapled, endorser attest.Endorser, now time.Time) (attest.Revocation, error) {
-	crls := listsOf(issuer, s.crls)
-	if len(crls) == 0 {
-		sum := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
-		ref := attest.Ref{Service: Service, Path: "/crl?issuer=" + hex.EncodeToString(sum[:]), Kind: attest.KindCRL}
-		list, err := endorser.Endorse(ctx, ref)
-		fetched, _ := sortEndorsements(list) // nothing where one of them does not decode
-		if crls = listsOf(issuer, fetched.crls); err != nil || len(crls) == 0 {
-			problem := attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+attest.Quote(issuer.Subject.String()), ref.Service+ref.Path)
-			return attest.Revocation{Problem: problem}, nil
-		}
+	sum := sha256.Sum256(issuer.RawSubjectPublicKeyInfo)
+	ref := attest.Ref{Service: Service, Path: "/crl?issuer=" + hex.EncodeToString(sum[:]), Kind: attest.KindCRL}
+	stapled := listsOf(issuer, s.crls)
+	r, err := judge(stapled, cert, issuer, ref, now)
+	if r.Problem == nil { // as it is beside an error
+		return r, err
 	}
+	list, err := endorser.Endorse(ctx, ref)
+	if err != nil {
+		return r, nil
+	}
+	fetched, _ := sortEndorsements(list) // nothing where one of them does not decode
+	return judge(append(listsOf(issuer, fetched.crls), stapled...), cert, issuer, ref, now)
+}
+
+// judge looks for cert in all lists of its issuer, and tells how fresh the latest is.
+func judge(crls []*x509.RevocationList, cert, issuer *x509.Certificate, ref attest.Ref, now time.Time) (r attest.Revocation, err error) {
 	var latest *x509.RevocationList
 	for _, crl := range crls {
 		if err := checkRevoked(crl, cert, issuer); err != nil {
-			return attest.Revocation{}, err
+			return r, err
 		}
 		if latest == nil || crl.ThisUpdate.After(latest.ThisUpdate) {
 			latest = crl
 		}
 	}
-	r := attest.Revocation{Issued: latest.ThisUpdate, Expires: latest.NextUpdate}
+	if latest == nil {
+		r.Problem = attest.Refuse(attest.CodeEndorsementMissing, checkRevocation, "no list of "+attest.Quote(issuer.Subject.String()), ref.Service+ref.Path)
+		return r, nil
+	}
+	r.Issued, r.Expires = latest.ThisUpdate, latest.NextUpdate
 	if now.Before(latest.ThisUpdate) || now.After(latest.NextUpdate) {
 		r.Problem = attest.Refuse(attest.CodeEndorsementExpired, checkRevocation, "a list of "+attest.Day(latest.ThisUpdate)+" to "+attest.Day(latest.NextUpdate), "one valid on "+attest.Day(now))
 	}

@@ -2,6 +2,7 @@ package tpm_test
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -321,6 +322,11 @@ func TestRefusals(t *testing.T) {
 		"stapled key": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement {
 			return append(e, attest.Endorsement{Kind: attest.KindPublicKey, Raw: must(x509.MarshalPKIXPublicKey(&k.ak.PublicKey))})
 		}), attest.CodeMalformedEndorsement},
+		"certificate that takes seconds to verify by": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement {
+			huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), 8192, 1), E: 65537}
+			authority := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: "TPM intermediate"}, IsCA: true, BasicConstraintsValid: true}
+			return append(e, attest.Endorsement{Kind: attest.KindCertificate, Raw: must(x509.CreateCertificate(rand.Reader, authority, authority, huge, k.other))})
+		}), attest.CodeUnknownAlgorithm},
 		"17 endorsements": {stapleHook(func(e []attest.Endorsement) []attest.Endorsement { return append(e, make([]attest.Endorsement, 13)...) }), attest.CodeOversized},
 		// Revocation.
 		"leaf revoked":                {withList("sub", revoke(3)), attest.CodeRevoked},
@@ -500,6 +506,18 @@ func TestRevocationClaim(t *testing.T) {
 		if passed != (c.code == "") || said == passed {
 			t.Errorf("%s: checks %+v, not checked %q", name, claims.Checks, claims.NotChecked)
 		}
+	}
+	// A stapled list that is no longer current does not keep the operator's from being asked for.
+	stale := withList("sub", func(l *x509.RevocationList) { l.NextUpdate = epoch.AddDate(0, 0, -1) })
+	claims, err := stale.make(t).verify(t, endorser(answer))
+	if err != nil || claims.Revocation.Problem != nil {
+		t.Errorf("%+v, %v", claims, err)
+	}
+	revoked := withList("sub", func(l *x509.RevocationList) {
+		l.RevokedCertificateEntries = []x509.RevocationListEntry{{SerialNumber: big.NewInt(3), RevocationTime: epoch}}
+	}).make(t).evidence.Endorsements[2:]
+	if _, err := stale.make(t).verify(t, endorser(func(attest.Ref) ([]attest.Endorsement, error) { return revoked, nil })); attest.CodeOf(err) != attest.CodeRevoked {
+		t.Errorf("revoked by the operator's list: %v", err)
 	}
 	// What a list says beside that a key is revoked does not matter, but where it changes what the list means.
 	for name, x := range map[string]pkix.Extension{

@@ -26,6 +26,8 @@ type format struct {
 	parse func(raw []byte) (any, error)
 	// normal gives the evidence that a file of this format holds.
 	normal func(raw []byte) []byte
+	// log tells whether it has registers that a log of what was measured leads to.
+	log bool
 }
 
 // formats are those of hardware, in the order in which an unnamed file is tried. A simulated platform's are the same with
@@ -33,14 +35,14 @@ type format struct {
 func formats() []format {
 	same := func(raw []byte) []byte { return raw }
 	return []format{
-		{snp.Format, func(raw []byte) (any, error) { return snp.Parse(raw) }, same},
-		{tdx.Format, func(raw []byte) (any, error) { return tdx.Parse(raw) }, same},
-		{sgx.Format, func(raw []byte) (any, error) { return sgx.Parse(raw) }, same},
-		{nitro.Format, func(raw []byte) (any, error) { return nitro.Parse(raw) }, nitro.Unwrap},
-		{cca.Format, func(raw []byte) (any, error) { return cca.Parse(raw) }, same},
-		{azure.FormatSNP, func(raw []byte) (any, error) { return azure.Parse(azure.FormatSNP, raw) }, same},
-		{azure.FormatTDX, func(raw []byte) (any, error) { return azure.Parse(azure.FormatTDX, raw) }, same},
-		{tpm.Format, func(raw []byte) (any, error) { return tpm.Parse(raw) }, same},
+		{snp.Format, func(raw []byte) (any, error) { return snp.Parse(raw) }, same, false},
+		{tdx.Format, func(raw []byte) (any, error) { return tdx.Parse(raw) }, same, true},
+		{sgx.Format, func(raw []byte) (any, error) { return sgx.Parse(raw) }, same, false},
+		{nitro.Format, func(raw []byte) (any, error) { return nitro.Parse(raw) }, nitro.Unwrap, false},
+		{cca.Format, func(raw []byte) (any, error) { return cca.Parse(raw) }, same, false},
+		{azure.FormatSNP, func(raw []byte) (any, error) { return azure.Parse(azure.FormatSNP, raw) }, same, true},
+		{azure.FormatTDX, func(raw []byte) (any, error) { return azure.Parse(azure.FormatTDX, raw) }, same, true},
+		{tpm.Format, func(raw []byte) (any, error) { return tpm.Parse(raw) }, same, true},
 	}
 }
 
@@ -63,6 +65,17 @@ func formatNames() string {
 		names = append(names, string(f.name))
 	}
 	return strings.Join(names, ", ") + ", and sim- before each of them"
+}
+
+// logFormats are those that --event-log goes with.
+func logFormats() string {
+	var names []string
+	for _, f := range formats() {
+		if f.log {
+			names = append(names, string(f.name))
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // guessFormat finds the format that a file decodes as; nil when none.

@@ -182,6 +182,9 @@ func (a *app) verifyRecord(ctx context.Context, f *verifyFlags, rp *relying, fil
 		}
 		return rp.replay(ctx, rec, at), nil
 	}
+	if len(f.parts) > 0 || f.eventLog != "" || f.format != "" {
+		return nil, usageError("a record has all of its evidence: --format, --part and --event-log belong to --evidence")
+	}
 	// A record without a chain is bare evidence. What it says its report data is came with it and satisfies nothing.
 	want, err := f.expectation()
 	if err != nil {
@@ -227,6 +230,9 @@ func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (
 	}
 	ev := &attest.Evidence{Format: attest.Format(f.format), Raw: raw}
 	if f.eventLog != "" {
+		if !kind.log {
+			return nil, usageError("--event-log belongs to the formats %s: %s has no registers that it could lead to", logFormats(), f.format)
+		}
 		if ev.EventLog, err = a.readFile(f.eventLog); err != nil {
 			return nil, err
 		}

@@ -412,6 +412,10 @@ func signed(transcript []byte) []byte {
 	return append(out, transcript...)
 }
 
+// maxRSA bounds a key in bits, as crypto/tls does: a peer chooses his own, and the time to verify with it grows with its
+// square.
+const maxRSA = 8192
+
 func schemeOf(pub crypto.PublicKey) (uint16, error) {
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
@@ -424,7 +428,7 @@ func schemeOf(pub crypto.PublicKey) (uint16, error) {
 	case ed25519.PublicKey:
 		return ed25519ID, nil
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 {
+		if bits := k.N.BitLen(); bits >= 2048 && bits <= maxRSA {
 			return rsaPSS256, nil
 		}
 	}

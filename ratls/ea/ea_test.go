@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -115,6 +116,31 @@ func TestEveryKeyType(t *testing.T) {
 		}
 		if _, err := client.Validate(ea.Server, req, auth); c.ok != (err == nil) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Whoever connects chooses the key that his signature is verified by: one that takes seconds of it is no key.
+func TestHugeKey(t *testing.T) {
+	client, server := ends(t)
+	req := request(t, client, ea.Client)
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for bits, want := range map[int]string{8192: "does not verify", 8193: "does not fit the key"} {
+		huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), bits-1, 1), E: 65537}
+		template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+		der, err := x509.CreateCertificate(rand.Reader, template, template, huge, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		auth, err := server.Authenticate(ea.Server, req, [][]byte{der}, key, []byte("e"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := client.Validate(ea.Server, req, auth); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%d bits: %v, want %q", bits, err, want)
 		}
 	}
 }
