@@ -75,6 +75,9 @@ const (
 // MaxChain bounds the certificates of an authenticator.
 const MaxChain = 8
 
+// maxRSA bounds an RSA key in bits, as crypto/tls does.
+const maxRSA = 8192
+
 var errMalformed = errors.New("malformed")
 
 // Conn is one TLS connection seen from one end.
@@ -424,7 +427,8 @@ func schemeOf(pub crypto.PublicKey) (uint16, error) {
 	case ed25519.PublicKey:
 		return ed25519ID, nil
 	case *rsa.PublicKey:
-		if k.N.BitLen() >= 2048 {
+		// The other end chooses the key, and what a signature costs to check grows with the square of its size.
+		if bits := k.N.BitLen(); bits >= 2048 && bits <= maxRSA {
 			return rsaPSS256, nil
 		}
 	}

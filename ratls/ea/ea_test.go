@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"math/big"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -213,4 +214,28 @@ func FuzzValidate(f *testing.F) {
 			t.Fatalf("accepted %x for %x", a, r)
 		}
 	})
+}
+
+// The prover chooses its key. One that takes seconds to check a signature with is refused before it is.
+func TestHugeKey(t *testing.T) {
+	client, server := ends(t)
+	req := request(t, client, ea.Client)
+	const bits = 1 << 15
+	huge := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), bits-1, 1), E: 1<<31 - 1}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, huge, tlspair.Key(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := server.Authenticate(ea.Server, req, [][]byte{der}, other, []byte("evidence"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := client.Validate(ea.Server, req, auth); err == nil || !strings.Contains(err.Error(), "does not fit the key") {
+		t.Errorf("a key of %d bits: %v", bits, err)
+	}
 }
