@@ -3,6 +3,7 @@ package tpm
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/asn1"
 	"errors"
@@ -48,6 +49,10 @@ var (
 	oidAttestationKey = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 )
 
+// maxRSA bounds the keys of certificates in bits, as crypto/tls does: the attester chooses them, and what a signature costs
+// to check grows with the square of their size.
+const maxRSA = 8192
+
 // stapled are decoded endorsements. Nothing in them has been verified.
 type stapled struct {
 	certs []*x509.Certificate
@@ -61,6 +66,11 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 			var cert *x509.Certificate
 			cert, err = x509.ParseCertificate(e.Raw)
 			s.certs = append(s.certs, cert)
+			if err == nil {
+				if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+					return stapled{}, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, fmt.Sprintf("RSA with %d bits", key.N.BitLen()), fmt.Sprintf("at most %d", maxRSA))
+				}
+			}
 		case attest.KindCRL:
 			err = s.addCRL(e.Raw)
 		default:
