@@ -258,6 +258,8 @@ func (c *serveConfig) complete() error {
 		}
 		if in.require != nil {
 			in.Policy = in.require.ID()
+		} else if in.Reattest != 0 {
+			return &attest.Error{Code: attest.CodeConfigMissing, Check: "reattest", Got: "reattest " + in.Reattest.String() + " of clients that are asked for no evidence", Want: "require beside it"}
 		}
 		if err := checkAddress(in.Address); err != nil {
 			return err
