@@ -230,6 +230,11 @@ func (c *Conn) Write(p []byte) (int, error) {
 func (c *Conn) send(k kind, body []byte) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	c.write(k, body)
+}
+
+// write is send for who holds wmu.
+func (c *Conn) write(k kind, body []byte) {
 	_, _ = c.tls.Write(frame(nil, k, body)) // what can't be sent is not answered
 }
 

@@ -339,6 +339,36 @@ func TestRequestsWhileOpen(t *testing.T) {
 		_ = conn.Close()
 		<-ended
 	})
+	t.Run("while nobody reads", func(t *testing.T) {
+		made := make(chan struct{}, 4)
+		raw, conn, demand := asking(t, func(p *prover) session.Prover {
+			return odd{prover: p, attest: func(ctx context.Context, leaf merkle.Hash) (*cmw.Session, error) {
+				made <- struct{}{}
+				return p.Attest(ctx, "", leaf, false)
+			}}
+		})
+		<-made
+		failed := drain(conn)
+		stuck := make(chan struct{})
+		go func() {
+			defer close(stuck)
+			_, _ = conn.Write(make([]byte, 64<<20))
+		}()
+		time.Sleep(100 * time.Millisecond) // what the transport takes is full
+		_, _ = raw.Write(demand(2))
+		<-made
+		time.Sleep(100 * time.Millisecond) // the answer waits behind the bytes that nobody reads
+		_, _ = raw.Write(demand(3))
+		select {
+		case err := <-failed:
+			code(t, err, attest.CodeSessionExchange)
+		case <-time.After(5 * time.Second):
+			t.Error("answers pile up")
+			_ = conn.Close()
+			<-failed
+		}
+		<-stuck
+	})
 	t.Run("panicking", func(t *testing.T) {
 		raw, conn, demand := asking(t, func(p *prover) session.Prover {
 			asked := 0

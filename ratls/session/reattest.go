@@ -123,10 +123,12 @@ func (c *Conn) answer(raw []byte) error {
 		if err != nil {
 			return
 		}
+		c.wmu.Lock()
+		defer c.wmu.Unlock()
 		c.smu.Lock()
-		c.answering = false
+		c.answering = false // not before it is its turn: answers to an end that does not read must not pile up
 		c.smu.Unlock()
-		c.send(kindAuthenticator, body)
+		c.write(kindAuthenticator, body)
 	})
 	return nil
 }
