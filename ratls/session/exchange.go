@@ -471,7 +471,7 @@ func (v verdict) refusal() error {
 	if v.Code == string(attest.CodeNoEvidence) {
 		return &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.session", Got: "a client that has none"}
 	}
-	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "the peer gave up: " + codeText(v.Code)}
+	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "the peer gave up: " + codeText(v.Code), Hint: "its log for the same moment says more"}
 }
 
 // codeText is a code that came from the other end, fit for a log.

@@ -157,6 +157,10 @@ func TestNothingToShow(t *testing.T) {
 			if !strings.Contains(other.err.Error(), string(c.code)) {
 				t.Errorf("the other end knows %v", other.err)
 			}
+			var told *attest.Error
+			if !errors.As(other.err, &told) || !strings.Contains(told.Remedy(), "log") {
+				t.Errorf("what to do about it: %q", told.Remedy())
+			}
 		}
 		t.Run("server "+name, func(t *testing.T) {
 			c.odd.prover = newProver(t, hw)
