@@ -174,10 +174,9 @@ func (c *Conn) control() error {
 	return nil
 }
 
-// listen goes on after the application's bytes have ended: until the connection does, either end may be asked again.
+// listen goes on after the application's bytes have ended: until the connection does, either end may be asked again. No read
+// touches what comes from then on, so that none has to wait for it.
 func (c *Conn) listen() {
-	c.rmu.Lock()
-	defer c.rmu.Unlock()
 	for {
 		if err := c.in.header(); err != nil {
 			return
