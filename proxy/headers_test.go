@@ -3,7 +3,10 @@ package proxy_test
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"maps"
@@ -355,5 +358,49 @@ func TestSimulatedIsSaid(t *testing.T) {
 	want := `verdict=affirmed, tee="snp", vendor="sim", generation="ge\"no\\a", simulated=?1, binding=key, `
 	if v := (<-got).header.Get("Jurat-Result"); !strings.HasPrefix(v, want) {
 		t.Errorf("got %s", v)
+	}
+}
+
+// renewing is a connection whose peer attests anew, under another key, before its second request.
+type renewing struct {
+	*conn
+	fresh atomic.Bool
+	next  tls.Certificate
+}
+
+func (r *renewing) Result() *attest.Result {
+	if r.fresh.Load() {
+		return appraise(attest.Claims{Vendor: "amd", TEE: "snp", Generation: "turin"}, "")
+	}
+	return r.conn.Result()
+}
+
+func (r *renewing) ConnectionState() tls.ConnectionState {
+	s := r.conn.ConnectionState()
+	if r.fresh.Load() {
+		cert, _ := x509.ParseCertificate(r.next.Certificate[0])
+		s.PeerCertificates = []*x509.Certificate{cert}
+	}
+	return s
+}
+
+func TestIdentityAttestedAnew(t *testing.T) {
+	addr, got := recorder(t)
+	r := &renewing{next: makeLeaf("peer.example")}
+	in := start(t, inboundHTTP(t, func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+		c, err := shake(affirmed())(ctx, raw)
+		if err == nil {
+			r.conn = c.(*conn)
+		}
+		return r, err
+	}, addr, proxy.Limits{}, nil))
+	c := client(t, direct(in), "")
+	for _, want := range [][]byte{leaf().Certificate[0], r.next.Certificate[0]} {
+		get(t, c, "http://shop.example/")
+		h := (<-got).header
+		if hash := fmt.Sprintf("Hash=%x;", sha256.Sum256(want)); !strings.HasPrefix(h.Get("X-Forwarded-Client-Cert"), hash) {
+			t.Errorf("got %q beside %q, want %s", h.Get("X-Forwarded-Client-Cert"), h.Get("Jurat-Result"), hash)
+		}
+		r.fresh.Store(true)
 	}
 }

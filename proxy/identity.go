@@ -34,7 +34,7 @@ func (l *link) identity() *identity {
 		return id
 	}
 	id := &identity{of: r, result: resultValue(r)}
-	if certs := l.state.PeerCertificates; len(certs) > 0 {
+	if certs := l.conn.ConnectionState().PeerCertificates; len(certs) > 0 { // which may have changed with the Result
 		id.xfcc = xfccValue(certs[0])
 	}
 	l.forward.Store(id)

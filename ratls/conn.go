@@ -327,6 +327,7 @@ func (c *Connector) CertificateOnly() *Connector {
 // Handshake makes raw an attested connection to name, or closes it and answers an *attest.Error or a *Refusal.
 func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*Conn, error) {
 	var result *attest.Result
+	unjudged := false // the handshake leads to an exchange
 	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
 	config.NextProtos = c.protos
 	if !c.certificate {
@@ -334,13 +335,19 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 		appraise := config.VerifyConnection
 		config.VerifyConnection = func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol == session.ALPN {
+				unjudged = true
 				return notResumed(cs) // the rest is in the exchange: crypto/tls exports nothing before the handshake is over
 			}
 			return appraise(cs)
 		}
 	}
 	if c.id != nil {
-		config.GetClientCertificate = c.id.GetClientCertificate
+		config.GetClientCertificate = func(info *tls.CertificateRequestInfo) (*tls.Certificate, error) {
+			if unjudged { // whoever asks is anybody still, and is shown no evidence
+				return new(tls.Certificate), nil
+			}
+			return c.id.GetClientCertificate(info)
+		}
 	}
 	conn, err := finish(ctx, tls.Client(raw, config))
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 // served is what the accepting side saw of one connection.
@@ -180,6 +181,25 @@ func TestNoSessionAtTheServer(t *testing.T) {
 	_, err = ratls.NewConnector(strict).CertificateOnly().Dial(t.Context(), addr)
 	if code(t, err, attest.CodeBindingTooWeak); ratls.NoSession(err) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// In the session tier a client's evidence is for a server that was affirmed, not for whoever asks in the handshake.
+func TestServerAsksInHandshake(t *testing.T) {
+	config := ratls.ServerConfig(identity(t, "127.0.0.1"))
+	config.NextProtos, config.ClientAuth = []string{session.ALPN}, tls.RequestClientCert
+	shown := make(chan int, 1)
+	addr := listener(t, func(raw net.Conn) {
+		conn := tls.Server(raw, config)
+		if err := conn.Handshake(); err != nil {
+			t.Error(err)
+		}
+		shown <- len(conn.ConnectionState().PeerCertificates)
+	})
+	_, err := ratls.NewMutualConnector(identity(t), refusing()).Dial(t.Context(), addr)
+	code(t, err, attest.CodeSessionExchange)
+	if n := <-shown; n != 0 {
+		t.Errorf("%d certificates shown to a server that nobody has judged", n)
 	}
 }
 

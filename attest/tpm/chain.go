@@ -49,6 +49,10 @@ var (
 	oidAttestationKey = asn1.ObjectIdentifier{2, 23, 133, 8, 3}
 )
 
+// maxRSA bounds the keys of certificates in bits, as crypto/tls does: the attester chooses them, and what a signature costs
+// to check grows with the square of their size.
+const maxRSA = 8192
+
 // stapled are decoded endorsements. Nothing in them has been verified.
 type stapled struct {
 	certs []*x509.Certificate
@@ -62,6 +66,11 @@ func sortEndorsements(list []attest.Endorsement) (s stapled, err error) {
 			var cert *x509.Certificate
 			cert, err = x509.ParseCertificate(e.Raw)
 			s.certs = append(s.certs, cert)
+			if err == nil {
+				if key, ok := cert.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxRSA {
+					return stapled{}, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, fmt.Sprintf("RSA with %d bits", key.N.BitLen()), fmt.Sprintf("at most %d", maxRSA))
+				}
+			}
 		case attest.KindCRL:
 			err = s.addCRL(e.Raw)
 		default:
@@ -90,10 +99,6 @@ func (v *Verifier) signerOf(ctx context.Context, d *Decoded, s *stapled, endorse
 	return named(ctx, d, endorser)
 }
 
-// maxAuthority bounds the RSA key of a certificate in bits: whoever sends it chooses it, and a signature is verified by it
-// before anybody knows whether the chain leads to a root.
-const maxAuthority = 8192
-
 // certified verifies the chain of the certificate that is for the key.
 func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, error) {
 	at := slices.IndexFunc(s.certs, func(c *x509.Certificate) bool { return bytes.Equal(c.RawSubjectPublicKeyInfo, d.spki) })
@@ -102,9 +107,6 @@ func (v *Verifier) certified(d *Decoded, s *stapled, now time.Time) (*signer, er
 	}
 	leaf, intermediates := s.certs[at], x509.NewCertPool()
 	for _, c := range s.certs {
-		if key, ok := c.PublicKey.(*rsa.PublicKey); ok && key.N.BitLen() > maxAuthority {
-			return nil, attest.Refuse(attest.CodeUnknownAlgorithm, checkChain, fmt.Sprintf("a certificate with an RSA key of %d bits", key.N.BitLen()), fmt.Sprintf("at most %d", maxAuthority))
-		}
 		intermediates.AddCert(c)
 	}
 	// The names in a certificate of a TPM tell the make of the chip; nothing here depends on them, critical or not.

@@ -853,3 +853,31 @@ func TestRSASSA(t *testing.T) {
 		t.Errorf("%x, want %x", got, whole)
 	}
 }
+
+// The attester chooses the certificates. A key that takes seconds to check a signature with is refused before it is.
+func TestHugeAuthority(t *testing.T) {
+	t.Parallel()
+	const bits = 1 << 17
+	f := stapleHook(func([]attest.Endorsement) []attest.Endorsement {
+		k := sharedKeys()
+		template := &x509.Certificate{
+			SerialNumber: big.NewInt(7), Subject: pkix.Name{CommonName: "huge"}, NotBefore: epoch, NotAfter: epoch.AddDate(1, 0, 0),
+			BasicConstraintsValid: true, IsCA: true, KeyUsage: x509.KeyUsageCertSign, SubjectKeyId: []byte{7},
+		}
+		key := &rsa.PublicKey{N: new(big.Int).SetBit(big.NewInt(1), bits-1, 1), E: 1<<31 - 1}
+		authority := must(x509.CreateCertificate(nil, template, template, key, k.rsa))
+		leaf := *template
+		leaf.IsCA, leaf.KeyUsage, leaf.Subject.CommonName, leaf.SubjectKeyId = false, x509.KeyUsageDigitalSignature, "AK", nil
+		var signed struct {
+			Content, Algorithm asn1.RawValue
+			Signature          asn1.BitString
+		}
+		must(asn1.Unmarshal(must(x509.CreateCertificate(nil, &leaf, template, k.ak.Public(), k.rsa)), &signed))
+		signed.Signature = asn1.BitString{Bytes: append([]byte{1}, make([]byte, bits/8-1)...), BitLength: bits}
+		return []attest.Endorsement{{Kind: attest.KindCertificate, Raw: must(asn1.Marshal(signed))}, {Kind: attest.KindCertificate, Raw: authority}}
+	}).make(t)
+	_, err := f.verify(t, nil)
+	if err := wants(err, attest.CodeUnknownAlgorithm); err != nil {
+		t.Error(err)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"path/filepath"
 	"time"
 
@@ -119,6 +120,9 @@ func loadSession(v strictyaml.Node) (sc sessionConfig, err error) {
 		id, err := e.Uint(1<<16 - 1)
 		if err != nil {
 			return sc, err
+		}
+		if id == 0 || id == 13 { // server_name, and signature_algorithms, which stands beside it in each request
+			return sc, e.Error(fmt.Sprint(id)+", which is another extension's", "the codepoint of cmw_attestation")
 		}
 		sc.Extension = uint16(id)
 	}

@@ -46,7 +46,7 @@ authentic or not bound, 6 refused by policy, 7 undecidable, 8 no TEE here. exec:
 Example:
   python3 -m http.server 8000 --bind 127.0.0.1 &
   jurat serve --tee sim --listen 127.0.0.1:8443 --to 127.0.0.1:8000 &
-  jurat policy init 127.0.0.1:8443 > policy.yaml
+  jurat policy init --binding key 127.0.0.1:8443 > policy.yaml
   jurat exec -p policy.yaml --to 127.0.0.1:8443 -- curl https://127.0.0.1:8443/
 `
 

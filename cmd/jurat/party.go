@@ -46,6 +46,9 @@ func (f *relyingFlags) load(a *app) (*relying, error) {
 	if f.policy == "" {
 		return nil, usageError("a policy is required: -p policy.yaml (jurat policy init TARGET makes a first one)")
 	}
+	if f.timeout <= 0 {
+		return nil, usageError("--timeout %s leaves no time", f.timeout)
+	}
 	p, err := a.loadPolicy(f.policy)
 	if err != nil {
 		return nil, err

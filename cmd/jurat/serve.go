@@ -197,11 +197,22 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	return a.operate(ctx, c)
 }
 
-const reattestUsage = "how often a peer has to attest anew while its connection is open (default: half of the policy's freshness.evidence)"
+const reattestUsage = "how often a peer has to attest anew while its connection is open (default, and at most: half of the policy's freshness.evidence)"
 
 func checkReattest(d time.Duration) error {
 	if d != 0 && d < minReattest {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "reattest", Got: d.String(), Want: "at least " + minReattest.String()}
+	}
+	return nil
+}
+
+// longestReattest is half of the age at which a policy takes evidence no more: the answer may take as long again, and a
+// connection is not to outlive what it stands on.
+func longestReattest(p *policy.Policy) time.Duration { return max(p.EvidenceAge()/2, minReattest) }
+
+func checkSeldom(d time.Duration, p *policy.Policy) error {
+	if most := longestReattest(p); d > most {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "reattest", Got: d.String(), Want: "at most " + most.String() + ", half of the policy's freshness.evidence"}
 	}
 	return nil
 }
@@ -258,6 +269,11 @@ func (c *serveConfig) complete() error {
 		}
 		if in.require != nil {
 			in.Policy = in.require.ID()
+			if err := checkSeldom(in.Reattest, in.require); err != nil {
+				return err
+			}
+		} else if in.Reattest != 0 {
+			return &attest.Error{Code: attest.CodeConfigMissing, Check: "reattest", Got: "reattest " + in.Reattest.String() + " of clients that are asked for no evidence", Want: "require beside it"}
 		}
 		if err := checkAddress(in.Address); err != nil {
 			return err
@@ -270,7 +286,7 @@ func (c *serveConfig) complete() error {
 			return err
 		}
 		out.Target, out.Policy = target, out.require.ID()
-		if err := checkReattest(out.Reattest); err != nil {
+		if err := errors.Join(checkReattest(out.Reattest), checkSeldom(out.Reattest, out.require)); err != nil {
 			return err
 		}
 		if err := checkAddress(out.Address); err != nil {
@@ -496,7 +512,7 @@ func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Durat
 	}
 	opts.Reattest = every
 	if every == 0 {
-		opts.Reattest = max(require.EvidenceAge()/2, minReattest)
+		opts.Reattest = longestReattest(require)
 	}
 	opts.OnReattest = func(r *attest.Result) {
 		if r.Affirmed() {

@@ -75,6 +75,9 @@ const (
 // MaxChain bounds the certificates of an authenticator.
 const MaxChain = 8
 
+// maxRSA bounds an RSA key in bits, as crypto/tls does.
+const maxRSA = 8192
+
 var errMalformed = errors.New("malformed")
 
 // Conn is one TLS connection seen from one end.
@@ -412,10 +415,6 @@ func signed(transcript []byte) []byte {
 	return append(out, transcript...)
 }
 
-// maxRSA bounds a key in bits, as crypto/tls does: a peer chooses his own, and the time to verify with it grows with its
-// square.
-const maxRSA = 8192
-
 func schemeOf(pub crypto.PublicKey) (uint16, error) {
 	switch k := pub.(type) {
 	case *ecdsa.PublicKey:
@@ -428,6 +427,7 @@ func schemeOf(pub crypto.PublicKey) (uint16, error) {
 	case ed25519.PublicKey:
 		return ed25519ID, nil
 	case *rsa.PublicKey:
+		// The other end chooses the key, and what a signature costs to check grows with the square of its size.
 		if bits := k.N.BitLen(); bits >= 2048 && bits <= maxRSA {
 			return rsaPSS256, nil
 		}

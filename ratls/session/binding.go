@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -124,7 +125,7 @@ func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
 	case ProfileExpat:
 		ev, _, err := cmw.UnmarshalRecord(p.Attestation)
 		if err != nil {
-			return nil, err
+			return nil, hinted(err)
 		}
 		return &Content{Evidence: ev, ReportData: Binder(p.Suite, leaf.RawSubjectPublicKeyInfo, p.Exporter)}, nil
 	default:
@@ -132,7 +133,7 @@ func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
 	}
 	s, reconnect, err := cmw.UnmarshalSession(p.Attestation)
 	if err != nil {
-		return nil, err
+		return nil, hinted(err)
 	}
 	if reconnect != nil {
 		return nil, malformed("a proof of an earlier session in the place of evidence", nil)
@@ -142,6 +143,17 @@ func (p *Presented) Open(leaf *x509.Certificate) (*Content, error) {
 		return nil, malformed("an inclusion proof that fits no tree of its size", nil)
 	}
 	return &Content{Evidence: s.Evidence, Config: s.Config, ReportData: ReportData(s.Size, root, s.Config)}, nil
+}
+
+// hinted says what to do about a record of another kind, which is what an end with another profile sends.
+func hinted(err error) error {
+	var coded *attest.Error
+	if errors.As(err, &coded) && coded.Code == attest.CodeUnknownFormat {
+		told := *coded
+		told.Hint = "the other end may have another session profile: both have to have the same (session in jurat.yaml)"
+		return &told
+	}
+	return err
 }
 
 // Expect answers the evidence that the owner of leaf presented, and what the hardware has to have signed for it.

@@ -41,8 +41,9 @@ type Conn struct {
 	in    reader
 	ended atomic.Bool // the other end sends no more of the application's bytes
 
-	wmu     sync.Mutex
-	closing bool // this end sends no more of them either
+	amu     sync.Mutex // of the application's writes, each of which may be many frames; before wmu
+	wmu     sync.Mutex // of one frame
+	closing bool       // this end sends no more of them either
 	out     []byte
 	writing atomic.Int32 // the application's writes under way, which may take for ever
 
@@ -173,10 +174,9 @@ func (c *Conn) control() error {
 	return nil
 }
 
-// listen goes on after the application's bytes have ended: until the connection does, either end may be asked again.
+// listen goes on after the application's bytes have ended: until the connection does, either end may be asked again. No read
+// touches what comes from then on, so that none has to wait for it.
 func (c *Conn) listen() {
-	c.rmu.Lock()
-	defer c.rmu.Unlock()
 	for {
 		if err := c.in.header(); err != nil {
 			return
@@ -199,49 +199,64 @@ const shared = 4<<10 - headerSize
 func (c *Conn) Write(p []byte) (int, error) {
 	c.writing.Add(1)
 	defer c.writing.Add(-1)
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	if c.closing {
-		if failure := c.failed(); failure != nil {
-			return 0, failure
-		}
-		return 0, net.ErrClosed
-	}
+	c.amu.Lock()
+	defer c.amu.Unlock()
 	written := 0
-	for len(p) > 0 {
-		part := p[:min(len(p), maxData)]
-		first := part[:min(len(part), shared)]
-		c.out = append(header(c.out[:0], kindData, len(part)), first...)
-		n, err := c.tls.Write(c.out)
-		written += max(n-headerSize, 0)
-		if err == nil {
-			n, err = c.tls.Write(part[len(first):])
-			written += n
-		}
+	for {
+		n, err := c.data(p[written:min(len(p), written+maxData)])
+		written += n
 		if err != nil {
 			return written, c.broken(err)
 		}
-		p = p[len(part):]
+		if written == len(p) {
+			return written, nil
+		}
 	}
-	return written, nil
+}
+
+// data writes one frame of the application's bytes, and leaves the turn to others.
+func (c *Conn) data(part []byte) (int, error) {
+	c.wmu.Lock()
+	defer c.wmu.Unlock()
+	if failure := c.failed(); failure != nil {
+		return 0, failure
+	}
+	if c.closing {
+		return 0, net.ErrClosed
+	}
+	if len(part) == 0 {
+		return 0, nil
+	}
+	first := part[:min(len(part), shared)]
+	c.out = append(header(c.out[:0], kindData, len(part)), first...)
+	n, err := c.tls.Write(c.out)
+	written := max(n-headerSize, 0)
+	if err == nil {
+		n, err = c.tls.Write(part[len(first):])
+		written += n
+	}
+	return written, err
 }
 
 // send writes a frame that is not the application's.
 func (c *Conn) send(k kind, body []byte) {
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
+	c.write(k, body)
+}
+
+// write is send for who holds wmu.
+func (c *Conn) write(k kind, body []byte) {
 	_, _ = c.tls.Write(frame(nil, k, body)) // what can't be sent is not answered
 }
 
 // CloseWrite tells the other end that the application sends no more. TLS stays open both ways, so that either end can still
 // attest anew.
 func (c *Conn) CloseWrite() error {
+	c.amu.Lock() // the end is not said in the middle of a write
+	defer c.amu.Unlock()
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
-	return c.endWrite()
-}
-
-func (c *Conn) endWrite() error {
 	if c.closing {
 		return nil
 	}

@@ -471,7 +471,7 @@ func (v verdict) refusal() error {
 	if v.Code == string(attest.CodeNoEvidence) {
 		return &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.session", Got: "a client that has none"}
 	}
-	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "the peer gave up: " + codeText(v.Code)}
+	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "the peer gave up: " + codeText(v.Code), Hint: "its log for the same moment says more"}
 }
 
 // codeText is a code that came from the other end, fit for a log.
@@ -508,13 +508,16 @@ func (e *end) resume(id []byte) *earlier {
 	return e.still(past)
 }
 
-// still is past if what was found in it would be found again by the policy of today.
+// still is past if what was found in it would be found again by the policy of today, on evidence that is not yet due anew.
 func (e *end) still(past *earlier) *earlier {
 	switch {
 	case e.verifier == nil && past.found == nil:
 		return past
-	case e.verifier != nil && past.found != nil && e.verifier.Reconnect(past.found.result, past.found.presented).Affirmed():
-		return past
+	case e.verifier != nil && past.found != nil:
+		again := e.verifier.Reconnect(past.found.result, past.found.presented)
+		if again.Affirmed() && (e.opts.Reattest <= 0 || age(again) < e.opts.Reattest) {
+			return past
+		}
 	}
 	e.opts.Store.drop(past)
 	return nil

@@ -159,6 +159,10 @@ func TestNothingToShow(t *testing.T) {
 			if !strings.Contains(other.err.Error(), string(c.code)) {
 				t.Errorf("the other end knows %v", other.err)
 			}
+			var told *attest.Error
+			if !errors.As(other.err, &told) || !strings.Contains(told.Remedy(), "log") {
+				t.Errorf("what to do about it: %q", told.Remedy())
+			}
 		}
 		t.Run("server "+name, func(t *testing.T) {
 			c.odd.prover = newProver(t, hw)
@@ -340,6 +344,36 @@ func TestRequestsWhileOpen(t *testing.T) {
 		<-began
 		_ = conn.Close()
 		<-ended
+	})
+	t.Run("while nobody reads", func(t *testing.T) {
+		made := make(chan struct{}, 50)
+		raw, conn, demand := asking(t, func(p *prover) session.Prover {
+			return odd{prover: p, attest: func(ctx context.Context, leaf merkle.Hash) (*cmw.Session, error) {
+				made <- struct{}{}
+				return p.Attest(ctx, "", leaf, false)
+			}}
+		})
+		<-made
+		failed := drain(conn)
+		stuck := make(chan struct{})
+		go func() {
+			defer close(stuck)
+			_, _ = conn.Write(make([]byte, 64<<20))
+		}()
+		// As long as the transport takes bytes an answer gets its turn. From then on one waits, and no more.
+		var err error
+		for i := byte(2); i < 50 && err == nil; i++ {
+			_, _ = raw.Write(demand(i))
+			select {
+			case <-made:
+				time.Sleep(50 * time.Millisecond)
+			case err = <-failed:
+			}
+		}
+		if code(t, err, attest.CodeSessionExchange); !strings.Contains(err.Error(), "while another is open") {
+			t.Error(err)
+		}
+		<-stuck
 	})
 	t.Run("panicking", func(t *testing.T) {
 		raw, conn, demand := asking(t, func(p *prover) session.Prover {

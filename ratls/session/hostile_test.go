@@ -570,3 +570,31 @@ func TestDeadlineInTheMiddle(t *testing.T) {
 		t.Errorf("read %q", got)
 	}
 }
+
+// Whoever reads when the end comes learns of it, though the connection stays open.
+func TestEndForAllWhoRead(t *testing.T) {
+	for range 100 {
+		client, server, _, _, _ := openBoth(t, 0, false)
+		ended := make(chan error, 8)
+		for range cap(ended) {
+			go func() {
+				_, err := client.Read(make([]byte, 1))
+				ended <- err
+			}()
+		}
+		time.Sleep(time.Millisecond)
+		if err := server.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		for range cap(ended) {
+			select {
+			case err := <-ended:
+				if err != io.EOF {
+					t.Fatal(err)
+				}
+			case <-time.After(5 * time.Second):
+				t.Fatal("a reader waits on")
+			}
+		}
+	}
+}

@@ -14,8 +14,15 @@ func (c *Conn) arm() {
 	if c.opts.Reattest <= 0 || c.verifier == nil {
 		return
 	}
-	c.schedule(c.opts.Reattest, c.reattest)
+	wait := c.opts.Reattest
+	if r := c.Result(); r.Reconnected() {
+		wait = max(wait-age(r), 0) // a reconnect makes evidence no younger
+	}
+	c.schedule(wait, c.reattest)
 }
+
+// age is that of the evidence behind a Result.
+func age(r *attest.Result) time.Duration { return r.Time().Sub(r.EvidenceTime()) }
 
 func (c *Conn) schedule(after time.Duration, then func()) {
 	c.smu.Lock()
@@ -116,10 +123,12 @@ func (c *Conn) answer(raw []byte) error {
 		if err != nil {
 			return
 		}
+		c.wmu.Lock()
+		defer c.wmu.Unlock()
 		c.smu.Lock()
-		c.answering = false
+		c.answering = false // not before it is its turn: answers to an end that does not read must not pile up
 		c.smu.Unlock()
-		c.send(kindAuthenticator, body)
+		c.write(kindAuthenticator, body)
 	})
 	return nil
 }

@@ -217,3 +217,60 @@ func TestReattestationAfterRotation(t *testing.T) {
 		t.Error("the state has the old leaf")
 	}
 }
+
+// One long write neither keeps the peer from being asked nor outlasts its refusal.
+func TestReattestationDuringWrite(t *testing.T) {
+	hw := newHardware(t)
+	p, v := newProver(t, hw), newVerifier(hw, accept)
+	seen := make(chan *attest.Result, 1024)
+	s := setup{serverProver: p, clientVerify: v}
+	s.clientOpts = session.Options{Reattest: 5 * time.Millisecond, OnReattest: func(r *attest.Result) { seen <- r }}
+	s.client, s.server = piped(t, p.tls)
+	client, server := s.run(t)
+	ok(t, client, server)
+	defer client.conn.Close()
+	defer server.conn.Close()
+	atClient := drain(client.conn)
+	cut := make(chan error, 1)
+	go func() {
+		buf := make([]byte, 16<<10)
+		for {
+			if _, err := server.conn.Read(buf); err != nil {
+				cut <- err
+				return
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	const all = 64 << 20
+	type wrote struct {
+		n   int
+		err error
+	}
+	done := make(chan wrote, 1)
+	go func() {
+		n, err := client.conn.Write(make([]byte, all))
+		done <- wrote{n, err}
+	}()
+	select {
+	case r := <-seen:
+		if !r.Affirmed() {
+			t.Fatal(r.Err())
+		}
+	case <-done:
+		t.Fatal("all was written before the peer was asked")
+	}
+	v.set(refuse)
+	for r := range seen {
+		if !r.Affirmed() {
+			break
+		}
+	}
+	refused := time.Now()
+	w := <-done
+	if code(t, w.err, attest.CodeDebug); w.n >= all || time.Since(refused) > 500*time.Millisecond {
+		t.Errorf("%d bytes in %s after the refusal", w.n, time.Since(refused))
+	}
+	code(t, <-atClient, attest.CodeDebug)
+	code(t, <-cut, attest.CodePeerRefused)
+}

@@ -524,3 +524,57 @@ type cmwRecord struct {
 func cmwProof(t testing.TB, id, mac []byte) []byte {
 	return cbor(t, cmwRecord{Type: "application/vnd.jurat.reconnect+cbor", Value: cbor(t, reconnectPayload{id, mac}), Ind: 4})
 }
+
+// A reconnect makes evidence no younger: the other end is asked again when that evidence is as old as Reattest, and where it
+// is so already, it is no earlier session.
+func TestReconnectAgesOn(t *testing.T) {
+	for name, mutual := range map[string]bool{"server": false, "mutual": true} {
+		t.Run(name, func(t *testing.T) {
+			m := newMeeting(t, mutual)
+			m.meet()
+			later := func(d time.Duration) {
+				clock := func() time.Time { return time.Now().Add(d) }
+				m.v.now = clock
+				if mutual {
+					m.w.now = clock
+				}
+			}
+			full, seen := int64(1), make(chan *attest.Result, 4)
+			s := m.setup()
+			s.clientOpts.Reattest, s.clientOpts.OnReattest = 10*time.Minute, func(r *attest.Result) { seen <- r }
+			if mutual {
+				full = 2
+				s.serverOpts.Reattest, s.serverOpts.OnReattest = s.clientOpts.Reattest, s.clientOpts.OnReattest
+			}
+			later(10*time.Minute - time.Second)
+			before := m.quotes()
+			c, srv := s.run(t)
+			ok(t, c, srv)
+			ends := []<-chan error{drain(c.conn), drain(srv.conn)}
+			if !c.conn.Result().Reconnected() || m.quotes() != before {
+				t.Fatal("not reconnected")
+			}
+			for range full {
+				select {
+				case r := <-seen:
+					if !r.Affirmed() || r.Reconnected() {
+						t.Error(r.Err())
+					}
+				case <-time.After(10 * time.Second):
+					t.Fatal("evidence of ten minutes ago, and nobody asks")
+				}
+			}
+			_, _ = c.conn.Close(), srv.conn.Close()
+			_, _ = <-ends[0], <-ends[1]
+			later(10 * time.Minute)
+			before = m.quotes()
+			s.client, s.server = pair(t, m.p)
+			c, srv = s.run(t)
+			ok(t, c, srv)
+			if c.conn.Result().Reconnected() || m.quotes() != before+full {
+				t.Error("reconnected with evidence that is due")
+			}
+			_, _ = c.conn.Close(), srv.conn.Close()
+		})
+	}
+}

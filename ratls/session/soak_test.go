@@ -60,8 +60,8 @@ const (
 var faultNames = [...]string{"none", "cut", "corrupt", "stall", "drop", "double", "swap", "half", "insert"}
 
 const (
-	enough   = 60 * time.Second       // for what goes well
-	fewMilli = 250 * time.Millisecond // for an exchange that a fault may keep from ending
+	enough = 60 * time.Second       // for what goes well
+	cutOff = 250 * time.Millisecond // for an exchange that a fault may keep from ending
 )
 
 // soak is what all connections share.
@@ -216,7 +216,7 @@ func (m *mishap) run() {
 		m.fault, m.at = m.r.IntN(faults), m.r.IntN(m.frames(m.towards))
 	}
 	if m.fault != none {
-		span = fewMilli
+		span = cutOff
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), span)
 	defer cancel()
@@ -253,7 +253,7 @@ func (m *mishap) troubleAtEnds(ctx context.Context) string {
 	case failing, hanging, panicking:
 		p.way = kind
 		if kind == hanging {
-			short, cancel := context.WithTimeout(ctx, fewMilli)
+			short, cancel := context.WithTimeout(ctx, cutOff)
 			context.AfterFunc(ctx, cancel)
 			*c = short
 		}
