@@ -45,11 +45,11 @@ func TestParseBackend(t *testing.T) {
 
 func TestBackendMustSuit(t *testing.T) {
 	var none proxy.Backend
-	if _, err := proxy.NewInboundHTTP(shake(nil), none, nil, proxy.Limits{}); attest.CodeOf(err) != attest.CodeConfigValue {
+	if _, err := proxy.NewInboundHTTP(engine(t), shake(nil), none, nil, proxy.Limits{}); attest.CodeOf(err) != attest.CodeConfigValue {
 		t.Errorf("got %v", err)
 	}
 	for _, b := range []proxy.Backend{none, backend(t, "http://localhost:80"), backend(t, "h2c://localhost:80")} {
-		if _, err := proxy.NewInboundTCP(shake(nil), b, nil, proxy.Limits{}); attest.CodeOf(err) != attest.CodeConfigValue {
+		if _, err := proxy.NewInboundTCP(engine(t), shake(nil), b, nil, proxy.Limits{}); attest.CodeOf(err) != attest.CodeConfigValue {
 			t.Errorf("%s: got %v", b, err)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
 // Conn is an established attested connection.
@@ -87,12 +88,12 @@ func (l *link) Close() (err error) {
 // reset closes without the alert of TLS that says "complete": a truncated answer must not look whole to the peer. It
 // never waits for a peer that does not read.
 func (l *link) reset() {
-	reset(l.conn.NetConn())
+	loop.Reset(l.conn.NetConn())
 	_ = l.Close()
 }
 
-// truncated reports whether the end of file that was just read came from the network instead of from the peer.
-func (l *link) truncated() bool {
-	w, ok := l.conn.NetConn().(*watched)
-	return ok && w.eof.Load()
+// Polled passes on that a loop reads whenever something has arrived.
+func (l *link) Polled() bool {
+	p, ok := l.conn.(interface{ Polled() bool })
+	return ok && p.Polled()
 }

@@ -10,6 +10,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"errors"
+	"flag"
 	"io"
 	"log/slog"
 	"math/big"
@@ -150,6 +151,23 @@ func backend(t testing.TB, s string) proxy.Backend {
 	return b
 }
 
+var portable = flag.Bool("portable", false, "use the engine that works on every system")
+
+// engine moves what the servers of a test carry. It ends after them.
+func engine(t testing.TB) *proxy.Engine {
+	t.Helper()
+	start := proxy.NewEngine
+	if *portable {
+		start = proxy.NewPortableEngine
+	}
+	e, err := start(2, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
 func listen(t testing.TB) net.Listener {
 	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -181,7 +199,7 @@ func start(t testing.TB, s *proxy.Server) string {
 
 func inboundHTTP(t testing.TB, h proxy.Handshake, to string, l proxy.Limits, log *slog.Logger) *proxy.Server {
 	t.Helper()
-	s, err := proxy.NewInboundHTTP(h, backend(t, to), log, l)
+	s, err := proxy.NewInboundHTTP(engine(t), h, backend(t, to), log, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +208,7 @@ func inboundHTTP(t testing.TB, h proxy.Handshake, to string, l proxy.Limits, log
 
 func inboundTCP(t testing.TB, h proxy.Handshake, to string, l proxy.Limits, log *slog.Logger) *proxy.Server {
 	t.Helper()
-	s, err := proxy.NewInboundTCP(h, backend(t, to), log, l)
+	s, err := proxy.NewInboundTCP(engine(t), h, backend(t, to), log, l)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -258,7 +276,7 @@ type way struct {
 // ways are the inbound server alone, and behind an outbound one that negotiates nothing, so that the first bytes decide.
 func ways(t testing.TB, in *proxy.Server) []way {
 	addr := start(t, in)
-	out := start(t, proxy.NewOutbound(dialer(addr, affirmed()), nil, proxy.Limits{}))
+	out := start(t, proxy.NewOutbound(engine(t), dialer(addr, affirmed()), nil, proxy.Limits{}))
 	return []way{
 		{"inbound", func(alpn string) dialFunc {
 			return func(ctx context.Context) (net.Conn, error) { return dialTLS(ctx, addr, alpn) }

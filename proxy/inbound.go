@@ -10,11 +10,11 @@ import (
 
 // NewInboundHTTP serves HTTP/1.1 and HTTP/2 over attested connections from the service at backend. gRPC goes to it as
 // HTTP/2 with prior knowledge, WebSocket as HTTP/1.1, and everything else as HTTP/1.1 unless backend says h2c.
-func NewInboundHTTP(handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
+func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
 	if backend.target == "" {
 		return nil, badBackend("", "an address")
 	}
-	s := newInbound(handshake, logger, limits)
+	s := newInbound(engine, handshake, logger, limits)
 	h := newHTTPSide(backend, s.limits, &s.stats, s.log)
 	s.carry = func(_ net.Conn, l *link, _ *slog.Logger) { h.take(l) }
 	s.drain, s.release = h.drain, h.release
@@ -22,11 +22,11 @@ func NewInboundHTTP(handshake Handshake, backend Backend, logger *slog.Logger, l
 }
 
 // NewInboundTCP joins every attested connection with one of its own to the service at backend.
-func NewInboundTCP(handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
+func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
 	if err := backend.CheckRaw(); err != nil {
 		return nil, err
 	}
-	s := newInbound(handshake, logger, limits)
+	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
 		service, err := backend.dial(s.ctx, s.limits.Connect)
 		if err != nil {
@@ -34,13 +34,13 @@ func NewInboundTCP(handshake Handshake, backend Backend, logger *slog.Logger, li
 			_ = l.Close()
 			return
 		}
-		join(l, service, s.limits.Tunnel, &s.pool, logger)
+		join(engine, l, service, s.limits.Tunnel, logger)
 	}
 	return s, nil
 }
 
-func newInbound(handshake Handshake, logger *slog.Logger, limits Limits) *Server {
-	s := newServer(limits, logger)
+func newInbound(engine *Engine, handshake Handshake, logger *slog.Logger, limits Limits) *Server {
+	s := newServer(engine, limits, logger)
 	s.hurries = true
 	s.establish = func(ctx context.Context, raw net.Conn) (Conn, error) {
 		raw = Watch(raw)

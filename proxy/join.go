@@ -2,14 +2,13 @@ package proxy
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"net"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
 const bufferSize = 32 << 10
@@ -27,92 +26,116 @@ func (b *buffers) Get() []byte {
 
 func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
 
-var (
-	errTruncated = errors.New("the connection ended without the peer saying so")
-	errIdle      = errors.New("nothing moved for too long")
-	errOneWay    = errors.New("one direction ended and the other end cannot be told")
-)
+var errIdle = errors.New("nothing moved for too long")
 
 // join moves bytes both ways between an attested connection and a plain one until both directions have ended, and closes
 // both. The end of one direction is passed on while the other goes on. Anything but a proper end is passed on as a reset:
-// whoever is at the other end must not take half of a message for the whole.
-func join(l *link, plain net.Conn, idle time.Duration, pool *buffers, logger *slog.Logger) {
-	clock := idleClock{start: time.Now()}
-	ends := make(chan error, 2)
-	go func() { ends <- pour(plain, l, pool, &clock) }()
-	go func() { ends <- pour(l, plain, pool, &clock) }()
-	var expired <-chan time.Time
-	if idle > 0 {
-		timer := time.NewTimer(idle)
-		defer timer.Stop()
-		expired = timer.C
+// whoever is at the other end must not take half of a message for the whole. It answers at once.
+func join(e *Engine, l *link, plain net.Conn, idle time.Duration, logger *slog.Logger) {
+	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger}
+	t.loop.Prepare(l.conn.NetConn())
+	if !t.loop.Do(func() { t.open(l, plain) }) {
+		l.reset()
+		loop.Reset(plain)
 	}
-	var broken error
-	for pending := 2; pending > 0; {
-		var err error
-		select {
-		case err = <-ends:
-			pending--
-		case <-expired:
-			if left := idle - clock.quiet(); left > 0 {
-				expired = time.After(left)
-				continue
-			}
-			err, expired = errIdle, nil
-		}
-		if err != nil && broken == nil {
-			broken = err
-			l.reset()
-			reset(plain)
-		}
-	}
-	if broken != nil {
-		var coded *attest.Error
-		if errors.As(broken, &coded) {
-			logger = logger.With("code", string(coded.Code), "next", coded.Remedy())
-		}
-		logger.Info("connection broken", "error", broken.Error())
-	}
-	_ = l.Close()
-	_ = plain.Close()
 }
 
-// pour copies src to dst up to the end of src, and passes that on.
-func pour(dst io.Writer, src io.Reader, pool *buffers, clock *idleClock) (err error) {
-	defer contain(&err)
-	buf := pool.Get()
-	defer pool.Put(buf)
-	for {
-		n, err := src.Read(buf)
-		if n > 0 {
-			clock.touch()
-			if _, werr := dst.Write(buf[:n]); werr != nil {
-				return werr
-			}
-			clock.touch()
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return err
-		}
-	}
-	if l, ok := src.(*link); ok && l.truncated() {
-		return errTruncated
-	}
-	if c, ok := dst.(interface{ CloseWrite() error }); ok {
-		return c.CloseWrite()
-	}
-	return errOneWay
+// tunnel is two connections that were joined.
+type tunnel struct {
+	loop  *loop.Loop
+	ways  [2]way
+	idle  time.Duration
+	timer loop.Timer
+	log   *slog.Logger
 }
 
-// idleClock knows when a byte last moved.
-type idleClock struct {
-	start time.Time
-	last  atomic.Int64
+// way is one direction of a tunnel.
+type way struct {
+	*tunnel
+	from, to *loop.Conn
+	ended    bool
 }
 
-func (c *idleClock) touch() { c.last.Store(int64(time.Since(c.start))) }
+func (t *tunnel) open(l *link, plain net.Conn) {
+	near, err := t.loop.Open(l.conn.NetConn(), l, &t.ways[0])
+	if err != nil {
+		l.reset()
+		loop.Reset(plain)
+		t.broke(err)
+		return
+	}
+	far, err := t.loop.Open(plain, nil, &t.ways[1])
+	if err != nil {
+		near.Abort()
+		loop.Reset(plain)
+		t.broke(err)
+		return
+	}
+	t.ways[0] = way{tunnel: t, from: near, to: far}
+	t.ways[1] = way{tunnel: t, from: far, to: near}
+	t.touch()
+}
 
-func (c *idleClock) quiet() time.Duration { return time.Since(c.start) - time.Duration(c.last.Load()) }
+// touch puts off the end of a tunnel in which something moves.
+func (t *tunnel) touch() {
+	if t.idle > 0 {
+		t.loop.Set(&t.timer, t.loop.Now().Add(t.idle), t.expire)
+	}
+}
+
+// expire ends a tunnel in which nothing moves. What waits for an end that does not read has not moved either.
+func (t *tunnel) expire() { t.cut(errIdle) }
+
+// cut breaks both connections off.
+func (t *tunnel) cut(err error) {
+	t.loop.Stop(&t.timer)
+	for i := range t.ways {
+		t.ways[i].from.Abort()
+	}
+	t.broke(err)
+}
+
+func (t *tunnel) broke(err error) {
+	logger := t.log
+	var coded *attest.Error
+	if errors.As(err, &coded) {
+		logger = logger.With("code", string(coded.Code), "next", coded.Remedy())
+	}
+	logger.Info("connection broken", "error", err.Error())
+}
+
+// Data passes on what arrives.
+func (w *way) Data(p []byte) {
+	w.touch()
+	if !w.to.Write(p) {
+		w.from.Pause()
+	}
+}
+
+// Drained goes on with the other direction, which is the one that fills this connection.
+func (w *way) Drained() {
+	w.touch()
+	w.to.Resume()
+}
+
+// End passes on the end of this direction.
+func (w *way) End(err error) {
+	switch {
+	case err != nil && w.ended:
+		// It said all that it had to say, which a reset would take away again from who has not read it yet.
+		w.loop.Stop(&w.timer)
+		w.to.Linger()
+		w.broke(err)
+		return
+	case err != nil:
+		w.cut(err)
+		return
+	}
+	w.ended = true
+	w.to.CloseWrite()
+	if w.ways[0].ended && w.ways[1].ended {
+		w.loop.Stop(&w.timer)
+		w.from.Close()
+		w.to.Close()
+	}
+}

@@ -16,8 +16,8 @@ import (
 
 // NewOutbound joins every plain local connection with an attested one of its own to a peer. It moves bytes only, so that
 // whatever the two ends speak passes exactly. Nothing is read for the peer before the peer is affirmed.
-func NewOutbound(dial Dial, logger *slog.Logger, limits Limits) *Server {
-	s := newServer(limits, logger)
+func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) *Server {
+	s := newServer(engine, limits, logger)
 	s.establish = func(ctx context.Context, _ net.Conn) (Conn, error) { return dial(ctx) }
 	s.judge = func(r *attest.Result) error {
 		if r == nil {
@@ -32,7 +32,7 @@ func NewOutbound(dial Dial, logger *slog.Logger, limits Limits) *Server {
 		_ = raw.Close()
 	}
 	s.carry = func(raw net.Conn, l *link, logger *slog.Logger) {
-		join(l, raw, s.limits.Tunnel, &s.pool, logger)
+		join(engine, l, raw, s.limits.Tunnel, logger)
 	}
 	return s
 }

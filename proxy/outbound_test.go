@@ -51,7 +51,7 @@ func TestOutboundRefuses(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			logs := new(journal)
-			out := proxy.NewOutbound(tt.dial, logs.logger(), proxy.Limits{})
+			out := proxy.NewOutbound(engine(t), tt.dial, logs.logger(), proxy.Limits{})
 			addr := start(t, out)
 			c, err := net.Dial("tcp", addr)
 			if err != nil {
@@ -87,7 +87,7 @@ func TestOutboundRefuses(t *testing.T) {
 
 // TestOutboundApology: only what is surely HTTP/1 gets an answer.
 func TestOutboundApology(t *testing.T) {
-	out := start(t, proxy.NewOutbound(func(context.Context) (proxy.Conn, error) {
+	out := start(t, proxy.NewOutbound(engine(t), func(context.Context) (proxy.Conn, error) {
 		return nil, &attest.Error{Code: attest.CodeDebug}
 	}, nil, proxy.Limits{}))
 	for _, tt := range []struct {
@@ -152,7 +152,7 @@ func TestOutboundDialIsBounded(t *testing.T) {
 	release := make(chan struct{})
 	defer close(release)
 	peer := rawOrigin(t, func(*net.TCPConn) { <-release })
-	out := proxy.NewOutbound(dialer(peer, affirmed()), nil, proxy.Limits{Handshake: 100 * time.Millisecond})
+	out := proxy.NewOutbound(engine(t), dialer(peer, affirmed()), nil, proxy.Limits{Handshake: 100 * time.Millisecond})
 	addr := start(t, out)
 	plain := func(string) dialFunc {
 		return func(ctx context.Context) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "tcp", addr) }
@@ -164,7 +164,7 @@ func TestOutboundDialIsBounded(t *testing.T) {
 
 func TestOutboundDrain(t *testing.T) {
 	peer := start(t, inboundTCP(t, shake(nil), rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) }), proxy.Limits{}, nil))
-	out := proxy.NewOutbound(dialer(peer, affirmed()), nil, proxy.Limits{})
+	out := proxy.NewOutbound(engine(t), dialer(peer, affirmed()), nil, proxy.Limits{})
 	c, err := net.Dial("tcp", start(t, out))
 	if err != nil {
 		t.Fatal(err)

@@ -10,14 +10,15 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
 // Server accepts connections and carries them. NewInboundHTTP, NewInboundTCP and NewOutbound make one.
 type Server struct {
+	engine *Engine
 	limits Limits
 	log    *slog.Logger
 	stats  counters
-	pool   buffers
 
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
@@ -41,14 +42,14 @@ type Server struct {
 	empty     chan struct{} // closed when closing and nothing is open
 }
 
-func newServer(limits Limits, logger *slog.Logger) *Server {
+func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		limits: limits, log: logger, ctx: ctx, cancel: cancel,
+		engine: engine, limits: limits, log: logger, ctx: ctx, cancel: cancel,
 		connections: make(chan struct{}, limits.Connections),
 		handshakes:  make(chan struct{}, limits.Handshakes),
 		listeners:   make(map[net.Listener]struct{}),
@@ -229,7 +230,7 @@ func (s *Server) handle(raw net.Conn) {
 		if p := recover(); p != nil {
 			logger.Error("panic in a connection", "code", string(attest.CodeInternal))
 			l.reset()
-			reset(raw)
+			loop.Reset(raw)
 		}
 	}()
 	s.carry(raw, l, logger)

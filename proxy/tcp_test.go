@@ -87,7 +87,7 @@ func TestTruncation(t *testing.T) {
 	})
 	in := inboundTCP(t, shake(nil), addr, proxy.Limits{}, nil)
 	inAddr := start(t, in)
-	out := start(t, proxy.NewOutbound(dialer(inAddr, affirmed()), nil, proxy.Limits{}))
+	out := start(t, proxy.NewOutbound(engine(t), dialer(inAddr, affirmed()), nil, proxy.Limits{}))
 
 	t.Run("client vanishes", func(t *testing.T) {
 		c, err := dialTLS(t.Context(), inAddr)
@@ -119,7 +119,7 @@ func TestTruncation(t *testing.T) {
 		_ = c.SetLinger(0)
 	})
 	in2 := start(t, inboundTCP(t, shake(nil), resetting, proxy.Limits{}, nil))
-	out2 := start(t, proxy.NewOutbound(dialer(in2, affirmed()), nil, proxy.Limits{}))
+	out2 := start(t, proxy.NewOutbound(engine(t), dialer(in2, affirmed()), nil, proxy.Limits{}))
 	for name, dial := range map[string]dialFunc{
 		"service resets": direct(in2)(""),
 		"service resets behind outbound": func(ctx context.Context) (net.Conn, error) {
@@ -170,7 +170,7 @@ func TestForgedEndTowardsLocalClient(t *testing.T) {
 		_, _ = io.WriteString(c, "half")
 		<-cut // then raw is closed without a goodbye
 	})
-	out := start(t, proxy.NewOutbound(dialer(addr, affirmed()), nil, proxy.Limits{}))
+	out := start(t, proxy.NewOutbound(engine(t), dialer(addr, affirmed()), nil, proxy.Limits{}))
 	c, err := net.Dial("tcp", out)
 	if err != nil {
 		t.Fatal(err)

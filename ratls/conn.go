@@ -59,6 +59,13 @@ func (c *Conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// Polled says that Read is called whenever something has arrived, on a transport that does not wait. It reports whether it
+// has to be called after io.EOF as well.
+func (c *Conn) Polled() bool {
+	s, ok := c.stream.(*session.Conn)
+	return ok && s.Polled()
+}
+
 // Presented is what a peer showed of itself.
 type Presented struct {
 	Chain   [][]byte           // DER certificates, leaf first

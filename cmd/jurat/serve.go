@@ -371,7 +371,12 @@ func (a *app) operate(ctx context.Context, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
-	servers, err := a.open(c, id, endorser, records, log)
+	engine, err := proxy.NewEngine(0, log)
+	if err != nil {
+		return errors.Join(err, records.close())
+	}
+	defer engine.Close()
+	servers, err := a.open(c, engine, id, endorser, records, log)
 	if err != nil {
 		return errors.Join(err, records.close())
 	}
@@ -444,7 +449,7 @@ func (c *serveConfig) identity(ctx context.Context, a *app, endorser attest.Endo
 }
 
 // open opens every listener and makes its server. On an error nothing stays open.
-func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) (servers []running, err error) {
+func (a *app) open(c *serveConfig, engine *proxy.Engine, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) (servers []running, err error) {
 	defer func() {
 		if err != nil {
 			for _, s := range servers {
@@ -467,9 +472,9 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 		s := running{mode: "http", to: in.backend.String()}
 		if in.TCP {
 			s.mode = "tcp"
-			s.server, err = proxy.NewInboundTCP(handshake, in.backend, log, proxy.Limits{})
+			s.server, err = proxy.NewInboundTCP(engine, handshake, in.backend, log, proxy.Limits{})
 		} else {
-			s.server, err = proxy.NewInboundHTTP(handshake, in.backend, log, proxy.Limits{})
+			s.server, err = proxy.NewInboundHTTP(engine, handshake, in.backend, log, proxy.Limits{})
 		}
 		if err != nil {
 			return servers, err
@@ -481,7 +486,7 @@ func (a *app) open(c *serveConfig, id *ratls.Identity, endorser attest.Endorser,
 	}
 	for _, out := range c.Outbound {
 		dial := out.dialer(a, id, endorser, records, c.Session, log)
-		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(dial, log, proxy.Limits{})}
+		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(engine, dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
 			return servers, err
 		}

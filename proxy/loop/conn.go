@@ -57,9 +57,11 @@ const (
 // ErrTruncated is the reason where the transport ended without the other end having said so: anyone on the path can do that.
 var ErrTruncated = errors.New("the connection ended without the peer saying so")
 
+// ErrReset is the reason where this end broke the connection off from outside of the loop.
+var ErrReset = errors.New("the connection was broken off")
+
 var (
 	errPanic = errors.New("panic in a connection")
-	errStuck = errors.New("the peer does not read")
 )
 
 // Conn is a connection of a loop.
@@ -80,7 +82,8 @@ type Conn struct {
 	ended   bool // nothing more arrives
 	ending  bool // CloseWrite was called
 	closes  bool // Close was called
-	said    bool // the driver has said it
+	halved  bool // the driver was told of the end of this direction
+	parted  bool // and of that of the connection
 	lingers bool
 	dead    bool
 }
@@ -269,15 +272,16 @@ func (c *Conn) sendSafely() {
 
 // farewell says what is to be said after the last byte, and reports whether the connection lives on.
 func (c *Conn) farewell() bool {
-	if c.closes && !c.said {
-		c.said = true
-		c.driver.goodbye()
-	} else if c.ending && !c.said && !c.closes {
-		c.said = true
+	if c.ending && !c.halved && !c.parted {
+		c.halved = true
 		if err := c.driver.closeWrite(); err != nil {
 			c.finish(err)
 			return false
 		}
+	}
+	if c.closes && !c.parted {
+		c.parted = true
+		c.driver.goodbye()
 	}
 	if !c.closes {
 		return true

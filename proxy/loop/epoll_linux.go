@@ -136,11 +136,7 @@ type polled struct {
 
 // adopt takes over the descriptor of a connection.
 func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, error) {
-	s, ok := raw.(syscall.Conn)
-	if !ok {
-		return nil, errors.ErrUnsupported
-	}
-	rc, err := s.SyscallConn()
+	rc, err := raw.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return nil, err
 	}
@@ -162,9 +158,9 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 		if u, ok := upper.(interface{ Polled() bool }); ok {
 			d.goes = u.Polled()
 		}
-		wire.sink.Store(d)
+		wire.adopt(d)
 		// What TLS has taken off the wire during the handshake is in no descriptor any more.
-		p.loop.Do(func() { d.happened(0) })
+		p.loop.Do(func() { d.happened(0); d.look() })
 	}
 	return d, nil
 }
@@ -190,7 +186,8 @@ func (d *polled) happened(events uint32) {
 			return
 		}
 	}
-	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && !d.absent {
+	// Whoever reads comes to the end by reading. Others would be told of it for ever.
+	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && d.events&unix.EPOLLIN == 0 && !d.absent {
 		d.absent = true
 		_ = d.poll.ctl(unix.EPOLL_CTL_DEL, d)
 		if n, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
@@ -217,7 +214,7 @@ func (d *polled) read(kernel bool) {
 			return
 		case n == 0:
 			d.watch(false)
-			d.wire.eof.Store(true)
+			d.wire.dry = true
 		default:
 			got = l.in[:n]
 		}
@@ -267,14 +264,15 @@ func (d *polled) look() {
 	if d.gone {
 		return
 	}
-	d.wire.cork(false)
+	shut, cut := d.wire.heard()
 	c := d.conn
 	defer c.rescue()
 	c.send()
-	d.wire.mu.Lock()
-	shut := d.wire.shut
-	d.wire.mu.Unlock()
 	if !shut || c.dead || c.closes {
+		return
+	}
+	if cut {
+		c.finish(ErrReset)
 		return
 	}
 	if _, err := d.upper.Read(nil); err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, errAgain) {
@@ -291,9 +289,9 @@ func (d *polled) write(p []byte) (int, error) {
 	if left, err := d.flush(); err != nil || left > 0 {
 		return 0, err
 	}
-	d.wire.cork(true)
+	d.wire.cork()
 	n, err := d.upper.Write(p)
-	d.wire.cork(false)
+	d.wire.uncork()
 	return n, err
 }
 
@@ -368,9 +366,9 @@ func (d *polled) watchAs(events uint32) {
 
 func (d *polled) closeWrite() error {
 	if d.upper != nil && !d.closed {
-		d.wire.cork(true)
+		d.wire.cork()
 		err := d.upper.CloseWrite()
-		d.wire.cork(false)
+		d.wire.uncork()
 		if err == nil {
 			_, err = d.flush()
 		}
@@ -385,7 +383,7 @@ func (d *polled) closeWrite() error {
 
 func (d *polled) goodbye() {
 	if d.upper != nil {
-		d.wire.cork(true)
+		d.wire.cork()
 		_ = d.upper.Close()
 		d.closed = true
 	}
@@ -395,8 +393,8 @@ func (d *polled) close(abort bool) {
 	d.gone = true
 	if d.upper != nil && !d.closed {
 		d.wire.mu.Lock()
-		abort = abort && !d.wire.shut // who has shut it has said why, which a reset would undo
-		d.wire.shut, d.wire.told = true, true
+		abort = abort && (d.wire.cut || !d.wire.shut) // who has closed it has said why, which a reset would undo
+		d.wire.shut, d.wire.corked = true, true
 		d.wire.mu.Unlock()
 		_ = d.upper.Close()
 	}

@@ -71,6 +71,7 @@ func connect(t *testing.T, g *loop.Group, secure bool, h func(*loop.Conn) loop.H
 	}
 	opened := make(chan error, 1)
 	l := g.Pick()
+	l.Prepare(near)
 	l.Do(func() {
 		c, err := l.Open(near, upper, nil)
 		if err == nil {
@@ -266,6 +267,21 @@ func TestEnds(t *testing.T) {
 				t.Errorf("got %q, %v", got, err)
 			}
 		})
+		t.Run("half closed here, then there behind a last word", func(t *testing.T) {
+			far, s := opened()
+			do(s.c, s.c.CloseWrite)
+			if _, err := io.ReadAll(far); err != nil {
+				t.Error(err)
+			}
+			do(s.c, s.c.Pause) // so that word and end come together
+			_, _ = far.Write([]byte("last"))
+			_ = far.Close()
+			do(s.c, s.c.Resume)
+			if err := <-s.ended; err != nil || s.got.Load() != 4 {
+				t.Errorf("%d bytes, %v", s.got.Load(), err)
+			}
+			do(s.c, s.c.Close)
+		})
 		t.Run("aborted", func(t *testing.T) {
 			far, s := opened()
 			closed := make(chan struct{})
@@ -390,12 +406,11 @@ func TestBehindItsBack(t *testing.T) {
 	client, server := tlspair.Over(t, a, wire, tlspair.Leaf(t, tlspair.Key(t)))
 	s := &sink{ended: make(chan error, 1)}
 	l := g.Pick()
+	l.Prepare(wire)
 	l.Do(func() {
-		c, err := l.Open(wire, server, s)
-		if err != nil {
+		if s.c, err = l.Open(wire, server, s); err != nil {
 			t.Error(err)
 		}
-		s.c = c
 	})
 	for i := range 100 {
 		want := fmt.Sprint(i)

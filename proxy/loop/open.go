@@ -1,12 +1,32 @@
 package loop
 
 import (
-	"errors"
 	"net"
+	"syscall"
 )
 
-// Open takes over an established connection, for handler. upper is nil for a plain one; otherwise it stands above raw, and is
-// driven over memory where raw is a Wire and the system has epoll.
+// adopter is a poller that drives descriptors.
+type adopter interface {
+	adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, error)
+}
+
+// Prepare has raw, above which a connection was established, wait for Open. It may wait, and is called from anywhere but the
+// loop.
+func (l *Loop) Prepare(raw net.Conn) {
+	if wire, ok := raw.(*Wire); ok && l.adopts(wire.Conn) {
+		wire.detach()
+	}
+}
+
+// adopts reports whether the poller can drive raw.
+func (l *Loop) adopts(raw net.Conn) bool {
+	_, described := raw.(syscall.Conn)
+	_, able := l.poller.(adopter)
+	return described && able
+}
+
+// Open takes over an established connection, for handler. upper is nil for a plain one; otherwise it stands above raw, which
+// was prepared, and is driven over memory where raw is a Wire and the system has epoll.
 func (l *Loop) Open(raw net.Conn, upper Upper, handler Handler) (*Conn, error) {
 	c := &Conn{loop: l, handler: handler, remote: raw.RemoteAddr()}
 	var err error
@@ -19,22 +39,16 @@ func (l *Loop) Open(raw net.Conn, upper Upper, handler Handler) (*Conn, error) {
 }
 
 func (l *Loop) drive(c *Conn, raw net.Conn, upper Upper) (driver, error) {
-	if p, ok := l.poller.(interface {
-		adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, error)
-	}); ok {
-		wire, wired := raw.(*Wire)
-		under := raw
-		if wired {
-			under = wire.Conn
-		}
-		if wired || upper == nil {
-			if upper == nil {
-				wire = nil
-			}
-			if d, err := p.adopt(c, under, wire, upper); !errors.Is(err, errors.ErrUnsupported) {
-				return d, err
-			}
-		}
+	wire, wired := raw.(*Wire)
+	under := raw
+	if wired {
+		under = wire.Conn
 	}
-	return newBlocking(c, raw, upper), nil
+	if upper == nil {
+		wire = nil
+	}
+	if !l.adopts(under) || upper != nil && !wired {
+		return newBlocking(c, raw, upper), nil
+	}
+	return l.poller.(adopter).adopt(c, under, wire, upper)
 }

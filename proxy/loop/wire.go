@@ -23,14 +23,19 @@ var errAgain error = again{}
 // records as a plain io.EOF, like the peer's own goodbye, although anyone on the path can forge it.
 type Wire struct {
 	net.Conn
-	sink atomic.Pointer[polled] // the loop's driver, once a loop has it
-	in   []byte                 // of the loop: what was read and TLS has not taken
-	eof  atomic.Bool
+	memory atomic.Bool  // it is memory, and not the connection, from now on
+	direct sync.RWMutex // held by those who write to the connection itself
+	in     []byte       // of the loop: what was read and TLS has not taken
+	dry    bool         // of the loop: the connection has ended
+	eof    atomic.Bool  // TLS was told so
 
-	mu   sync.Mutex
-	out  []byte // what TLS has written and the loop has not sent
-	told bool   // the loop knows that it is to look
-	shut bool
+	mu     sync.Mutex
+	sink   *polled // the loop's driver, once a loop has it
+	out    []byte  // what TLS has written and the loop has not sent
+	corked bool    // the loop is writing, and looks afterwards anyway
+	told   bool    // the loop knows that it is to look
+	shut   bool    // nothing more is written
+	cut    bool    // by Reset
 }
 
 // NewWire wraps a transport before the handshake.
@@ -41,12 +46,19 @@ func NewWire(raw net.Conn) *Wire {
 	return &Wire{Conn: raw}
 }
 
-// Truncated reports whether the end of file that was read came from the transport.
+// detach ends the use of the connection itself. It waits for writes under way.
+func (w *Wire) detach() {
+	w.direct.Lock()
+	w.memory.Store(true)
+	w.direct.Unlock()
+}
+
+// Truncated reports whether TLS has read an end of file that came from the transport.
 func (w *Wire) Truncated() bool { return w.eof.Load() }
 
 // Read is for TLS.
 func (w *Wire) Read(p []byte) (int, error) {
-	if w.sink.Load() == nil {
+	if !w.memory.Load() {
 		n, err := w.Conn.Read(p)
 		if errors.Is(err, io.EOF) {
 			w.eof.Store(true)
@@ -54,7 +66,8 @@ func (w *Wire) Read(p []byte) (int, error) {
 		return n, err
 	}
 	if len(w.in) == 0 {
-		if w.eof.Load() {
+		if w.dry {
+			w.eof.Store(true)
 			return 0, io.EOF
 		}
 		return 0, errAgain
@@ -67,8 +80,10 @@ func (w *Wire) Read(p []byte) (int, error) {
 // Write is for TLS. Whoever writes to a connection of a loop does so in the loop, but for what the layers between do on their
 // own account, such as attesting anew.
 func (w *Wire) Write(p []byte) (int, error) {
-	if w.sink.Load() == nil {
-		return w.Conn.Write(p)
+	if !w.memory.Load() {
+		if n, err, done := w.through(p); done {
+			return n, err
+		}
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -83,9 +98,20 @@ func (w *Wire) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// through writes to the connection itself, unless that is over.
+func (w *Wire) through(p []byte) (n int, err error, done bool) {
+	w.direct.RLock()
+	defer w.direct.RUnlock()
+	if w.memory.Load() {
+		return 0, nil, false
+	}
+	n, err = w.Conn.Write(p)
+	return n, err, true
+}
+
 // Close closes the transport. One that a loop has is closed by the loop, once what was written has left.
 func (w *Wire) Close() error {
-	if w.sink.Load() == nil {
+	if !w.memory.Load() {
 		return w.Conn.Close()
 	}
 	w.mu.Lock()
@@ -99,18 +125,56 @@ func (w *Wire) Close() error {
 
 // tell makes the loop look at the wire.
 func (w *Wire) tell() {
-	if !w.told {
+	if d := w.sink; d != nil && !w.told && !w.corked {
 		w.told = true
-		d := w.sink.Load()
 		d.conn.loop.Do(d.look)
 	}
 }
 
-// cork keeps the loop from being told of what it does itself.
-func (w *Wire) cork(corked bool) {
+// Reset breaks the connection off, in a way that the other end can't take for a proper end.
+func (w *Wire) Reset() {
+	if !w.memory.Load() {
+		Reset(w.Conn)
+		return
+	}
 	w.mu.Lock()
-	w.told = corked
+	defer w.mu.Unlock()
+	w.shut, w.cut = true, true // or a goodbye could still leave before the loop gets to it
+	if d := w.sink; d != nil {
+		d.conn.loop.Do(func() { d.conn.finish(ErrReset) })
+	}
+}
+
+// cork keeps the loop from being told of what it does itself.
+func (w *Wire) cork() {
+	w.mu.Lock()
+	w.corked = true
 	w.mu.Unlock()
+}
+
+// adopt gives the wire to a loop, which looks at it afterwards.
+func (w *Wire) adopt(d *polled) {
+	w.mu.Lock()
+	w.sink, w.told = d, true
+	w.mu.Unlock()
+}
+
+// uncork ends that. What others did meanwhile is not lost: what they wrote is with what the loop wrote.
+func (w *Wire) uncork() {
+	w.mu.Lock()
+	w.corked = false
+	if w.shut {
+		w.tell()
+	}
+	w.mu.Unlock()
+}
+
+// heard forgets that the loop was told, and reports whether the wire was closed, and whether by Reset.
+func (w *Wire) heard() (shut, cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = false
+	return w.shut, w.cut
 }
 
 // take empties the wire of what is to be sent.
@@ -124,7 +188,7 @@ func (w *Wire) take() []byte {
 
 // SetDeadline has no effect in a loop, where nothing waits.
 func (w *Wire) SetDeadline(t time.Time) error {
-	if w.sink.Load() != nil {
+	if w.memory.Load() {
 		return nil
 	}
 	return w.Conn.SetDeadline(t)
@@ -132,7 +196,7 @@ func (w *Wire) SetDeadline(t time.Time) error {
 
 // SetReadDeadline is like SetDeadline.
 func (w *Wire) SetReadDeadline(t time.Time) error {
-	if w.sink.Load() != nil {
+	if w.memory.Load() {
 		return nil
 	}
 	return w.Conn.SetReadDeadline(t)
@@ -140,7 +204,7 @@ func (w *Wire) SetReadDeadline(t time.Time) error {
 
 // SetWriteDeadline is like SetDeadline.
 func (w *Wire) SetWriteDeadline(t time.Time) error {
-	if w.sink.Load() != nil {
+	if w.memory.Load() {
 		return nil
 	}
 	return w.Conn.SetWriteDeadline(t)
@@ -149,7 +213,8 @@ func (w *Wire) SetWriteDeadline(t time.Time) error {
 // Reset closes c in a way that the other end sees as an error.
 func Reset(c net.Conn) {
 	if w, ok := c.(*Wire); ok {
-		c = w.Conn
+		w.Reset()
+		return
 	}
 	if t, ok := c.(interface{ SetLinger(int) error }); ok {
 		_ = t.SetLinger(0)

@@ -40,6 +40,7 @@ type Conn struct {
 	rmu   sync.Mutex
 	in    reader
 	ended atomic.Bool // the other end sends no more of the application's bytes
+	polls atomic.Bool // Read is called whenever something has arrived
 
 	amu     sync.Mutex // of the application's writes, each of which may be many frames; before wmu
 	wmu     sync.Mutex // of one frame
@@ -95,11 +96,14 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 
 // Read reads the application's bytes. It answers io.EOF only where the other end has said that it sends no more.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.ended.Load() {
+	if c.ended.Load() && !c.polls.Load() {
 		return 0, io.EOF
 	}
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
+	if c.ended.Load() && c.polls.Load() {
+		return 0, c.after()
+	}
 	for !c.ended.Load() {
 		if failure := c.failed(); failure != nil {
 			return 0, failure
@@ -155,7 +159,9 @@ func (c *Conn) control() error {
 	switch k {
 	case kindEnd:
 		c.ended.Store(true)
-		go c.listen()
+		if !c.polls.Load() {
+			go c.heed()
+		}
 	case kindRequest:
 		err = c.answer(body)
 	case kindAuthenticator:
@@ -174,18 +180,31 @@ func (c *Conn) control() error {
 	return nil
 }
 
-// listen goes on after the application's bytes have ended: until the connection does, either end may be asked again. No read
-// touches what comes from then on, so that none has to wait for it.
-func (c *Conn) listen() {
-	for {
-		if err := c.in.header(); err != nil {
-			return
-		}
+// Polled says that from now on Read is called whenever something has arrived, after its io.EOF too, on a transport that does
+// not wait: nothing of the connection then waits for what arrives. It answers true: there is something to read for after that.
+func (c *Conn) Polled() bool {
+	c.polls.Store(true)
+	return true
+}
+
+// after is listen where Read is called for it. The answer is why the connection was closed, or io.EOF.
+func (c *Conn) after() error {
+	c.heed()
+	if failure := c.failed(); failure != nil {
+		return failure
+	}
+	return io.EOF
+}
+
+// heed goes on after the application's bytes have ended: until the connection does, either end may be asked again. Where it
+// waits, no read touches what comes from then on, so that none has to wait for it.
+func (c *Conn) heed() {
+	for c.in.header() == nil {
 		if c.in.kind == kindData || c.in.kind == kindEnd {
 			_ = c.fail(malformed("more after the end", nil))
 			return
 		}
-		if err := c.control(); err != nil {
+		if c.control() != nil {
 			return
 		}
 	}

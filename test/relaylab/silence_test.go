@@ -51,6 +51,16 @@ func start(t testing.TB, s *proxy.Server) (addr string, stop func()) {
 	})
 }
 
+func engine(t testing.TB) *proxy.Engine {
+	t.Helper()
+	e, err := proxy.NewEngine(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = e.Close() })
+	return e
+}
+
 func dialTCP(t testing.TB, addr string) *net.TCPConn {
 	t.Helper()
 	c, err := net.Dial("tcp", addr)
@@ -181,7 +191,7 @@ func TestNothingToServers(t *testing.T) {
 				// detector knows of.
 				sent, played := make(chan struct{}), make(chan int, 1)
 				connector := ratls.NewMutualConnector(fleet.id, l.party(c.policy))
-				out := proxy.NewOutbound(func(ctx context.Context) (proxy.Conn, error) {
+				out := proxy.NewOutbound(engine(t), func(ctx context.Context) (proxy.Conn, error) {
 					a, b := l.pair()
 					go func() {
 						defer b.Close()
@@ -426,7 +436,7 @@ func TestNothingFromClients(t *testing.T) {
 					if mode == "tcp" {
 						before = proxy.NewInboundTCP
 					}
-					in, err := before(handshake, backend, nil, proxy.Limits{Handshake: patience})
+					in, err := before(engine(t), handshake, backend, nil, proxy.Limits{Handshake: patience})
 					if err != nil {
 						t.Fatal(err)
 					}
