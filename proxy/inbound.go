@@ -47,8 +47,9 @@ func newInbound(engine *Engine, handshake Handshake, logger *slog.Logger, limits
 		// A peer that sends one byte a second must not outlive the limit, even if the handshake forgets to look.
 		stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
 		conn, err := handshake(ctx, raw)
-		if !stop() && err == nil {
-			err = ctx.Err() // raw is closed, or about to be
+		stop()
+		if err == nil {
+			err = ctx.Err() // raw is closed, or about to be, or would be if the two had not met
 		}
 		return conn, err
 	}
