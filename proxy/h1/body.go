@@ -268,4 +268,3 @@ func onlyInHead(name string) bool {
 	}
 	return false
 }
-

@@ -22,7 +22,9 @@ type fed struct {
 }
 
 // feed gives in to a Body in pieces of a size.
-func feed(framing int64, in []byte, piece int) fed { return feedLimited(framing, in, piece, h1.Limits{}) }
+func feed(framing int64, in []byte, piece int) fed {
+	return feedLimited(framing, in, piece, h1.Limits{})
+}
 
 func feedLimited(framing int64, in []byte, piece int, limits h1.Limits) fed {
 	var d h1.Body

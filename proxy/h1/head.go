@@ -87,7 +87,10 @@ func (h *head) take(k kind, value, raw string) (kind, error) {
 	case connection:
 		return h.connection(value)
 	case trailer:
-		return ordinary, h.announced(value)
+		if !announces(value) {
+			return k, Error{h.status, "Trailer names what can't be one"}
+		}
+		return ordinary, nil
 	case te:
 		for rest, more := value, true; more; {
 			var element string
@@ -163,19 +166,16 @@ func (h *head) connection(value string) (kind, error) {
 	return k, nil
 }
 
-// announced checks what Trailer lists (RFC 9110 section 6.6.2).
-func (h *head) announced(value string) error {
+// announces reports whether value is one of Trailer (RFC 9110 section 6.6.2) that names only what a trailer field can be.
+func announces(value string) bool {
 	for rest, more := value, true; more; {
 		var name string
 		name, rest, more = strings.Cut(rest, ",")
-		if name = trim(name); name == "" {
-			continue
-		}
-		if !isToken(name) || kindOf(name) != ordinary {
-			return Error{h.status, "Trailer names what can't be one"}
+		if name = trim(name); name != "" && (!isToken(name) || kindOf(name) != ordinary) {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // persistent reports whether the connection outlives the message (RFC 9112 section 9.3).
@@ -184,6 +184,9 @@ func (h *head) persistent() bool { return !h.close && (h.version == message.HTTP
 // tabbed reports whether there is more around a value than spaces. HTAB is allowed there, and has only been seen in
 // front of what decides where a message ends in order to hide it from one of two servers.
 func tabbed(raw string) bool { return strings.IndexByte(raw, '\t') >= 0 }
+
+// maxLength is the longest body that Content-Length may tell, in bytes: of 18 digits, so that nothing overflows.
+const maxLength = 1e18 - 1
 
 // decimal reads a Content-Length: digits only, and no leading zero, which some take for octal.
 func decimal(s string) (n int64, ok bool) {

@@ -211,15 +211,12 @@ func compareResponse(b []byte, method string) error {
 	if err != nil {
 		return fmt.Errorf("net/http refuses it: %w", err)
 	}
-	status := fmt.Sprintf("%d", r.Status)
-	if r.Reason != "" {
-		status += " " + r.Reason
-	}
+	_, reason, _ := strings.Cut(other.Status, " ")
 	chunked := len(other.TransferEncoding) > 0
 	named := namedIn(other.Header)
 	switch {
-	case r.Status != other.StatusCode, strings.TrimRight(status, " \t") != strings.TrimRight(other.Status, " \t"):
-		return fmt.Errorf("status %q, net/http says %q", status, other.Status)
+	case r.Status != other.StatusCode, r.Reason != strings.Trim(reason, " \t"):
+		return fmt.Errorf("status %d %q, net/http says %q", r.Status, r.Reason, other.Status)
 	case m.Body == h1.Chunked && !chunked:
 		return fmt.Errorf("chunks that net/http does not see")
 	}

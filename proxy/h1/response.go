@@ -99,7 +99,7 @@ func statusLine(s string, b []byte, r *message.Response) (message.Version, error
 	case !clean(b[prefix+3:]):
 		return 0, wrong("a control character in the reason")
 	default:
-		r.Reason = rest[1:]
+		r.Reason = trim(rest)
 	}
 	return version, nil
 }

@@ -15,9 +15,14 @@ func (s *Scan) Ready(b []byte, limits Limits) bool {
 	if len(b) > limits.Head || headEnd(b, s.seen) > 0 {
 		return true
 	}
-	s.line = s.line || bytes.IndexByte(b[s.seen:], '\n') >= 0
+	if !s.line {
+		first := b[:min(len(b), limits.Line+len("\r\n"))]
+		if s.line = bytes.IndexByte(first[s.seen:], '\n') >= 0; !s.line && len(b) > len(first) {
+			return true
+		}
+	}
 	s.seen = len(b)
-	return !s.line && len(b) > limits.Line+len("\r\n")
+	return false
 }
 
 // headEnd answers where the head that b starts with ends, or 0 if it does not end in b. The bytes before from were looked

@@ -196,7 +196,11 @@ func (w *writer) result(dst []byte, m Meta) ([]byte, Meta, error) {
 func (w *writer) fields(f message.Fields) {
 	for i := range f {
 		switch kindOf(f[i].Name) {
-		case ordinary, trailer:
+		case ordinary:
+		case trailer:
+			if !announces(f[i].Value) {
+				w.refuse("Trailer names what can't be one")
+			}
 		case host, expect:
 			if w.status == 502 {
 				break // of no meaning in a response
@@ -240,7 +244,7 @@ func (w *writer) framing(length int64) int64 {
 	case length == message.Unknown:
 		w.dst = append(w.dst, "Transfer-Encoding: chunked\r\n"...)
 		return Chunked
-	case length < 0:
+	case length < 0 || length > maxLength:
 		w.refuse("a length that is none")
 		return 0
 	default:
