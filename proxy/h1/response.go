@@ -44,6 +44,8 @@ func parseResponse(b []byte, limits Limits, method string, r *message.Response) 
 	}
 	m := Meta{Size: len(b), Persistent: h.persistent()}
 	switch {
+	case method == "CONNECT" && r.Status/100 == 2:
+		m.Persistent = false // a tunnel from here on, whatever the fields say
 	case r.Status < 200 || r.Status == 204:
 		// RFC 9112 section 6.1 forbids both fields here. Content-Length: 0 is often said, and harmless.
 		if h.length > 0 || h.length == message.Unknown {
@@ -55,8 +57,6 @@ func parseResponse(b []byte, limits Limits, method string, r *message.Response) 
 			}
 			r.Upgrade, m.Persistent = h.upgrade, false
 		}
-	case method == "CONNECT" && r.Status < 300:
-		m.Persistent = false // a tunnel from here on, whatever the fields say
 	case r.Bodiless(method):
 		r.Length = h.length
 	case h.length == message.NoBody:

@@ -1,6 +1,7 @@
 package h1
 
 import (
+	"slices"
 	"strconv"
 
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -89,7 +90,9 @@ func AppendResponse(dst []byte, r *message.Response, to Reply) ([]byte, Meta, er
 	w.dst = append(w.dst, "HTTP/1.1 "...)
 	w.dst = strconv.AppendInt(w.dst, int64(r.Status), 10)
 	w.dst = append(w.dst, ' ')
-	w.value(r.Reason)
+	begin := len(w.dst)
+	w.dst = append(w.dst, r.Reason...)
+	w.check(w.dst[begin:])
 	w.dst = append(w.dst, "\r\n"...)
 	w.fields(r.Fields)
 	m := Meta{Persistent: to.Keep}
@@ -218,20 +221,24 @@ func (w *writer) field(f *message.Field) {
 		w.refuse("the name of a field is not a token")
 		return
 	}
-	w.dst = append(w.dst, f.Name...)
-	w.dst = append(w.dst, ": "...)
-	w.value(f.Value)
-	w.dst = append(w.dst, "\r\n"...)
+	n := len(w.dst)
+	dst := slices.Grow(w.dst, len(f.Name)+len(": ")+len(f.Value)+len("\r\n"))
+	dst = dst[:n+len(f.Name)+len(": ")+len(f.Value)+len("\r\n")]
+	n += copy(dst[n:], f.Name)
+	dst[n], dst[n+1] = ':', ' '
+	n += 2
+	end := n + copy(dst[n:], f.Value)
+	dst[end], dst[end+1] = '\r', '\n'
+	w.dst = dst
+	w.check(dst[n:end])
 }
 
-// value appends s, which must not end the line and must not be read differently from what it is.
-func (w *writer) value(s string) {
-	begin := len(w.dst)
-	w.dst = append(w.dst, s...)
-	if !clean(w.dst[begin:]) {
+// check refuses a value that would end the line or be read differently from what it is.
+func (w *writer) check(value []byte) {
+	if !clean(value) {
 		w.refuse("a control character in a value")
 	}
-	if s != "" && (isSpace(s[0]) || isSpace(s[len(s)-1])) {
+	if n := len(value); n > 0 && (isSpace(value[0]) || isSpace(value[n-1])) {
 		w.refuse("whitespace around a value")
 	}
 }
