@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"net/textproto"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -155,20 +156,19 @@ func compareRequest(b []byte) error {
 	if err != nil {
 		return fmt.Errorf("net/http refuses it: %w", err)
 	}
-	_, target, _ := strings.Cut(string(b[:bytes.IndexByte(b, '\r')]), " ")
-	target, _, _ = strings.Cut(target, " ")
-	path := r.Path
-	switch {
-	case r.Method == "CONNECT":
-		path = r.Authority
-	case r.Scheme != "":
-		path = other.RequestURI // compared below
-		if rest := other.URL.RequestURI(); rest != r.Path && r.Path != "*" && !strings.ContainsAny(r.Path, "\"<>[]\\^`{|}!$&'()*+,;=:@%/?") {
-			return fmt.Errorf("path %q, net/http says %q", r.Path, rest)
-		}
-		if !strings.HasSuffix(target, strings.TrimPrefix(r.Path, "/")) && r.Path != "*" {
-			return fmt.Errorf("path %q of %q", r.Path, target)
-		}
+	path, query, _ := strings.Cut(r.Path, "?")
+	if path, err = url.PathUnescape(path); err != nil {
+		return err
+	}
+	if r.Method == "OPTIONS" && r.Path == "*" && r.Scheme != "" {
+		path = "" // RFC 9112 section 3.2.4
+	}
+	theirs := other.URL.Path
+	if theirs == "" && r.Scheme != "" && r.Path != "*" {
+		theirs = "/"
+	}
+	if r.Method == "CONNECT" && other.RequestURI != r.Authority || theirs != path || other.URL.RawQuery != query {
+		return fmt.Errorf("%q, net/http says %q", r.Path, other.URL)
 	}
 	named := namedIn(other.Header)
 	if slices.Contains(named, "Trailer") {
@@ -180,8 +180,8 @@ func compareRequest(b []byte) error {
 		length = -1
 	}
 	switch {
-	case r.Method != other.Method, path != other.RequestURI, r.Authority != other.Host:
-		return fmt.Errorf("%s %s of %s, net/http says %s %s of %s", r.Method, path, r.Authority, other.Method, other.RequestURI, other.Host)
+	case r.Method != other.Method, r.Authority != other.Host, r.Scheme != other.URL.Scheme:
+		return fmt.Errorf("%s of %s %s, net/http says %s of %s", r.Method, r.Scheme, r.Authority, other.Method, other.URL)
 	case int(r.Version) != other.ProtoMajor*10+other.ProtoMinor:
 		return fmt.Errorf("version %d", r.Version)
 	case m.Persistent == other.Close:

@@ -83,6 +83,8 @@ func AppendResponse(dst []byte, r *message.Response, to Reply) ([]byte, Meta, er
 		w.refuse("an informational response to HTTP/1.0")
 	case (r.Status == 101) != (r.Upgrade != ""):
 		w.refuse("101 without a protocol, or a protocol without 101")
+	case r.Length < message.Unknown || r.Length > maxLength:
+		w.refuse("a length that is none")
 	}
 	if w.reason != "" {
 		return w.result(dst, Meta{})

@@ -343,6 +343,8 @@ func TestAppendResponse(t *testing.T) {
 		{"a reason with a line", message.Response{Status: 200, Reason: "OK\r\nX: y"}, keep, "", 0, false},
 		{"a reason with a control", message.Response{Status: 200, Reason: "\x1b[2J"}, keep, "", 0, false},
 		{"a length that is none", message.Response{Status: 200, Length: -3}, keep, "", 0, false},
+		{"a length that is none, and not said", message.Response{Status: 304, Length: -5}, keep, "", 0, false},
+		{"a length beyond reading", message.Response{Status: 200, Length: 1e18}, keep, "", 0, false},
 	} {
 		out, m, err := h1.AppendResponse(nil, &c.r, c.to)
 		if string(out) != c.want || (c.want == "") != isStatus(err, 502) || m.Body != c.body || m.Persistent != c.kept {
