@@ -38,7 +38,7 @@ type Body struct {
 	spent  int // bytes of extensions
 	limits Limits
 	err    error
-	held   []byte // a trailer section that came in pieces
+	held   []byte // what there is of a trailer section
 
 	// Trailers are there once the body has ended, until the next Start. What may not be one is not among them: see Feed.
 	Trailers message.Fields
@@ -209,11 +209,6 @@ func (d *Body) sizeByte(c byte) string {
 
 // collect reads a trailer section up to its end, or keeps what there is of it.
 func (d *Body) collect(in []byte) (n int, err error) {
-	if len(d.held) == 0 {
-		if end := headEnd(in[:min(len(in), d.limits.Trailer)], 0); end > 0 {
-			return end, d.trailers(in[:end])
-		}
-	}
 	before := len(d.held)
 	d.held = append(d.held, in[:min(len(in), d.limits.Trailer+1-before)]...)
 	end := headEnd(d.held[:min(len(d.held), d.limits.Trailer)], before)

@@ -143,9 +143,6 @@ func isPath(s string) bool {
 // escaped reports whether every percent sign in the path of s begins an escape: servers decode half of one in different
 // ways. The query is for its reader to understand.
 func escaped(s string) bool {
-	if strings.IndexByte(s, '%') < 0 {
-		return true
-	}
 	path, _, _ := strings.Cut(s, "?")
 	for {
 		i := strings.IndexByte(path, '%')

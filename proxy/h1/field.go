@@ -77,15 +77,14 @@ type parts struct {
 	next       int // the line after this one
 }
 
-// fieldLine takes the line that begins at b[i] apart. The answer is why it can't be, or "".
+// fieldLine takes the line that begins at b[i] apart. b ends in an LF, which need not be this line's. The answer is why it
+// can't be taken apart, or "".
 func fieldLine(b []byte, i int) (p parts, fault string) {
 	p.colon = i
-	for p.colon < len(b) && classes[b[p.colon]]&inToken != 0 {
+	for classes[b[p.colon]]&inToken != 0 {
 		p.colon++
 	}
 	switch {
-	case p.colon == len(b):
-		return p, "a field line has no end"
 	case b[p.colon] != ':' && isSpace(b[p.colon]) && p.colon == i:
 		return p, "a line starts with whitespace" // obs-fold hides a field from one of two readers
 	case b[p.colon] != ':' && isSpace(b[p.colon]):

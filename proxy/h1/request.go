@@ -37,8 +37,6 @@ func parseRequest(b []byte, limits Limits, r *message.Request) (Meta, error) {
 		return Meta{}, bad("the request line ends in a bare LF")
 	case line == 1:
 		return Meta{}, bad("an empty line before the request")
-	case line+1 > limits.Line+len("\r\n"):
-		return Meta{}, Error{414, "the request line is too long"}
 	}
 	target, err := requestLine(s[:line-1], r)
 	if err != nil {

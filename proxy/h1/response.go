@@ -28,11 +28,8 @@ func ParseResponse(b []byte, limits Limits, method string, r *message.Response) 
 func parseResponse(b []byte, limits Limits, method string, r *message.Response) (Meta, error) {
 	s := string(b)
 	line := bytes.IndexByte(b, '\n')
-	switch {
-	case line < 1 || b[line-1] != '\r':
+	if line < 1 || b[line-1] != '\r' {
 		return Meta{}, wrong("the status line ends in a bare LF")
-	case line+1 > limits.Line+len("\r\n"):
-		return Meta{}, wrong("the status line is too long")
 	}
 	version, err := statusLine(s[:line-1], b[:line-1], r)
 	if err != nil {
@@ -79,10 +76,8 @@ func statusLine(s string, b []byte, r *message.Response) (message.Version, error
 	case s[:prefix] == "HTTP/1.1 ":
 	case s[:prefix] == "HTTP/1.0 ":
 		version = message.HTTP10
-	case s[prefix-1] == ' ' && isVersion(s[:prefix-1]):
-		return 0, wrong("a version that is not spoken")
 	default:
-		return 0, wrong("no status line")
+		return 0, wrong("no status line of a version that is spoken")
 	}
 	for _, c := range b[prefix : prefix+3] {
 		if c < '0' || c > '9' {

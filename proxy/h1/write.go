@@ -29,9 +29,6 @@ func AppendRequest(dst []byte, r *message.Request, close bool) ([]byte, Meta, er
 	if _, _, ok := splitHost(r.Authority); !ok {
 		w.refuse("the authority is not a host")
 	}
-	if w.reason != "" {
-		return w.result(dst, Meta{})
-	}
 	w.dst = append(w.dst, r.Method...)
 	w.dst = append(w.dst, ' ')
 	w.dst = append(w.dst, target...)
@@ -85,9 +82,6 @@ func AppendResponse(dst []byte, r *message.Response, to Reply) ([]byte, Meta, er
 		w.refuse("101 without a protocol, or a protocol without 101")
 	case r.Length < message.Unknown || r.Length > maxLength:
 		w.refuse("a length that is none")
-	}
-	if w.reason != "" {
-		return w.result(dst, Meta{})
 	}
 	w.dst = append(w.dst, "HTTP/1.1 "...)
 	w.dst = strconv.AppendInt(w.dst, int64(r.Status), 10)
