@@ -134,6 +134,25 @@ func TestNames(t *testing.T) {
 	}
 }
 
+// What is wrong is said, where several things share a status.
+func TestReasons(t *testing.T) {
+	for in, want := range map[string]string{
+		"GET / HTTP/1.1\r\nHost: a\r\n b\r\n\r\n":                 "a line starts with whitespace",
+		"GET / HTTP/1.1\r\nHost : a\r\n\r\n":                      "whitespace before a colon",
+		"GET / HTTP/1.1\r\nHost\r\n\r\n":                          "a field line has no name and colon",
+		"GET / HTTP/1.1\r\n: a\r\n\r\n":                           "the name of a field is empty",
+		"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n":                   "an empty line before the request",
+		"GET / HTTP/1.1\nHost: a\n\n":                             "the request line ends in a bare LF",
+		"GET / HTTP/1.1\r\nHost: a\nX: b\r\n\r\n":                 "a control character in the value of a field",
+		"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: x\r\n\r\n": "Content-Length is not a number",
+	} {
+		_, err := h1.ParseRequest([]byte(in), h1.Limits{}, new(message.Request))
+		if want := (h1.Error{Status: 400, Reason: want}); !errors.Is(err, want) {
+			t.Errorf("%q: %v", in, err)
+		}
+	}
+}
+
 // The memory of fields is used again, and what a head left is not in the next one.
 func TestReuse(t *testing.T) {
 	var r message.Request
