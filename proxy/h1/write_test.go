@@ -200,6 +200,7 @@ func TestAppendRequest(t *testing.T) {
 		{"half an escape", func(r *message.Request) { r.Path = "/%2" }, false, ""},
 		{"a URL for a path", func(r *message.Request) { r.Path = "http://a/" }, false, ""},
 		{"star of GET", func(r *message.Request) { r.Path = "*" }, false, ""},
+		{"OPTIONS of no path", func(r *message.Request) { r.Method = "OPTIONS"; r.Path = "b" }, false, ""},
 		{"no authority", func(r *message.Request) { r.Authority = "" }, false, ""},
 		{"an authority with a line", func(r *message.Request) { r.Authority = "a\r\nX: b" }, false, ""},
 		{"an authority with a user", func(r *message.Request) { r.Authority = "u@a" }, false, ""},
