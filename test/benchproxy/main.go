@@ -120,7 +120,7 @@ func run(ctx context.Context) error {
 		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)), Rounds: *rounds,
 		Versions: map[string]string{"go": runtime.Version()}, Samples: results{},
 	}
-	b.report.Setting = fmt.Sprintf("medians of %d rounds; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *span, *bulkGB, *idles, *rate)
+	b.report.Setting = fmt.Sprintf("medians of %d rounds, ratios of what was measured in the same one; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *span, *bulkGB, *idles, *rate)
 	if err := b.pick(); err != nil {
 		return err
 	}
@@ -146,7 +146,11 @@ func run(ctx context.Context) error {
 		return err
 	}
 	others := max(machineCPU(all)-ourCPU()-before, 0)
-	b.report.Others = fmt.Sprintf("others used about %.0f %% of the two cores meanwhile", 50*others.Seconds()/time.Since(begin).Seconds())
+	share := 50 * others.Seconds() / time.Since(begin).Seconds()
+	b.report.Others = fmt.Sprintf("others used about %.0f %% of the two cores meanwhile", share)
+	if share > 10 {
+		b.note("the machine was not ours alone: latencies and rates say little, CPU time is good for coarse comparisons")
+	}
 	return b.finish()
 }
 
@@ -329,7 +333,7 @@ func command() string {
 	args := []string{"bin/" + filepath.Base(os.Args[0])}
 	flag.Visit(func(f *flag.Flag) {
 		v := f.Value.String()
-		if f.Name == "jurat" {
+		if filepath.IsAbs(v) {
 			v = filepath.Base(v)
 		}
 		args = append(args, "-"+f.Name+"="+v)
