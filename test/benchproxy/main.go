@@ -98,6 +98,7 @@ type bench struct {
 	paths   map[string]string // of programs
 	works   []work
 	report  *report
+	failed  int // measurements of jurat
 }
 
 func run(ctx context.Context) error {
@@ -191,8 +192,8 @@ func (b *bench) finish() error {
 	} else {
 		r.write(os.Stdout, false)
 	}
-	if n := r.missed(); n > 0 {
-		return fmt.Errorf("%d goals missed", n)
+	if n := r.missed(); n > 0 || b.failed > 0 {
+		return fmt.Errorf("%d goals missed, %d measurements of jurat failed", n, b.failed)
 	}
 	return nil
 }
@@ -261,6 +262,9 @@ func (b *bench) round(ctx context.Context, n int) error {
 		}
 		if err != nil {
 			b.note("round %d: %v", n+1, err)
+			if k.name == product {
+				b.failed++
+			}
 			continue
 		}
 		peers = append(peers, p)
@@ -314,6 +318,9 @@ func (b *bench) measure(ctx context.Context, n int, w work, p *peer) {
 	}
 	if err != nil {
 		b.note("round %d: %s, %s: %v", n+1, w.name, name, err)
+		if name == product {
+			b.failed++
+		}
 	}
 	b.report.Samples.add(w.name, name, n, s)
 	var said []string
