@@ -2,7 +2,7 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego lint bench bench-ratio bench-session soak fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
+.PHONY: help build demo test ego lint bench bench-ratio bench-session bench-proxy soak fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,12 @@ bench-ratio: ## the latter alone
 bench-session: ## sessions behind a slow quote engine beside an instant one, and what a session costs beside plain TLS
 	@go build -o bin/benchsession ./test/benchsession
 	@bin/benchsession
+
+bench-proxy: ## jurat's data plane beside nginx, HAProxy, Caddy and Envoy in one run; ARGS="-rounds 1 -works h1,new -h" and so on
+	@test/setup.sh nginx haproxy caddy wrk h2load taskset envoy
+	@$(MAKE) --no-print-directory build
+	@go build -o bin/benchproxy ./test/benchproxy
+	@bin/benchproxy $(ARGS)
 
 soak: ## 20,000 connections (SOAK) with faults at every step, under the race detector; 10,000 open ones (OPEN) attested anew
 	go test -race -count=1 -timeout 60m -v -run '^TestSoak$$' ./ratls/session -soak $(or $(SOAK),20000)

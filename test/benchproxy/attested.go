@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"net"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/attest/sim"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+// relyingParty verifies the simulated machine that jurat runs on, by the policy that is proposed for it.
+func relyingParty(ctx context.Context, tee string) (*ratls.RelyingParty, error) {
+	machine, err := sim.Open(tee, "", time.Now)
+	if err != nil {
+		return nil, err
+	}
+	ev, err := machine.Attest(ctx, attest.ReportData{1})
+	if err != nil {
+		return nil, err
+	}
+	verifier := sim.NewVerifier([]string{machine.Root()})
+	claims, err := verifier.Verify(ctx, ev, machine.Endorser(), time.Now())
+	if err != nil {
+		return nil, err
+	}
+	text, err := policy.Propose(claims, attest.LevelSession, "bench")
+	if err != nil {
+		return nil, err
+	}
+	p, err := policy.Parse("bench.yaml", text, policy.NoFiles)
+	if err != nil {
+		return nil, err
+	}
+	return ratls.NewRelyingParty(attest.NewAppraiser(machine.Endorser(), attest.NewMemo(verifier)), p, time.Now), nil
+}
+
+func (b *bench) dialAttested(ctx context.Context, addr string, protocols ...string) (dialer, error) {
+	rp, err := relyingParty(ctx, b.tee)
+	if err != nil {
+		return nil, err
+	}
+	connector := ratls.NewConnector(rp, protocols...)
+	return func(ctx context.Context) (net.Conn, error) {
+		conn, err := connector.Dial(ctx, addr)
+		if err != nil {
+			return nil, err
+		}
+		if r := conn.Result(); r == nil || !r.Affirmed() || conn.Presented().Session == nil {
+			return nil, errors.Join(errors.New("not attested for the session"), conn.Close())
+		}
+		return conn, nil
+	}, nil
+}
+
+// pairs is how often attested and plain connections take turns in a measurement.
+const pairs = 3
+
+// beside lets established connections of both sorts take turns, and answers "cpu" of the attested ones, "plain", and their "ratio".
+func (p *peer) beside(attested, plain func() (float64, error)) (sample, error) {
+	var a, b []float64
+	for range pairs {
+		x, err := p.during(attested)
+		if err != nil {
+			return nil, err
+		}
+		y, err := p.during(plain)
+		if err != nil {
+			return nil, err
+		}
+		a, b = append(a, x["cpu"]), append(b, y["cpu"])
+	}
+	return sample{"cpu": mean(a), "plain": mean(b), "ratio": mean(a) / mean(b)}, nil
+}
+
+// attestedH1 is 64 connections with one request after the other on each.
+func (b *bench) attestedH1(ctx context.Context, p *peer) (sample, error) {
+	d, err := b.dialAttested(ctx, p.front, "http/1.1")
+	if err != nil {
+		return nil, err
+	}
+	attested, err := d.clients(ctx, 64)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(attested)
+	plain, err := dialTLS(p.front, "http/1.1").clients(ctx, 64)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(plain)
+	load := func(all []*client) func() (float64, error) {
+		return func() (float64, error) { return loop(ctx, all, b.span) }
+	}
+	for _, all := range [][]*client{attested, plain} { // establishes what is established with the first request
+		if _, err := loop(ctx, all, 100*time.Millisecond); err != nil {
+			return nil, err
+		}
+	}
+	return p.beside(load(attested), load(plain))
+}
+
+// attestedTCP is bulk out of the proxy, over connections made for it.
+func (b *bench) attestedTCP(ctx context.Context, p *peer) (sample, error) {
+	d, err := b.dialAttested(ctx, p.frontTCP)
+	if err != nil {
+		return nil, err
+	}
+	load := func(d dialer) func() (float64, error) {
+		return func() (float64, error) {
+			c, err := d.client(ctx)
+			if err != nil {
+				return 0, err
+			}
+			defer c.Close()
+			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+			return float64(b.bytes) / 1e6, order(c.Conn, 'S', b.bytes)
+		}
+	}
+	return p.beside(load(d), load(dialTLS(p.frontTCP)))
+}

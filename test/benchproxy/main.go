@@ -1,0 +1,367 @@
+// Command benchproxy measures jurat beside other proxies in one run: the same backend in plain HTTP, certificates of the
+// same kind, TLS 1.3 with AES-128-GCM; the proxy on one core, load and backend on another. They take turns in every round.
+// What counts is the CPU time of the proxy, all of its processes together, for a unit of work; of what a clock on the wall
+// says, only ratios within the run. A plain client gets jurat's own leaf, with simulated evidence in it. It fails when a
+// goal is missed.
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+var (
+	serving = flag.Bool("backend", false, "be the backend (for the program itself)")
+	only    = flag.String("works", "", "do these `WORKS` only: "+strings.Join(workNames(), ","))
+	with    = flag.String("peers", "", "measure these `PEERS` only: "+strings.Join(kindNames(), ","))
+	jurat   = flag.String("jurat", "", "the `PROGRAM` that is measured as jurat (default: beside this one)")
+	rounds  = flag.Int("rounds", 3, "rounds, in each of which all take turns")
+	span    = flag.Duration("span", 2*time.Second, "time for each measurement, in whole seconds")
+	bulkGB  = flag.Float64("gb", 1, "gigabytes of bulk")
+	idles   = flag.Int("idle", 5000, "idle connections")
+	rate    = flag.Int("rate", 2000, "requests per second where the rate is fixed")
+	asJSON  = flag.Bool("json", false, "write JSON, with every sample, instead of a table")
+	output  = flag.String("o", "", "also write the tables into this Markdown `FILE`")
+)
+
+func workNames() (names []string) {
+	for _, w := range works() {
+		names = append(names, w.name)
+	}
+	return names
+}
+
+func kindNames() (names []string) {
+	for _, k := range kinds() {
+		names = append(names, k.name)
+	}
+	return names
+}
+
+func main() {
+	log.SetFlags(0)
+	log.SetPrefix("benchproxy: ")
+	flag.Parse()
+	if *serving {
+		if err := backend(); err != nil {
+			log.Fatal(err)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	err := run(ctx)
+	stop()
+	if err != nil {
+		log.Fatal(err)
+	}
+}
+
+// choose picks those of all that a flag names, in the order of all.
+func choose(list string, all []string) ([]string, error) {
+	if list == "" {
+		return all, nil
+	}
+	wanted := strings.Split(list, ",")
+	for _, w := range wanted {
+		if !slices.Contains(all, w) {
+			return nil, fmt.Errorf("%q is none of %s", w, strings.Join(all, ","))
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(all), func(s string) bool { return !slices.Contains(wanted, s) }), nil
+}
+
+// bench is one run.
+type bench struct {
+	dir     string
+	tee     string
+	span    time.Duration
+	bytes   int64
+	idles   int
+	rate    int
+	core    int // of the proxies
+	backend addresses
+	setup   setup
+	kinds   []kind
+	paths   map[string]string // of programs
+	works   []work
+	report  *report
+	failed  int // measurements of jurat
+}
+
+func run(ctx context.Context) error {
+	if flag.NArg() > 0 {
+		return fmt.Errorf("no argument is known: %q", flag.Arg(0))
+	}
+	if *rounds < 1 || *idles < 1 || *rate < 1 || *bulkGB <= 0 {
+		return errors.New("what is counted has to be at least one")
+	}
+	b := &bench{span: *span, bytes: int64(*bulkGB * 1e9), idles: *idles, rate: *rate, paths: map[string]string{}}
+	all, err := cores()
+	if err != nil {
+		return err
+	}
+	if len(all) < 2 {
+		return errors.New("needs two cores, one for the proxy and one for the load")
+	}
+	b.core = all[1]
+	b.report = &report{
+		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)), Rounds: *rounds,
+		Versions: map[string]string{"go": runtime.Version()}, Samples: results{},
+	}
+	b.report.Setting = fmt.Sprintf("medians of %d rounds, ratios of what was measured in the same one; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *span, *bulkGB, *idles, *rate)
+	if err := b.pick(); err != nil {
+		return err
+	}
+	if err := stayOn(all[0]); err != nil {
+		return err
+	}
+	runtime.GOMAXPROCS(4) // a thread that sleeps shall not keep the others from running
+	if b.setup.Files, err = manyFiles(); err != nil {
+		return err
+	}
+	if b.dir, err = os.MkdirTemp("", "benchproxy"); err != nil {
+		return err
+	}
+	defer os.RemoveAll(b.dir)
+	b.tee = "sim:snp:genoa,dir=" + b.dir
+	b.setup.Dir, b.setup.TEE, b.setup.Root = b.dir, b.tee, os.Getuid() == 0
+	if b.setup.Cert, b.setup.Key, b.setup.Pair, err = certificate(b.dir); err != nil {
+		return err
+	}
+	all = all[:2]
+	begin, before := time.Now(), machineCPU(all)-ourCPU()
+	if err := b.turns(ctx); err != nil {
+		return err
+	}
+	others := max(machineCPU(all)-ourCPU()-before, 0)
+	share := 50 * others.Seconds() / time.Since(begin).Seconds()
+	b.report.Others = fmt.Sprintf("others used about %.0f %% of the two cores meanwhile", share)
+	if share > 10 {
+		b.note("the machine was not ours alone: latencies and rates say little, CPU time is good for coarse comparisons")
+	}
+	return b.finish()
+}
+
+// turns does all rounds.
+func (b *bench) turns(ctx context.Context) error {
+	service, err := startBackend()
+	if err != nil {
+		return err
+	}
+	defer service.stop()
+	b.backend = service.addresses
+	b.setup.HTTP, b.setup.TCP = service.HTTP, service.TCP
+	for n := range *rounds {
+		if err := b.round(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (b *bench) finish() error {
+	r := b.report
+	r.summarise()
+	if *output != "" {
+		f, err := os.Create(*output)
+		if err != nil {
+			return err
+		}
+		r.write(f, true)
+		if err := f.Close(); err != nil {
+			return err
+		}
+	}
+	if *asJSON {
+		if err := r.json(os.Stdout); err != nil {
+			return err
+		}
+	} else {
+		r.write(os.Stdout, false)
+	}
+	if n := r.missed(); n > 0 || b.failed > 0 {
+		return fmt.Errorf("%d goals missed, %d measurements of jurat failed", n, b.failed)
+	}
+	return nil
+}
+
+// note is for the reader of the report too.
+func (b *bench) note(format string, args ...any) {
+	s := fmt.Sprintf(format, args...)
+	b.report.Notes = append(b.report.Notes, s)
+	log.Print(s)
+}
+
+// pick finds the programs that were asked for. Who is absent is left out, visibly.
+func (b *bench) pick() error {
+	names, err := choose(*only, workNames())
+	if err != nil {
+		return err
+	}
+	for _, w := range works() {
+		if slices.Contains(names, w.name) {
+			b.works = append(b.works, w)
+		}
+	}
+	if names, err = choose(*with, kindNames()); err != nil {
+		return err
+	}
+	for _, k := range kinds() {
+		if !slices.Contains(names, k.name) {
+			continue
+		}
+		path, err := find(k.program)
+		if k.name == product && *jurat != "" {
+			path, err = filepath.Abs(*jurat)
+		}
+		if err != nil {
+			b.note("%s is absent, and left out", k.name)
+			continue
+		}
+		b.kinds, b.paths[k.name] = append(b.kinds, k), path
+		b.report.Peers = append(b.report.Peers, k.name)
+		b.report.Versions[k.name] = version(path, k.version...)
+	}
+	for tool, args := range map[string]string{"wrk": "-v", "h2load": "--version", "taskset": "--version"} {
+		path, err := exec.LookPath(tool)
+		if err != nil {
+			return fmt.Errorf("%s is absent (test/setup.sh fetches it): %w", tool, err)
+		}
+		if tool != "taskset" {
+			b.report.Versions[tool] = version(path, args)
+		}
+	}
+	return nil
+}
+
+// round starts all peers afresh, and lets them take turns at every work.
+func (b *bench) round(ctx context.Context, n int) error {
+	var peers []*peer
+	defer func() {
+		for _, p := range peers {
+			p.stop()
+		}
+	}()
+	for _, k := range b.kinds {
+		p, err := start(ctx, k, b.paths[k.name], b.core, b.setup)
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
+		if err != nil {
+			b.note("round %d: %v", n+1, err)
+			if k.name == product {
+				b.failed++
+			}
+			continue
+		}
+		peers = append(peers, p)
+		leaf, err := probe(ctx, p)
+		if err != nil {
+			b.note("round %d: %s: %v", n+1, p.name, err)
+		}
+		if n == 0 {
+			log.Printf("%s %s, certificate of %d bytes", p.name, b.report.Versions[p.name], leaf)
+		}
+	}
+	warm := false
+	for _, w := range b.works {
+		if w.once && n > 0 {
+			continue
+		}
+		if w.name != workIdle && !warm {
+			warm = true
+			for _, p := range peers {
+				if err := b.warm(ctx, p); err != nil && ctx.Err() == nil {
+					b.note("round %d: %s: %v", n+1, p.name, err)
+				}
+			}
+		}
+		if w.direct {
+			b.measure(ctx, n, w, nil)
+		}
+		for _, p := range peers {
+			if (!w.own || p.name == product) && (!w.tcp || p.tcp()) {
+				b.measure(ctx, n, w, p)
+			}
+			if ctx.Err() != nil {
+				return errors.New("interrupted")
+			}
+		}
+	}
+	return nil
+}
+
+// measure does one work with one peer, or with the backend itself where it's nil.
+func (b *bench) measure(ctx context.Context, n int, w work, p *peer) {
+	name := direct
+	if p != nil {
+		name = p.name
+	}
+	limited, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	s, err := w.run(b, limited, p)
+	if ctx.Err() != nil {
+		return
+	}
+	if err != nil {
+		b.note("round %d: %s, %s: %v", n+1, w.name, name, err)
+		if name == product {
+			b.failed++
+		}
+	}
+	b.report.Samples.add(w.name, name, n, s)
+	var said []string
+	for _, metric := range []string{"cpu", "plain", "busy", "pss", "p50", "p99"} {
+		if v, ok := s[metric]; ok {
+			said = append(said, fmt.Sprintf("%s %.2f", metric, v))
+		}
+	}
+	log.Printf("round %d/%d  %-12s %-8s %s", n+1, *rounds, w.name, name, strings.Join(said, ", "))
+	if p != nil {
+		p.quiet(ctx)
+	}
+}
+
+// command is how we were called, without where we are.
+func command() string {
+	args := []string{"bin/" + filepath.Base(os.Args[0])}
+	flag.Visit(func(f *flag.Flag) {
+		v := f.Value.String()
+		if filepath.IsAbs(v) {
+			v = filepath.Base(v)
+		}
+		args = append(args, "-"+f.Name+"="+v)
+	})
+	return strings.Join(args, " ")
+}
+
+// machine names this one: processor, cores that we may use, kernel.
+func machine(cores int) string {
+	model, kernel := "unknown processor", "unknown"
+	if f, err := os.Open("/proc/cpuinfo"); err == nil {
+		defer f.Close()
+		for lines := bufio.NewScanner(f); lines.Scan(); {
+			if name, value, ok := strings.Cut(lines.Text(), ":"); ok && strings.TrimSpace(name) == "model name" {
+				model = strings.TrimSpace(value)
+				break
+			}
+		}
+	}
+	if raw, err := os.ReadFile("/proc/sys/kernel/osrelease"); err == nil {
+		kernel = strings.TrimSpace(string(raw))
+	}
+	return fmt.Sprintf("%s, %d cores, Linux %s", model, cores, kernel)
+}
