@@ -60,9 +60,7 @@ var ErrTruncated = errors.New("the connection ended without the peer saying so")
 // ErrReset is the reason where this end broke the connection off from outside of the loop.
 var ErrReset = errors.New("the connection was broken off")
 
-var (
-	errPanic = errors.New("panic in a connection")
-)
+var errPanic = errors.New("panic in a connection")
 
 // Conn is a connection of a loop.
 type Conn struct {

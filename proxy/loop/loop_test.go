@@ -431,7 +431,6 @@ func TestBehindItsBack(t *testing.T) {
 	if string(got) != "last" {
 		t.Errorf("got %q, %v", got, err)
 	}
-
 }
 
 func tcp(t *testing.T) (a, b net.Conn) {
