@@ -156,8 +156,9 @@ func TestSlowBodyIsNoHang(t *testing.T) {
 
 // TestClientBreaksOff: it is not the service that failed.
 func TestClientBreaksOff(t *testing.T) {
-	bodies := make(chan error, 1)
+	began, bodies := make(chan struct{}), make(chan error, 1)
 	addr := origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(began)
 		_, err := io.ReadAll(r.Body)
 		bodies <- err
 	}))
@@ -168,7 +169,9 @@ func TestClientBreaksOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\nnot a chunk\r\n")
+	_, _ = io.WriteString(c, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n")
+	<-began
+	_, _ = io.WriteString(c, "not a chunk\r\n")
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	if err != nil {
 		t.Fatal(err)

@@ -42,10 +42,22 @@ type link struct {
 	closed  func(*link)
 	once    sync.Once
 	forward atomic.Pointer[identity]
+	address string // of the peer, without its port; made once
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
 	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed}
+}
+
+// host is the address that the peer comes from, without its port.
+func (l *link) host() string {
+	if l.address == "" {
+		l.address = addrString(l.conn.RemoteAddr())
+		if host, _, err := net.SplitHostPort(l.address); err == nil {
+			l.address = host
+		}
+	}
+	return l.address
 }
 
 var errPanic = errors.New("panic in a connection")

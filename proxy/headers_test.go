@@ -157,13 +157,11 @@ func TestForgedIdentityRaw(t *testing.T) {
 	const chunked = "Transfer-Encoding: chunked\r\n"
 	for name, message := range map[string]string{
 		"duplicates":           "jurat-result: evil\r\nJURAT-RESULT: evil\r\nJurat_Result: evil\r\n\r\n",
-		"bare line feeds":      "Jurat-Result: evil\nX_Forwarded_Client_Cert: evil\n\n",
 		"tab before value":     "Jurat-Result:\tevil\r\n\r\n",
 		"empty value":          "Jurat-Result:\r\nX-Forwarded-Client-Cert:\r\n\r\n",
 		"connection lists all": "Connection: close, Jurat-Result, jurat-result,X-Forwarded-Client-Cert ,\tx-forwarded-for\r\nConnection: Jurat-Result\r\n\r\n",
 		"unannounced trailer":  chunked + "\r\n1\r\nx\r\n0\r\nJurat-Result: evil\r\njurat_result: evil\r\n\r\n",
 		"announced trailer":    "Trailer: Jurat-Result, X_Forwarded_Client_Cert\r\n" + chunked + "\r\n1\r\nx\r\n0\r\nJurat-Result: evil\r\nX_Forwarded_Client_Cert: evil\r\n\r\n",
-		"length and chunks":    "Content-Length: 3\r\n" + chunked + "\r\n0\r\n\r\n",
 	} {
 		t.Run(name, func(t *testing.T) {
 			c, err := dialTLS(t.Context(), in, "http/1.1")

@@ -8,6 +8,7 @@ import (
 	"net/http/httputil"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // httpSide is the HTTP half of an inbound server: attested connections go in, requests come out at the service.
@@ -19,6 +20,15 @@ type httpSide struct {
 	h1      *front
 	h2      *front
 	any     *front
+
+	backend Backend
+	limits  Limits
+	workers []*worker
+	next    atomic.Uint32
+	closing atomic.Bool
+	ctx     context.Context // of connecting to the service
+	cancel  context.CancelFunc
+	work    sync.WaitGroup
 }
 
 // front is an http.Server that is fed with established connections.
@@ -28,8 +38,12 @@ type front struct {
 	start  sync.Once
 }
 
-func newHTTPSide(backend Backend, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
-	h := &httpSide{stats: stats, log: logger, service: newService(backend, limits, logger)}
+func newHTTPSide(engine *Engine, backend Backend, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
+	h := &httpSide{stats: stats, log: logger, service: newService(backend, limits, logger), backend: backend, limits: limits}
+	h.ctx, h.cancel = context.WithCancel(context.Background())
+	for _, l := range engine.group.Loops() {
+		h.workers = append(h.workers, &worker{side: h, loop: l, clients: make(map[interface{ retire() }]struct{})})
+	}
 	quiet := slog.NewLogLogger(logger.Handler(), slog.LevelDebug)
 	h.proxy = &httputil.ReverseProxy{
 		// Rewrite, never Director: with Director a client's "Connection: Jurat-Result" would remove ours.
@@ -67,7 +81,15 @@ type linkKey struct{}
 
 // take hands an established connection to the server for what was negotiated. Where nothing was, the client's first
 // bytes tell.
-func (h *httpSide) take(l *link) {
+func (h *httpSide) take(l *link, logger *slog.Logger) {
+	if l.state.NegotiatedProtocol == "http/1.1" && h.backend.scheme != "h2c" {
+		w := h.workers[int(h.next.Add(1))%len(h.workers)]
+		w.loop.Prepare(l.conn.NetConn())
+		if !w.loop.Do(func() { w.take(l, logger) }) {
+			l.reset()
+		}
+		return
+	}
 	f := h.any
 	switch l.state.NegotiatedProtocol {
 	case "h2":
@@ -80,6 +102,10 @@ func (h *httpSide) take(l *link) {
 }
 
 func (h *httpSide) drain(ctx context.Context) {
+	h.closing.Store(true)
+	for _, w := range h.workers {
+		w.loop.Do(w.retire)
+	}
 	var all sync.WaitGroup
 	for _, f := range []*front{h.h1, h.h2, h.any} {
 		all.Go(func() {
@@ -95,6 +121,8 @@ func (h *httpSide) release() {
 		_ = f.server.Close()
 	}
 	h.service.close()
+	h.cancel()
+	h.work.Wait()
 }
 
 // ServeHTTP takes one request to the service.

@@ -257,7 +257,9 @@ func TestRefusedRequests(t *testing.T) {
 		"no host":                  {"GET / HTTP/1.1\r\n", 400},
 		"two lengths":              {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 2\r\n", 400},
 		"unknown coding":           {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n", 501},
-		"coding twice":             {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 501},
+		"coding twice":             {"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", 400},
+		"length and chunks":        {"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n", 400},
+		"bare line feeds":          {"GET / HTTP/1.1\r\nHost: a\r\nJurat-Result: evil\nX_Forwarded_Client_Cert: evil\n\n", 400},
 		"control character":        {"GET / HTTP/1.1\r\nHost: a\r\nX: a\x00b\r\n", 400},
 		"header larger than limit": {"GET / HTTP/1.1\r\nHost: a\r\nX: " + strings.Repeat("x", 80<<10) + "\r\n", 431},
 	} {

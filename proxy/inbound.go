@@ -15,8 +15,8 @@ func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger
 		return nil, badBackend("", "an address")
 	}
 	s := newInbound(engine, handshake, logger, limits)
-	h := newHTTPSide(backend, s.limits, &s.stats, s.log)
-	s.carry = func(_ net.Conn, l *link, _ *slog.Logger) { h.take(l) }
+	h := newHTTPSide(engine, backend, s.limits, &s.stats, s.log)
+	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) { h.take(l, logger) }
 	s.drain, s.release = h.drain, h.release
 	return s, nil
 }

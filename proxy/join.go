@@ -57,22 +57,28 @@ type way struct {
 }
 
 func (t *tunnel) open(l *link, plain net.Conn) {
-	near, err := t.loop.Open(l.conn.NetConn(), l, &t.ways[0])
+	near, err := t.loop.Open(l.conn.NetConn(), l, nil)
 	if err != nil {
 		l.reset()
 		loop.Reset(plain)
 		t.broke(err)
 		return
 	}
-	far, err := t.loop.Open(plain, nil, &t.ways[1])
+	far, err := t.loop.Open(plain, nil, nil)
 	if err != nil {
 		near.Abort()
 		loop.Reset(plain)
 		t.broke(err)
 		return
 	}
+	t.join(near, far)
+}
+
+func (t *tunnel) join(near, far *loop.Conn) {
 	t.ways[0] = way{tunnel: t, from: near, to: far}
 	t.ways[1] = way{tunnel: t, from: far, to: near}
+	near.SetHandler(&t.ways[0])
+	far.SetHandler(&t.ways[1])
 	t.touch()
 }
 

@@ -22,6 +22,7 @@ type Limits struct {
 const (
 	maxHeader     = 64 << 10 // of a request
 	maxBackHeader = 1 << 20  // of an answer of the service
+	maxFields     = 128      // of a head
 	maxStreams    = 256      // concurrent, per HTTP/2 connection
 )
 

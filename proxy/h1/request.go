@@ -64,16 +64,12 @@ func parseRequest(b []byte, limits Limits, r *message.Request) (Meta, error) {
 	if r.Version == message.HTTP10 { // RFC 9110 sections 7.8 and 10.1.1: it knows neither
 		return m, nil
 	}
-	switch {
-	case h.expects > 1 || h.expects == 1 && !same(h.expect, "100-continue"):
+	if h.expects > 1 || h.expects == 1 && !same(h.expect, "100-continue") {
 		return Meta{}, Error{417, "an unknown expectation"}
-	case h.upgrades > 1 || h.upgrades == 1 && !isProtocol(h.upgrade):
-		return Meta{}, bad("Upgrade does not name one protocol")
-	case h.upgrades == 1 && !h.mayUpgrade: // it is not from whoever is at the other end of this connection
-		return Meta{}, bad("Upgrade without Connection: upgrade")
 	}
 	r.Expect = h.expects == 1 && m.Body != 0
-	if m.Body == 0 {
+	// Without the option it is not from whoever is at the other end of this connection.
+	if m.Body == 0 && h.mayUpgrade && h.upgrades == 1 && isProtocol(h.upgrade) {
 		r.Upgrade = h.upgrade
 	}
 	return m, nil

@@ -1,0 +1,398 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/message"
+)
+
+// client is the side of an exchange that the request came from.
+type client interface {
+	respond(r *message.Response) error // a head, informational ones included; an error if it can't be said
+	body(p []byte) bool                // false: no more until exchange.clientReady
+	finish(trailers message.Fields)    // the response is whole
+	abort()                            // it never will be, which must be plain to see
+	hold(bool)                         // whether the request's body has to wait
+	hasEnded() bool                    // all of the request has arrived
+}
+
+// origin is the side that answers it.
+type origin interface {
+	body(p []byte) bool // false: no more until exchange.serviceReady
+	finish(trailers message.Fields)
+	abort() // the exchange is over for good, whatever the service is still doing
+	hold(bool)
+}
+
+// exchange is one request on its way to the service, and its response on its way back. It lives in one loop.
+type exchange struct {
+	worker *worker
+	link   *link
+	client client
+	as     origin // nil until there is a connection to the service
+	req    message.Request
+	began  time.Time
+	timer  loop.Timer
+	log    *slog.Logger
+
+	open     bool
+	answered bool // the last head of the response has been passed on
+	sent     bool // some of the request's body has
+	ended    bool // all of the request has
+	fresh    bool // the connection to the service has not been used before
+	tries    int
+	calling  *call
+}
+
+// begin takes up a request, of which the client has req.
+func (x *exchange) begin() {
+	w := x.worker
+	x.open, x.answered, x.sent, x.ended, x.tries, x.as, x.calling = true, false, false, false, 0, nil, nil
+	x.began = w.loop.Now()
+	w.side.stats.requests.Add(1)
+	switch r := &x.req; {
+	case r.Method == http.MethodConnect && !(r.Version == message.HTTP2 && r.Upgrade != ""):
+		x.reply(http.StatusMethodNotAllowed, "", "no tunnels through this proxy")
+		return
+	case r.Method == http.MethodConnect, !fits(r):
+		x.reply(http.StatusBadRequest, "", "bad request")
+		return
+	case r.Upgrade != "" && !strings.EqualFold(r.Upgrade, "websocket"):
+		// After an upgrade the client talks to the service past this proxy. One to HTTP/2 would be a way to send any header.
+		r.Upgrade = ""
+	}
+	x.identify()
+	x.call()
+}
+
+// fits reports whether the head of a request can be passed on: a host of other characters could become an empty Host beside
+// an X-Forwarded-Host that says more.
+func fits(r *message.Request) bool {
+	return !strings.ContainsFunc(r.Authority, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("!$%&'()*+,-.:;=[]_~", c)
+	})
+}
+
+// identify tells the service who the client is, and keeps the client from doing so.
+func (x *exchange) identify() {
+	f := withoutTrailers(x.req.Fields.Remove(identifies), identifies)
+	f = append(f,
+		message.Field{Name: "X-Forwarded-For", Value: x.link.host()},
+		message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority},
+		message.Field{Name: "X-Forwarded-Proto", Value: "https"})
+	if id := x.link.identity(); id != nil {
+		f = append(f, message.Field{Name: HeaderResult, Value: id.result})
+		if id.xfcc != "" {
+			f = append(f, message.Field{Name: HeaderXFCC, Value: id.xfcc})
+		}
+	}
+	x.req.Fields = f
+}
+
+// withoutTrailers takes out of the announcements of trailers those that match names, which are not passed on.
+func withoutTrailers(f message.Fields, match func(string) bool) message.Fields {
+	announced := false
+	for i := range f {
+		if len(f[i].Name) == len("Trailer") && message.Same(f[i].Name, "Trailer") {
+			names := strings.FieldsFunc(f[i].Value, func(c rune) bool { return c == ',' || c == ' ' || c == '\t' })
+			f[i].Value = strings.Join(slices.DeleteFunc(names, match), ", ")
+			announced = true
+		}
+	}
+	if !announced {
+		return f
+	}
+	return slices.DeleteFunc(f, func(field message.Field) bool { return field.Value == "" && message.Same(field.Name, "Trailer") })
+}
+
+// call asks for a connection to the service.
+func (x *exchange) call() {
+	x.tries++
+	x.client.hold(true)
+	x.worker.connect(x, x.speaksGRPC(), x.tries > 1)
+}
+
+// speaksGRPC reports whether the request is a gRPC call: those go to the service in HTTP/2.
+func (x *exchange) speaksGRPC() bool {
+	if x.req.Version != message.HTTP2 {
+		return false
+	}
+	t, _ := x.req.Fields.Get("Content-Type")
+	t, _, _ = strings.Cut(t, ";")
+	t = strings.TrimRight(t, " \t")
+	return len(t) >= len("application/grpc") && strings.EqualFold(t[:len("application/grpc")], "application/grpc") &&
+		(len(t) == len("application/grpc") || t[len("application/grpc")] == '+')
+}
+
+// connected goes on with a connection that has the head of the request already.
+func (x *exchange) connected(s origin, fresh bool) {
+	x.as, x.fresh, x.calling = s, fresh, nil
+	if x.req.Length == message.NoBody || x.req.Length == 0 {
+		x.ended = true
+		x.as.finish(nil)
+		x.await()
+	}
+	x.client.hold(false)
+}
+
+// await bounds the time to the response.
+func (x *exchange) await() {
+	if x.answered {
+		return
+	}
+	if limit, ok := x.expires(); ok {
+		x.worker.loop.Set(&x.timer, limit, x.expire)
+		return
+	}
+	if d := x.worker.side.limits.Answer; d > 0 && !x.speaksGRPC() {
+		x.worker.loop.Set(&x.timer, x.worker.loop.Now().Add(d), x.expire)
+	}
+}
+
+func (x *exchange) expire() {
+	if _, ok := x.expires(); ok {
+		x.expired()
+		return
+	}
+	x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNoAnswer)
+}
+
+var errNoAnswer = errors.New("the service took too long to answer")
+
+// requestBody passes on a part of the request's body, and answers false when no more shall come for now.
+func (x *exchange) requestBody(p []byte) {
+	if x.as == nil || len(p) == 0 {
+		return
+	}
+	x.sent = true
+	if !x.as.body(p) {
+		x.client.hold(true)
+	}
+}
+
+// requestEnd passes on the end of the request.
+func (x *exchange) requestEnd(trailers message.Fields) {
+	x.ended = true
+	if x.as != nil {
+		x.as.finish(trailers.Remove(identifies))
+		x.await()
+	}
+}
+
+// serviceReady goes on with the request after its body was too fast.
+func (x *exchange) serviceReady() { x.client.hold(false) }
+
+// clientReady goes on with the response after its body was too fast.
+func (x *exchange) clientReady() {
+	if x.as != nil {
+		x.as.hold(false)
+	}
+}
+
+// response passes on the head of a response.
+func (x *exchange) response(r *message.Response) {
+	if r.Status == http.StatusSwitchingProtocols && x.req.Upgrade == "" {
+		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
+		return
+	}
+	r.Fields = withoutTrailers(r.Fields.Remove(ours), ours)
+	if r.Informational() {
+		if x.req.Version != message.HTTP10 {
+			_ = x.client.respond(r)
+		}
+		return
+	}
+	x.answered = true
+	x.worker.loop.Stop(&x.timer)
+	if err := x.client.respond(r); err != nil {
+		x.answered = false
+		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
+		return
+	}
+	if limit, ok := x.expires(); ok {
+		x.worker.loop.Set(&x.timer, limit, x.expire)
+	}
+}
+
+// responseBody passes on a part of the response's body.
+func (x *exchange) responseBody(p []byte) {
+	if x.open && !x.client.body(p) && x.as != nil {
+		x.as.hold(true)
+	}
+}
+
+// responseEnd passes on the end of the response. What is left of the request has no meaning any more.
+func (x *exchange) responseEnd(trailers message.Fields) {
+	if !x.open {
+		return
+	}
+	as := x.as
+	x.close()
+	if !x.ended && as != nil {
+		as.abort()
+	}
+	x.client.finish(trailers.Remove(ours))
+}
+
+// close ends the exchange's own part.
+func (x *exchange) close() {
+	x.open, x.as = false, nil
+	x.worker.loop.Stop(&x.timer)
+	if x.calling != nil {
+		x.calling.drop()
+		x.calling = nil
+	}
+}
+
+// clientGone ends an exchange whose client has gone.
+func (x *exchange) clientGone() {
+	if !x.open {
+		return
+	}
+	as := x.as
+	x.close()
+	if as != nil {
+		as.abort()
+	}
+}
+
+// serviceGone ends an exchange whose service has gone before the response was whole. A request that the service can't have
+// seen, or that may be seen twice, is tried again on another connection: one that was kept open may have been closed by the
+// service just when it was used.
+func (x *exchange) serviceGone(err error, seen bool) {
+	if !x.open {
+		return
+	}
+	x.as = nil
+	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
+		x.worker.loop.Stop(&x.timer)
+		x.call()
+		return
+	}
+	x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
+}
+
+// repeatable reports whether the request may reach the service twice (RFC 9110 section 9.2.2).
+func (x *exchange) repeatable() bool {
+	if !x.ended {
+		return false
+	}
+	switch x.req.Method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace:
+		return x.req.Upgrade == ""
+	}
+	return false
+}
+
+// fail answers for a service that gave no answer, or breaks off one that has begun. The text is for strangers: it names no
+// address.
+func (x *exchange) fail(code attest.Code, status int, err error) {
+	if !x.open {
+		return
+	}
+	if _, ok := x.expires(); ok && x.late() {
+		x.expired()
+		return
+	}
+	what := "no answer from the service"
+	if x.answered {
+		what = "the answer broke off"
+	}
+	x.log.Error(what, "code", string(code), "error", plainError(err))
+	if x.answered {
+		x.cut()
+		return
+	}
+	x.reply(status, code, code.Title()+" ("+string(code)+")")
+}
+
+// cut breaks off a response that has begun.
+func (x *exchange) cut() {
+	as := x.as
+	x.close()
+	if as != nil {
+		as.abort()
+	}
+	x.client.abort()
+}
+
+// reply is a response of the proxy's own.
+func (x *exchange) reply(status int, code attest.Code, text string) {
+	x.say(plain(status, code), []byte("jurat: "+text+"\n"), nil)
+}
+
+// say ends the exchange with a response of the proxy's own.
+func (x *exchange) say(r *message.Response, text []byte, trailers message.Fields) {
+	as := x.as
+	x.close()
+	if as != nil {
+		as.abort()
+	}
+	r.Length = message.NoBody
+	if text != nil {
+		r.Length = int64(len(text))
+	}
+	if x.client.respond(r) != nil {
+		x.client.abort()
+		return
+	}
+	if !r.Bodiless(x.req.Method) {
+		x.client.body(text)
+	}
+	x.client.finish(trailers)
+}
+
+func plain(status int, code attest.Code) *message.Response {
+	f := message.Fields{{Name: "Content-Type", Value: "text/plain; charset=utf-8"}, {Name: "X-Content-Type-Options", Value: "nosniff"}}
+	if code != "" {
+		f = append(f, message.Field{Name: HeaderError, Value: string(code)})
+	}
+	return &message.Response{Status: status, Reason: http.StatusText(status), Fields: f}
+}
+
+// broken answers a request whose body the client broke off.
+func (x *exchange) broken() {
+	if x.open && x.answered {
+		x.cut()
+	} else if x.open {
+		x.reply(http.StatusBadRequest, "", "the body of the request broke off")
+	}
+}
+
+// expires is when the deadline of a gRPC call passes. A server then resets the stream, which says so to its own client only:
+// to one behind a proxy that passes on a failure, it would look like a broken service.
+func (x *exchange) expires() (time.Time, bool) {
+	if !x.speaksGRPC() {
+		return time.Time{}, false
+	}
+	v, _ := x.req.Fields.Get("Grpc-Timeout")
+	d, ok := grpcTimeout(v)
+	return x.began.Add(d), ok
+}
+
+func (x *exchange) late() bool {
+	limit, ok := x.expires()
+	return ok && !time.Now().Before(limit)
+}
+
+// expired says DEADLINE_EXCEEDED in the client's own terms.
+func (x *exchange) expired() {
+	status := message.Fields{{Name: "grpc-status", Value: "4"}, {Name: "grpc-message", Value: "jurat: the deadline passed before the service had answered"}}
+	if x.answered {
+		as := x.as
+		x.close()
+		if as != nil {
+			as.abort()
+		}
+		x.client.finish(status)
+		return
+	}
+	x.say(&message.Response{Status: http.StatusOK, Fields: slices.Concat(message.Fields{{Name: "content-type", Value: "application/grpc"}}, status)}, nil, nil)
+}

@@ -1,0 +1,304 @@
+package proxy
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+
+	"github.com/jurat-tls/jurat/proxy/h1"
+	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/message"
+)
+
+// maxAhead bounds what a client may send ahead of the response that it is to wait for.
+const maxAhead = 64 << 10
+
+// front1 is a client's connection that speaks HTTP/1.1.
+type front1 struct {
+	worker *worker
+	link   *link
+	log    *slog.Logger
+	conn   *loop.Conn
+	x      exchange
+	timer  loop.Timer
+
+	rest     []byte // what arrived and could not be taken yet
+	taking   bool   // it is being looked at
+	scan     h1.Scan
+	scanning bool
+	begun    bool // some of a head is there
+	body1    h1.Body
+	inBody   bool // of a request
+	busy     bool // with an exchange
+	persists bool
+	chunked  bool // the response's body
+	headless bool // no part of a response has been sent yet
+	held     bool // the request's body has to wait
+	last     bool // no request after this one
+}
+
+func newFront1(w *worker, l *link, logger *slog.Logger) *front1 {
+	d := &front1{worker: w, link: l, log: logger}
+	d.x.worker, d.x.link, d.x.client, d.x.log = w, l, d, w.side.log
+	return d
+}
+
+func (d *front1) opened(conn *loop.Conn) {
+	d.conn = conn
+	d.worker.clients[d] = struct{}{}
+	conn.OnClose(func() {
+		delete(d.worker.clients, d)
+		d.worker.loop.Stop(&d.timer)
+	})
+	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
+	if d.worker.side.closing.Load() {
+		d.retire()
+	}
+}
+
+// retire lets the request under way finish, and no more begin.
+func (d *front1) retire() {
+	d.last = true
+	if !d.busy && !d.begun {
+		d.conn.Close()
+	}
+}
+
+// slow ends a connection whose next head takes too long.
+func (d *front1) slow() {
+	if d.begun {
+		d.refuse(http.StatusRequestTimeout)
+		return
+	}
+	d.conn.Close()
+}
+
+// Data takes what the client has sent.
+func (d *front1) Data(p []byte) {
+	if len(d.rest) > 0 {
+		d.rest = append(d.rest, p...)
+		p = d.rest
+	}
+	d.take(p)
+}
+
+// take takes p, which may be rest, as far as it can be.
+func (d *front1) take(p []byte) {
+	d.taking = true
+	for len(p) > 0 && !d.conn.Closed() {
+		n, err := d.step(p)
+		p = p[n:]
+		if err != nil {
+			break
+		}
+	}
+	d.taking = false
+	if d.conn.Closed() || len(p) == 0 {
+		d.rest = nil
+		return
+	}
+	d.rest = append(d.rest[:0], p...) // it may overlap, towards the front
+	if d.busy && len(d.rest) > maxAhead {
+		d.conn.Pause()
+	}
+}
+
+var errWait = errors.New("what follows has to wait")
+
+// step takes one piece of a request off p.
+func (d *front1) step(p []byte) (int, error) {
+	switch {
+	case d.inBody && d.held, d.busy && !d.inBody:
+		return 0, errWait
+	case d.inBody:
+		return d.bodyStep(p)
+	}
+	w := d.worker
+	limits := h1.Limits{Head: maxHeader, Fields: maxFields}
+	if !d.begun {
+		d.begun = true
+		w.loop.Set(&d.timer, w.loop.Now().Add(w.side.limits.Header), d.slow)
+	}
+	if d.scanning && !d.scan.Ready(p, limits) {
+		return 0, errWait
+	}
+	meta, err := h1.ParseRequest(p, limits, &d.x.req)
+	if errors.Is(err, h1.ErrMore) {
+		d.scanning = true
+		return 0, errWait
+	}
+	d.scanning, d.scan = false, h1.Scan{}
+	if err != nil {
+		status := http.StatusBadRequest
+		var coded h1.Error
+		if errors.As(err, &coded) {
+			status = coded.Status
+		}
+		d.refuse(status)
+		return 0, errWait
+	}
+	w.loop.Stop(&d.timer)
+	d.persists, d.busy, d.begun, d.headless, d.held = meta.Persistent, true, false, true, false
+	if meta.Body != 0 {
+		d.inBody = true
+		d.body1.Start(meta.Body, limits)
+	}
+	d.x.begin()
+	return meta.Size, nil
+}
+
+func (d *front1) bodyStep(p []byte) (int, error) {
+	payload, n, done, err := d.body1.Feed(p)
+	if err != nil {
+		d.persists = false
+		d.inBody = false
+		if d.x.open {
+			d.x.broken()
+		}
+		return n, err
+	}
+	if d.x.open {
+		d.x.requestBody(payload)
+	}
+	if done {
+		d.inBody = false
+		if d.x.open {
+			d.x.requestEnd(d.body1.Trailers)
+		}
+	}
+	return n, nil
+}
+
+// refuse answers what is no request, and ends the connection: where the next one begins cannot be known.
+func (d *front1) refuse(status int) {
+	d.worker.loop.Stop(&d.timer)
+	d.x.req = message.Request{Method: http.MethodGet, Version: message.HTTP11, Fields: d.x.req.Fields[:0]}
+	d.persists, d.busy, d.begun, d.headless = false, true, false, true
+	d.x.open = true
+	d.x.reply(status, "", lowerStatus(status))
+}
+
+func lowerStatus(status int) string {
+	switch status {
+	case http.StatusRequestTimeout:
+		return "the request took too long"
+	case http.StatusRequestHeaderFieldsTooLarge, http.StatusRequestURITooLong:
+		return "the head of the request is too large"
+	case http.StatusNotImplemented, http.StatusHTTPVersionNotSupported:
+		return "not spoken here"
+	default:
+		return "bad request"
+	}
+}
+
+func (d *front1) respond(r *message.Response) error {
+	w := d.worker
+	keep := d.persists && !d.last && (d.hasEnded() || r.Status < 200)
+	out, meta, err := h1.AppendResponse(w.out[:0], r, h1.Reply{Method: d.x.req.Method, Version: d.x.req.Version, Keep: keep})
+	if err != nil {
+		return err
+	}
+	w.out = out[:0]
+	if r.Status >= 200 {
+		d.persists, d.chunked, d.headless = meta.Persistent, meta.Body == h1.Chunked, false
+	}
+	d.conn.Write(out)
+	return nil
+}
+
+func (d *front1) body(p []byte) bool {
+	if !d.chunked {
+		return d.conn.Write(p)
+	}
+	w := d.worker
+	w.out = h1.AppendChunkSize(w.out[:0], len(p))
+	d.conn.Write(w.out)
+	d.conn.Write(p)
+	return d.conn.Write(chunkEnd)
+}
+
+// finish ends a response, and goes on with the next request.
+func (d *front1) finish(trailers message.Fields) {
+	w := d.worker
+	if d.chunked {
+		out, err := h1.AppendLastChunk(w.out[:0], trailers)
+		if err != nil {
+			d.conn.Abort()
+			return
+		}
+		w.out = out[:0]
+		d.conn.Write(out)
+		d.chunked = false
+	}
+	d.busy = false
+	switch {
+	case d.conn.Closed():
+		return
+	case !d.persists || d.last:
+		d.conn.Linger()
+		return
+	}
+	w.loop.Set(&d.timer, w.loop.Now().Add(w.side.limits.KeepAlive), d.slow)
+	d.resume()
+}
+
+// resume goes on with what had to wait.
+func (d *front1) resume() {
+	d.conn.Resume()
+	if !d.taking && len(d.rest) > 0 {
+		d.take(d.rest)
+	}
+}
+
+func (d *front1) abort() { d.conn.Abort() }
+
+func (d *front1) hold(held bool) {
+	if d.held == held {
+		return
+	}
+	d.held = held
+	switch {
+	case !held:
+		d.resume()
+	case d.inBody:
+		d.conn.Pause()
+	}
+}
+
+func (d *front1) hasEnded() bool { return !d.inBody }
+
+// switchOver joins the connection with one to the service, after an upgrade. more is what the service has said behind it.
+func (d *front1) switchOver(to *loop.Conn, more []byte) {
+	w := d.worker
+	delete(w.clients, d)
+	w.loop.Stop(&d.timer)
+	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}
+	t.join(d.conn, to)
+	d.conn.OnClose(nil)
+	ahead := d.rest
+	d.rest = nil
+	if len(more) > 0 {
+		t.ways[1].Data(more)
+	}
+	if len(ahead) > 0 {
+		t.ways[0].Data(ahead)
+	}
+}
+
+// Drained lets the response's body go on.
+func (d *front1) Drained() {
+	if d.x.open {
+		d.x.clientReady()
+	}
+}
+
+// End takes the end of the connection. A client that sends no more is taken for one that has gone, as other proxies do: the
+// two look the same.
+func (d *front1) End(error) {
+	d.x.clientGone()
+	if d.busy {
+		d.conn.Abort()
+	} else {
+		d.conn.Close()
+	}
+}
