@@ -82,7 +82,7 @@ type linkKey struct{}
 // take hands an established connection to the server for what was negotiated. Where nothing was, the client's first
 // bytes tell.
 func (h *httpSide) take(l *link, logger *slog.Logger) {
-	if l.state.NegotiatedProtocol == "http/1.1" && h.backend.scheme != "h2c" {
+	if l.state.NegotiatedProtocol != "h2" && h.backend.scheme != "h2c" {
 		w := h.workers[int(h.next.Add(1))%len(h.workers)]
 		w.loop.Prepare(l.conn.NetConn())
 		if !w.loop.Do(func() { w.take(l, logger) }) {

@@ -52,7 +52,7 @@ func newEpoll(l *Loop) (poller, error) {
 		return nil, errors.Join(os.NewSyscallError("epoll", err), p.file.Close(), unix.Close(event))
 	}
 	p.try = func(fd uintptr) bool {
-		p.ready, p.failed = unix.EpollWait(int(fd), p.round, 0)
+		p.ready, p.failed = poll(int(fd), p.round)
 		return p.ready != 0
 	}
 	return p, nil
@@ -77,7 +77,7 @@ func (p *epoll) wait(until time.Time) {
 	for _, e := range p.round[:p.ready] {
 		if e.Fd == 0 {
 			var b [8]byte
-			_, _ = unix.Read(p.event, b[:])
+			_, _ = read(p.event, b[:])
 			continue
 		}
 		// A descriptor that was closed in this round may be that of another connection by now.
@@ -88,7 +88,7 @@ func (p *epoll) wait(until time.Time) {
 }
 
 func (p *epoll) wake() {
-	_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_, _ = write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 func (p *epoll) close() {
@@ -201,7 +201,7 @@ func (d *polled) read(kernel bool) {
 	l := d.conn.loop
 	var got []byte
 	if kernel {
-		n, err := unix.Read(d.fd, l.in)
+		n, err := read(d.fd, l.in)
 		switch {
 		case err == unix.EAGAIN, err == unix.EINTR:
 			return
@@ -301,7 +301,7 @@ func (d *polled) push(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		n, err := unix.Write(d.fd, p)
+		n, err := write(d.fd, p)
 		switch {
 		case err == nil && n == len(p):
 			return n, nil
