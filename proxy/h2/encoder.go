@@ -1,0 +1,257 @@
+package h2
+
+import "hash/maphash"
+
+// encoder writes header blocks (RFC 7541). What it finds again it indexes, from the second time that it meets a field: one
+// that differs in each message then costs no room in the table. It leaves strings as they are: Huffman's code would save
+// bytes on links that have enough, and cost both ends time.
+type encoder struct {
+	limit   int // bytes of the table, at most what the peer and we allow
+	lowest  int // that limit has been since the last block, to be told first (RFC 7541 section 4.2)
+	changed bool
+
+	size     int
+	sizes    []int // of the entries from first on, oldest first
+	first    int
+	inserted uint64 // entries ever; the newest has this number
+	evicted  uint64 // entries ever; those up to this number are gone
+
+	known []entry // two-way associative: what is in the peer's table, as far as it is remembered
+	met   []uint32
+}
+
+// entry is a field that was given a number in the table.
+type entry struct {
+	name, value string
+	number      uint64
+}
+
+const (
+	knownFields  = 64 // a power of two
+	metFields    = 128
+	firstDynamic = 62
+)
+
+func newEncoder() encoder { return encoder{limit: initialTable, lowest: initialTable} }
+
+// setLimit is told what the peer and we allow.
+func (e *encoder) setLimit(n int) {
+	if n == e.limit && !e.changed {
+		return
+	}
+	e.lowest, e.limit, e.changed = min(e.lowest, n), n, true
+	e.shrink(n)
+}
+
+// forget makes the next block empty the peer's table: after a block that was made but is not sent, the two would differ.
+func (e *encoder) forget() {
+	e.shrink(0)
+	e.lowest, e.changed = 0, true
+}
+
+// begin is called before the first field of a block.
+func (e *encoder) begin(dst []byte) []byte {
+	if !e.changed {
+		return dst
+	}
+	e.changed = false
+	if e.lowest < e.limit {
+		dst = appendInt(dst, 0x20, 5, e.lowest)
+	}
+	e.lowest = e.limit
+	return appendInt(dst, 0x20, 5, e.limit)
+}
+
+// find writes a field as a number where the table has it. What is in it was found to be valid and no secret.
+func (e *encoder) find(dst []byte, hash uint32, name, value string) ([]byte, bool) {
+	if e.known == nil {
+		return dst, false
+	}
+	at := hash % knownFields
+	k := &e.known[at]
+	if k.number <= e.evicted || k.value != value || k.name != name {
+		k = &e.known[at^1]
+		if k.number <= e.evicted || k.value != value || k.name != name {
+			return dst, false
+		}
+	}
+	return appendInt(dst, 0x80, 7, firstDynamic+int(e.inserted-k.number)), true
+}
+
+// add writes a valid field that find has not found, and takes it into the table if it has been met before.
+func (e *encoder) add(dst []byte, hash uint32, static int, name, value string) []byte {
+	size := len(name) + len(value) + 32
+	if size > e.limit/4 { // it would drive out the rest
+		return appendLiteral(dst, 0, 4, static, name, value)
+	}
+	if e.known == nil {
+		e.known, e.met = make([]entry, knownFields), make([]uint32, metFields)
+	}
+	if met := &e.met[hash%metFields]; *met != hash {
+		*met = hash
+		return appendLiteral(dst, 0, 4, static, name, value)
+	}
+	e.shrink(e.limit - size)
+	e.inserted++
+	e.size += size
+	e.sizes = append(e.sizes, size)
+	k := &e.known[hash%knownFields]
+	if other := &e.known[hash%knownFields^1]; other.number < k.number {
+		k = other // the older one of two
+	}
+	*k = entry{name, value, e.inserted}
+	return appendLiteral(dst, 0x40, 6, static, name, value)
+}
+
+// hash spreads fields; clients don't know its seed, and cannot make theirs meet.
+func (p *Pool) hash(name, value string) uint32 {
+	return uint32(maphash.String(p.seed, name)>>32)*31 + uint32(maphash.String(p.seed, value)>>32)
+}
+
+// shrink evicts the oldest entries until the rest has n bytes or less (RFC 7541 section 4.3).
+func (e *encoder) shrink(n int) {
+	for e.size > n && e.first < len(e.sizes) {
+		e.size -= e.sizes[e.first]
+		e.first++
+		e.evicted++
+	}
+	if 2*e.first >= len(e.sizes) {
+		e.sizes = e.sizes[:copy(e.sizes, e.sizes[e.first:])]
+		e.first = 0
+	}
+}
+
+func appendIndexed(dst []byte, n int) []byte { return appendInt(dst, 0x80, 7, n) }
+
+func appendLiteral(dst []byte, kind byte, bits uint, static int, name, value string) []byte {
+	dst = appendInt(dst, kind, bits, static)
+	if static == 0 {
+		dst = append(appendInt(dst, 0, 7, len(name)), name...)
+	}
+	return append(appendInt(dst, 0, 7, len(value)), value...)
+}
+
+// appendInt writes n in the low bits of a byte that begins with kind, and as many more bytes as it takes (RFC 7541
+// section 5.1).
+func appendInt(dst []byte, kind byte, bits uint, n int) []byte {
+	most := 1<<bits - 1
+	if n < most {
+		return append(dst, kind|byte(n))
+	}
+	dst = append(dst, kind|byte(most))
+	for n -= most; n >= 0x80; n >>= 7 {
+		dst = append(dst, byte(n)|0x80)
+	}
+	return append(dst, byte(n))
+}
+
+// static is the number of name in the static table (RFC 7541 appendix A), or 0.
+func static(name string) int {
+	switch name {
+	case "accept-charset":
+		return 15
+	case "accept-encoding":
+		return 16
+	case "accept-language":
+		return 17
+	case "accept-ranges":
+		return 18
+	case "accept":
+		return 19
+	case "access-control-allow-origin":
+		return 20
+	case "age":
+		return 21
+	case "allow":
+		return 22
+	case "authorization":
+		return 23
+	case "cache-control":
+		return 24
+	case "content-disposition":
+		return 25
+	case "content-encoding":
+		return 26
+	case "content-language":
+		return 27
+	case "content-length":
+		return 28
+	case "content-location":
+		return 29
+	case "content-range":
+		return 30
+	case "content-type":
+		return 31
+	case "cookie":
+		return 32
+	case "date":
+		return 33
+	case "etag":
+		return 34
+	case "expect":
+		return 35
+	case "expires":
+		return 36
+	case "from":
+		return 37
+	case "host":
+		return 38
+	case "if-match":
+		return 39
+	case "if-modified-since":
+		return 40
+	case "if-none-match":
+		return 41
+	case "if-range":
+		return 42
+	case "if-unmodified-since":
+		return 43
+	case "last-modified":
+		return 44
+	case "link":
+		return 45
+	case "location":
+		return 46
+	case "max-forwards":
+		return 47
+	case "proxy-authenticate":
+		return 48
+	case "proxy-authorization":
+		return 49
+	case "range":
+		return 50
+	case "referer":
+		return 51
+	case "refresh":
+		return 52
+	case "retry-after":
+		return 53
+	case "server":
+		return 54
+	case "set-cookie":
+		return 55
+	case "strict-transport-security":
+		return 56
+	case "transfer-encoding":
+		return 57
+	case "user-agent":
+		return 58
+	case "vary":
+		return 59
+	case "via":
+		return 60
+	case "www-authenticate":
+		return 61
+	}
+	return 0
+}
+
+// secret reports whether a field called name is never to get into a table, from where it could be guessed bit by bit
+// (RFC 7541 section 7.1).
+func secret(name string) bool {
+	switch name {
+	case "authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "x-auth-token", "x-csrf-token", "x-xsrf-token":
+		return true
+	}
+	return false
+}
