@@ -119,6 +119,9 @@ func TestImports(t *testing.T) {
 		{ours("ratls"), ours("xds"), nil, "arrows go downwards"},
 		{ours("proxy"), ours("attest"), []string{ours("attest$")}, "the data plane knows a Result, not TEEs"},
 		{ours("proxy"), ours("xds"), nil, "arrows go downwards"},
+		{ours("proxy/h2"), module, []string{ours("proxy/message")}, "a state machine knows neither sockets nor what it is used for"},
+		{ours("proxy/h2"), "net", nil, "a state machine does no I/O"},
+		{ours("proxy/message"), module, nil, "a head knows nothing of where it came from"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
@@ -133,6 +136,7 @@ func TestImports(t *testing.T) {
 		"cel.dev/cel-go":                 ours("attest/policy/expr"),
 		"github.com/go-jose/go-jose":     ours("attest/ear"),
 		"go.uber.org/zap":                ours("cmd/jurat"),
+		"golang.org/x/net/http2":         ours("proxy/h2"),
 		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
 	}
 	for _, p := range append(list(t, "./..."), list(t, "-tags", "ego", "./...")...) {
