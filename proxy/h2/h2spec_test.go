@@ -15,10 +15,6 @@ func TestH2spec(t *testing.T) {
 	if testing.Short() {
 		t.Skip("it takes a while")
 	}
-	// Where the tool cannot be fetched, the test cannot run.
-	if out, err := exec.Command("go", "-C", "../../test/tools", "build", "-o", t.TempDir(), "github.com/summerwind/h2spec/cmd/h2spec").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
 	body := []byte(strings.Repeat("jurat ", 100))
 	addr := listen(t, func() *h2.Conn {
 		reply := func(s *h2.Stream) {
