@@ -56,7 +56,9 @@ func (e *encoder) begin(dst []byte) []byte {
 	}
 	e.changed = false
 	if e.lowest < e.limit {
-		dst = appendInt(dst, 0x20, 5, e.lowest)
+		// Any size up to the lowest will do, and Go's decoder takes a second one only while its table is empty.
+		e.shrink(0)
+		dst = appendInt(dst, 0x20, 5, 0)
 	}
 	e.lowest = e.limit
 	return appendInt(dst, 0x20, 5, e.limit)
