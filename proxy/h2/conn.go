@@ -86,8 +86,6 @@ func newConn(l Limits, p *Pool, h Handler) *Conn {
 	c.encoder.setLimit(min(initialTable, c.limits.EncoderTable))
 	c.decoder = hpack.NewDecoder(initialTable, c.field)
 	c.decoder.SetAllowedMaxDynamicTableSize(uint32(max(initialTable, c.limits.DecoderTable)))
-	// A string is never longer than a head may be, compressed as it is.
-	c.decoder.SetMaxStringLength(c.limits.HeaderBytes)
 	return c
 }
 

@@ -9,7 +9,7 @@ type Limits struct {
 
 	HeaderBytes   int // of a head, counted as RFC 9113 section 6.5.2 does: 64 KiB
 	HeaderFields  int // of a head, 256
-	HeaderBlock   int // compressed bytes of a head, HeaderBytes
+	HeaderBlock   int // compressed bytes of a head, twice HeaderBytes; above it the connection ends, below it the stream is answered
 	Continuations int // frames that a head goes on in, 16
 	Informational int // responses before the final one, 16
 
@@ -44,7 +44,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.Streams, 256, 1<<16)
 	set(&l.HeaderBytes, 64<<10, 1<<24)
 	set(&l.HeaderFields, 256, 1<<16)
-	set(&l.HeaderBlock, l.HeaderBytes, 1<<24)
+	set(&l.HeaderBlock, 2*l.HeaderBytes, 1<<25)
 	set(&l.Continuations, 16, 1<<16)
 	set(&l.Informational, 16, 1<<16)
 	set(&l.DecoderTable, 4<<10, 1<<20)
