@@ -1,6 +1,9 @@
 package h2
 
-import "hash/maphash"
+import (
+	"hash/maphash"
+	"math"
+)
 
 // encoder writes header blocks (RFC 7541). What it finds again it indexes, from the second time that it meets a field: one
 // that differs in each message then costs no room in the table. It leaves strings as they are: Huffman's code would save
@@ -13,22 +16,24 @@ type encoder struct {
 	size     int
 	sizes    []int // of the entries from first on, oldest first
 	first    int
-	inserted uint64 // entries ever; the newest has this number
-	evicted  uint64 // entries ever; those up to this number are gone
+	inserted uint32 // entries ever; the newest has this number
+	evicted  uint32 // entries ever; those up to this number are gone
 
-	known []entry // two-way associative: what is in the peer's table, as far as it is remembered
-	met   []uint32
+	known []entry  // what is in the peer's table, as far as it is remembered: each field has two places where it may be
+	met   []uint32 // hashes of fields that were met
 }
 
 // entry is a field that was given a number in the table.
 type entry struct {
 	name, value string
-	number      uint64
+	number      uint32
+	hash        uint32
 }
 
 const (
-	knownFields  = 64 // a power of two
-	metFields    = 128
+	knownFields  = 16 // powers of two: a connection that carries little holds little
+	mostFields   = 256
+	metFields    = 64
 	firstDynamic = 62
 )
 
@@ -69,7 +74,7 @@ func (e *encoder) find(dst []byte, hash uint32, name, value string) ([]byte, boo
 	if e.known == nil {
 		return dst, false
 	}
-	at := hash % knownFields
+	at := hash & uint32(len(e.known)-1)
 	k := &e.known[at]
 	if k.number <= e.evicted || k.value != value || k.name != name {
 		k = &e.known[at^1]
@@ -83,7 +88,7 @@ func (e *encoder) find(dst []byte, hash uint32, name, value string) ([]byte, boo
 // add writes a valid field that find has not found, and takes it into the table if it has been met before.
 func (e *encoder) add(dst []byte, hash uint32, static int, name, value string) []byte {
 	size := len(name) + len(value) + 32
-	if size > e.limit/4 { // it would drive out the rest
+	if size > e.limit/4 || e.inserted == math.MaxUint32 { // it would drive out the rest; or there are no numbers left
 		return appendLiteral(dst, 0, 4, static, name, value)
 	}
 	if e.known == nil {
@@ -97,12 +102,29 @@ func (e *encoder) add(dst []byte, hash uint32, static int, name, value string) [
 	e.inserted++
 	e.size += size
 	e.sizes = append(e.sizes, size)
-	k := &e.known[hash%knownFields]
-	if other := &e.known[hash%knownFields^1]; other.number < k.number {
-		k = other // the older one of two
+	k := e.place(hash)
+	for k.number > e.evicted && len(e.known) < mostFields {
+		old := e.known
+		e.known = make([]entry, 2*len(old))
+		for _, o := range old {
+			if o.number > e.evicted {
+				*e.place(o.hash) = o
+			}
+		}
+		k = e.place(hash)
 	}
-	*k = entry{name, value, e.inserted}
+	*k = entry{name, value, e.inserted, hash}
 	return appendLiteral(dst, 0x40, 6, static, name, value)
+}
+
+// place is where a field is kept: in the place of the older one of two.
+func (e *encoder) place(hash uint32) *entry {
+	at := hash & uint32(len(e.known)-1)
+	k, other := &e.known[at], &e.known[at^1]
+	if other.number < k.number {
+		return other
+	}
+	return k
 }
 
 // hash spreads fields; clients don't know its seed, and cannot make theirs meet.

@@ -1,0 +1,422 @@
+package h2_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/jurat-tls/jurat/proxy/h2"
+	"github.com/jurat-tls/jurat/proxy/message"
+)
+
+// ends are a client and a server that have greeted each other.
+func ends(t *testing.T, l h2.Limits) (c, s *h2.Conn, atClient, atServer *[]string) {
+	t.Helper()
+	atClient, atServer = new([]string), new([]string)
+	c, s = h2.NewClient(l, nil, recorder(atClient)), h2.NewServer(l, nil, recorder(atServer))
+	exchange(t, c, s)
+	return c, s, atClient, atServer
+}
+
+func request(t *testing.T, c *h2.Conn, end bool) *h2.Stream {
+	t.Helper()
+	s, err := c.Request(&message.Request{Method: "GET", Authority: "a", Path: "/", Length: message.NoBody}, end)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func heardOf(t *testing.T, who string, log *[]string, want ...string) {
+	t.Helper()
+	if got := strings.Join(*log, "; "); got != strings.Join(want, "; ") {
+		t.Errorf("%s heard %q, want %q", who, got, want)
+	}
+	*log = nil
+}
+
+// A client hears of a shutdown before it counts: what it has sent by then is answered.
+func TestShutdown(t *testing.T) {
+	var open []*h2.Stream
+	e := &ears{request: func(s *h2.Stream, _ *message.Request, _ bool) { open = append(open, s) }}
+	s := h2.NewServer(h2.Limits{}, nil, e)
+	log := new([]string)
+	c := h2.NewClient(h2.Limits{}, nil, recorder(log))
+	exchange(t, c, s)
+	request(t, c, true)
+	exchange(t, c, s)
+	s.Shutdown()
+	request(t, c, true) // on its way before the client hears
+	early := c.Output()
+	if err := s.Feed(0, early); err != nil || len(open) != 2 {
+		t.Fatal(err, open)
+	}
+	c.Sent(len(early))
+	exchange(t, c, s)
+	if c.CanOpen() || s.Done() || c.Done() {
+		t.Error("a client that has heard opens no more, and nothing is done")
+	}
+	heardOf(t, "client", log, "goaway 2147483647 NO_ERROR", "goaway 3 NO_ERROR")
+	for _, o := range open {
+		if err := o.Respond(&answer, true); err != nil {
+			t.Error(err)
+		}
+	}
+	if s.Done() {
+		t.Error("the answers are not written")
+	}
+	exchange(t, c, s)
+	if !s.Done() || !c.Done() {
+		t.Error("all is done")
+	}
+	if _, err := c.Request(&call, true); !errors.Is(err, h2.ErrBusy) {
+		t.Error(err)
+	}
+	s.Shutdown()
+	if len(s.Output()) != 0 {
+		t.Error("there was nothing to say")
+	}
+}
+
+// A client that does not answer is not waited for; what it opens after that is left out, but goes through HPACK.
+func TestShutdownAtOnce(t *testing.T) {
+	c, s, atClient, atServer := ends(t, h2.Limits{})
+	s.Shutdown()
+	s.Shutdown()
+	for range 2 {
+		stream, err := c.Request(&call, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stream.Write([]byte("x"), false)
+		if err := stream.Trailers(message.Fields{{Name: "a", Value: "b"}}); err != nil {
+			t.Error(err)
+		}
+	}
+	exchange(t, c, s)
+	heardOf(t, "server", atServer)
+	heardOf(t, "client", atClient, "goaway 2147483647 NO_ERROR", "closed 1 REFUSED_STREAM 1", "closed 3 REFUSED_STREAM 1", "goaway 0 NO_ERROR")
+	if !s.Done() || !c.Done() || s.Err() != nil {
+		t.Error("all is done")
+	}
+	if err := s.Feed(0, newScript().raw(6, 0, 1, "").Bytes()); err == nil || fmt.Sprint(read(s.Output())) != "[goaway 0 PROTOCOL_ERROR]" {
+		t.Error(err, read(s.Output()))
+	}
+}
+
+func TestClientShutdown(t *testing.T) {
+	c, s, _, atServer := ends(t, h2.Limits{})
+	r := request(t, c, false)
+	c.Shutdown()
+	c.Shutdown()
+	exchange(t, c, s)
+	if c.Done() || c.CanOpen() || s.Done() {
+		t.Error("one stream is open")
+	}
+	r.Reset(h2.Cancel)
+	exchange(t, c, s)
+	if !c.Done() || s.Done() {
+		t.Error("the client is the one who closes")
+	}
+	heardOf(t, "server", atServer, "request 1 GET a /", "goaway 0 NO_ERROR", "closed 1 CANCEL 1")
+}
+
+func TestPing(t *testing.T) {
+	c, s, _, _ := ends(t, h2.Limits{})
+	for _, p := range []*h2.Conn{c, s} {
+		p.Ping()
+		p.Ping()
+		if p.Unanswered() != 2 {
+			t.Error(p.Unanswered())
+		}
+		exchange(t, c, s)
+		if p.Unanswered() != 0 {
+			t.Error(p.Unanswered())
+		}
+	}
+}
+
+func TestAbort(t *testing.T) {
+	c, s, atClient, atServer := ends(t, h2.Limits{})
+	r := request(t, c, false)
+	request(t, c, false)
+	exchange(t, c, s)
+	*atServer = nil
+	s.Abort(h2.EnhanceYourCalm)
+	c.Abort(h2.NoError)
+	if got := fmt.Sprint(read(s.Output())); got != "[goaway 3 ENHANCE_YOUR_CALM]" || s.Done() || s.Streams() != 0 {
+		t.Error(got)
+	}
+	if len(c.Output()) != 0 || !c.Done() || c.Err() == nil {
+		t.Error("the client has nothing more to say")
+	}
+	heardOf(t, "server", atServer, "closed 1 ENHANCE_YOUR_CALM 4", "closed 3 ENHANCE_YOUR_CALM 4")
+	heardOf(t, "client", atClient, "closed 1 NO_ERROR 4", "closed 3 NO_ERROR 4")
+	// Nothing moves any more, and nothing breaks.
+	c.Ping()
+	c.Shutdown()
+	c.Abort(h2.InternalError)
+	r.Reset(h2.Cancel)
+	r.Consumed(1)
+	if r.Write([]byte("x"), true) != 0 || r.Trailers(nil) == nil || r.Respond(&answer, true) == nil || len(c.Output()) != 0 {
+		t.Error("a stream that has ended")
+	}
+	if err := c.Feed(0, []byte("x")); err == nil {
+		t.Error("no error")
+	}
+}
+
+// A server that has answered, and wants no more of the request, says so without harm (RFC 9113 section 8.1).
+func TestEarlyAnswer(t *testing.T) {
+	atClient := new([]string)
+	c := h2.NewClient(h2.Limits{}, nil, recorder(atClient))
+	s := h2.NewServer(h2.Limits{}, nil, &ears{request: func(s *h2.Stream, _ *message.Request, _ bool) {
+		_ = s.Respond(&answer, true)
+		s.Reset(h2.NoError)
+	}})
+	request(t, c, false).Write([]byte("abc"), false) // DATA that is on its way when the stream is reset
+	exchange(t, c, s)
+	heardOf(t, "client", atClient, "response 1 200 end", "closed 1 NO_ERROR 1")
+	if s.Err() != nil || s.Streams() != 0 {
+		t.Error(s.Err())
+	}
+}
+
+// What cannot be sent leaves the connection as it was.
+func TestMalformedIsNotSent(t *testing.T) {
+	good := message.Request{Method: "GET", Authority: "a", Path: "/", Length: message.NoBody}
+	for name, spoil := range map[string]func(r *message.Request){
+		"method":           func(r *message.Request) { r.Method = "G T" },
+		"no method":        func(r *message.Request) { r.Method = "" },
+		"authority":        func(r *message.Request) { r.Authority = "a b" },
+		"no authority":     func(r *message.Request) { r.Authority = "" },
+		"path":             func(r *message.Request) { r.Path = "/ HTTP/1.1" },
+		"no path":          func(r *message.Request) { r.Path = "" },
+		"scheme":           func(r *message.Request) { r.Scheme = "a b" },
+		"upgrade":          func(r *message.Request) { r.Upgrade = "websocket" },
+		"extended CONNECT": func(r *message.Request) { r.Method, r.Upgrade = "CONNECT", "websocket" },
+		"a name":           func(r *message.Request) { r.Fields = message.Fields{{Name: "a:", Value: "b"}} },
+		"a pseudo-header":  func(r *message.Request) { r.Fields = message.Fields{{Name: ":path", Value: "/b"}} },
+		"a value":          func(r *message.Request) { r.Fields = message.Fields{{Name: "a", Value: "b\r\nc: d"}} },
+		"a secret value":   func(r *message.Request) { r.Fields = message.Fields{{Name: "a", Value: "b\n", Secret: true}} },
+		"connection":       func(r *message.Request) { r.Fields = message.Fields{{Name: "Connection", Value: "x"}} },
+		"transfer-encoding": func(r *message.Request) {
+			r.Fields = message.Fields{{Name: "Transfer-Encoding", Value: "chunked"}}
+		},
+		"host":           func(r *message.Request) { r.Fields = message.Fields{{Name: "Host", Value: "b"}} },
+		"content-length": func(r *message.Request) { r.Fields = message.Fields{{Name: "Content-Length", Value: "1"}} },
+	} {
+		c, s, _, atServer := ends(t, h2.Limits{})
+		r := good
+		r.Fields = message.Fields{{Name: "x", Value: "y"}}
+		for range 3 { // so that there is something in the table
+			if _, err := c.Request(&r, true); err != nil {
+				t.Fatal(err)
+			}
+		}
+		exchange(t, c, s)
+		bad := good
+		spoil(&bad)
+		bad.Fields = append(message.Fields{{Name: "x", Value: "y"}, {Name: "x", Value: "z"}}, bad.Fields...)
+		if _, err := c.Request(&bad, true); !errors.Is(err, h2.ErrMalformed) || len(c.Output()) != 0 {
+			t.Errorf("%s: %v", name, err)
+		}
+		*atServer = nil
+		request(t, c, true)
+		if _, err := c.Request(&r, true); err != nil {
+			t.Fatal(err)
+		}
+		exchange(t, c, s)
+		heardOf(t, "server after "+name, atServer, "request 7 GET a / end", "request 9 GET a / end")
+	}
+}
+
+func TestRespondMalformed(t *testing.T) {
+	var stream *h2.Stream
+	s := h2.NewServer(h2.Limits{}, nil, &ears{request: func(r *h2.Stream, _ *message.Request, _ bool) { stream = r }})
+	if err := s.Feed(0, fromClient().headers(1, true, get...).Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range []message.Response{
+		{Status: 99},
+		{Status: 1000},
+		{Status: 101},
+		{Status: 200, Fields: message.Fields{{Name: "a", Value: "\n"}}},
+	} {
+		if err := stream.Respond(&r, true); !errors.Is(err, h2.ErrMalformed) {
+			t.Errorf("%d: %v", r.Status, err)
+		}
+	}
+	if err := stream.Respond(&message.Response{Status: 103}, true); !errors.Is(err, h2.ErrMalformed) {
+		t.Error(err)
+	}
+	if stream.Write([]byte("x"), true) != 0 || !errors.Is(stream.Trailers(nil), h2.ErrState) {
+		t.Error("a body before the head")
+	}
+	if err := stream.Respond(&answer, false); err != nil {
+		t.Fatal(err)
+	}
+	if err := stream.Respond(&answer, false); !errors.Is(err, h2.ErrState) {
+		t.Error(err)
+	}
+	if err := stream.Trailers(message.Fields{{Name: ":status", Value: "200"}}); !errors.Is(err, h2.ErrMalformed) {
+		t.Error(err)
+	}
+	if err := stream.Trailers(ok); err != nil || s.Streams() != 0 {
+		t.Error(err)
+	}
+}
+
+// Streams that wait for the same window or for room take turns, a frame each.
+func TestFairness(t *testing.T) {
+	const streams, size = 5, 200_000
+	body := make([]byte, size)
+	s := h2.NewServer(h2.Limits{}, nil, &ears{
+		request:  func(s *h2.Stream, _ *message.Request, _ bool) { send(s, &answer, body, nil) },
+		writable: writeMore,
+	})
+	got := map[uint32]int{}
+	c := h2.NewClient(h2.Limits{StreamWindow: 1 << 20, ConnWindow: 1 << 20}, nil, &ears{
+		data: func(s *h2.Stream, p []byte, _ bool) {
+			got[s.ID()] += len(p)
+			s.Consumed(len(p))
+			least, most := size, 0
+			for id := uint32(1); id < 2*streams; id += 2 {
+				least, most = min(least, got[id]), max(most, got[id])
+			}
+			if most-least > 64<<10+16<<10+16384 {
+				t.Fatalf("one stream has %d bytes, another %d", most, least)
+			}
+		},
+	})
+	exchange(t, c, s)
+	for range streams {
+		request(t, c, true)
+	}
+	for rounds := 0; c.Streams() > 0; rounds++ {
+		if out := c.Output(); len(out) > 0 {
+			if err := s.Feed(0, out); err != nil {
+				t.Fatal(err)
+			}
+			c.Sent(len(out))
+		}
+		if len(s.Output()) > 64<<10+16384+1000 {
+			t.Fatalf("%d bytes are queued", len(s.Output()))
+		}
+		n := min(len(s.Output()), 10_000)
+		if err := c.Feed(0, s.Output()[:n]); err != nil {
+			t.Fatal(err)
+		}
+		s.Sent(n)
+	}
+}
+
+// A head that is longer than a frame goes on in CONTINUATION.
+func TestLongHead(t *testing.T) {
+	c, s, _, atServer := ends(t, h2.Limits{})
+	r := call
+	r.Fields = nil
+	for i := range 6 {
+		r.Fields = append(r.Fields, message.Field{Name: fmt.Sprintf("x-%d", i), Value: strings.Repeat("v", 10_000)})
+	}
+	if _, err := c.Request(&r, true); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, c, s)
+	heardOf(t, "server", atServer, "request 1 POST service.test:8443 /helloworld.Greeter/SayHello end")
+}
+
+// The number of streams that the service takes is kept to, also when it says so late.
+func TestConcurrency(t *testing.T) {
+	c := h2.NewClient(h2.Limits{}, nil, &ears{})
+	n := 0
+	for ; c.CanOpen(); n++ {
+		request(t, c, true)
+	}
+	if n != 100 {
+		t.Errorf("%d before the service has spoken", n)
+	}
+	w := newScript().raw(4, 0, 0, "\x00\x03\x00\x00\x00\x66")
+	if err := c.Feed(0, w.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for ; c.CanOpen(); n++ {
+		request(t, c, true)
+	}
+	if n != 0x66 {
+		t.Errorf("%d after it has", n)
+	}
+}
+
+// More than the windows is refused, on the stream or for the connection.
+func TestWindowsAreKept(t *testing.T) {
+	hold := func(l h2.Limits) (*h2.Conn, *[]string) {
+		log := new([]string)
+		e := recorder(log)
+		e.data = func(*h2.Stream, []byte, bool) {}
+		return h2.NewServer(l, nil, e), log
+	}
+	fill := func(w *script, id uint32, n int) {
+		for ; n > 0; n -= 16384 {
+			w.data(id, false, strings.Repeat("x", min(n, 16384)))
+		}
+	}
+	// Before our SETTINGS are acknowledged, the window is that of the RFC.
+	c, log := hold(h2.Limits{StreamWindow: 1000, ConnWindow: 200_000})
+	w := fromClient().headers(1, false, get...)
+	fill(w, 1, 65535)
+	if err := c.Feed(0, w.Bytes()); err != nil || len(*log) != 1 {
+		t.Fatal(err, *log)
+	}
+	// After that it is ours, and may be less than nothing.
+	w = newScript().raw(4, 1, 0, "").headers(3, false, get...)
+	fill(w, 3, 1000)
+	w.data(1, true, "").data(3, false, "x")
+	if err := c.Feed(0, w.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	heardOf(t, "server", log, "request 1 GET a.test /", "request 3 GET a.test /", "closed 3 FLOW_CONTROL_ERROR 3")
+
+	c, _ = hold(h2.Limits{StreamWindow: 100_000, ConnWindow: 70_000})
+	w = fromClient().headers(1, false, get...)
+	fill(w, 1, 70_001)
+	var e *h2.Error
+	if err := c.Feed(0, w.Bytes()); !errors.As(err, &e) || e.Code != h2.FlowControlError {
+		t.Error(err)
+	}
+	// What ends unconsumed is given back to the connection.
+	c, _ = hold(h2.Limits{StreamWindow: 50_000, ConnWindow: 70_000})
+	w = fromClient()
+	for id := uint32(1); id < 99; id += 2 {
+		w.headers(id, false, get...)
+		fill(w, id, 50_000)
+		w.raw(3, 0, id, "\x00\x00\x00\x08")
+	}
+	if err := c.Feed(0, w.Bytes()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestExtendedConnect(t *testing.T) {
+	c, s, _, atServer := ends(t, h2.Limits{Connect: true})
+	r := message.Request{Method: "CONNECT", Scheme: "https", Authority: "a", Path: "/c", Upgrade: "websocket", Length: message.Unknown}
+	if _, err := c.Request(&r, false); err != nil {
+		t.Fatal(err)
+	}
+	r = message.Request{Method: "CONNECT", Authority: "a:1", Length: message.Unknown}
+	if _, err := c.Request(&r, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, c, s)
+	heardOf(t, "server", atServer, "request 1 CONNECT a /cwebsocket", "request 3 CONNECT a:1 ")
+}
+
+func TestNames(t *testing.T) {
+	if h2.EnhanceYourCalm.String() != "ENHANCE_YOUR_CALM" || h2.ErrCode(77).String() != "code 77" {
+		t.Error("names of codes")
+	}
+	if got := (&h2.Error{Code: h2.Cancel, Why: "why"}).Error(); got != "HTTP/2: why (CANCEL)" {
+		t.Error(got)
+	}
+}
