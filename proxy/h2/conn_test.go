@@ -183,6 +183,24 @@ func TestEarlyAnswer(t *testing.T) {
 	}
 }
 
+// While Closed is told, nothing can be done with the stream any more.
+func TestClosedIsLast(t *testing.T) {
+	closed := 0
+	e := &ears{closed: func(s *h2.Stream, _ h2.Cause) {
+		closed++
+		s.Reset(h2.Cancel)
+		s.Consumed(1)
+		if s.Write([]byte("x"), true) != 0 || s.Trailers(nil) == nil || s.Respond(&answer, true) == nil || s.Conn() == nil || s.ID() != 1 {
+			t.Error("a stream that has ended")
+		}
+	}}
+	s := h2.NewServer(h2.Limits{}, nil, e)
+	w := fromClient().headers(1, false, get...).data(1, false, "x").raw(3, 0, 1, "\x00\x00\x00\x08")
+	if err := s.Feed(0, w.Bytes()); err != nil || closed != 1 || fmt.Sprint(read(s.Output())) != "[ack]" {
+		t.Error(err, closed, read(s.Output()))
+	}
+}
+
 // What cannot be sent leaves the connection as it was.
 func TestMalformedIsNotSent(t *testing.T) {
 	good := message.Request{Method: "GET", Authority: "a", Path: "/", Length: message.NoBody}

@@ -19,8 +19,9 @@ type encoder struct {
 	inserted uint32 // entries ever; the newest has this number
 	evicted  uint32 // entries ever; those up to this number are gone
 
-	known []entry  // what is in the peer's table, as far as it is remembered: each field has two places where it may be
-	met   []uint32 // hashes of fields that were met
+	known []entry  // what is in the peer's table, as far as it is remembered: each field has a group of places where it may be
+	met   []uint64 // bits, two for each field that was met, as its hash says
+	meets int      // fields in met
 }
 
 // entry is a field that was given a number in the table.
@@ -33,7 +34,9 @@ type entry struct {
 const (
 	knownFields  = 16 // powers of two: a connection that carries little holds little
 	mostFields   = 256
-	metFields    = 64
+	ways         = 4
+	metWords     = 64
+	mostMet      = 256 // then one of 60 that were not met seems to have been; they are forgotten, and those in the table found
 	firstDynamic = 62
 )
 
@@ -74,15 +77,14 @@ func (e *encoder) find(dst []byte, hash uint32, name, value string) ([]byte, boo
 	if e.known == nil {
 		return dst, false
 	}
-	at := hash & uint32(len(e.known)-1)
-	k := &e.known[at]
-	if k.number <= e.evicted || k.value != value || k.name != name {
-		k = &e.known[at^1]
-		if k.number <= e.evicted || k.value != value || k.name != name {
-			return dst, false
+	group := e.group(hash)
+	for i := range group {
+		k := &group[i]
+		if k.hash == hash && k.number > e.evicted && k.value == value && k.name == name {
+			return appendInt(dst, 0x80, 7, firstDynamic+int(e.inserted-k.number)), true
 		}
 	}
-	return appendInt(dst, 0x80, 7, firstDynamic+int(e.inserted-k.number)), true
+	return dst, false
 }
 
 // add writes a valid field that find has not found, and takes it into the table if it has been met before.
@@ -92,10 +94,9 @@ func (e *encoder) add(dst []byte, hash uint32, static int, name, value string) [
 		return appendLiteral(dst, 0, 4, static, name, value)
 	}
 	if e.known == nil {
-		e.known, e.met = make([]entry, knownFields), make([]uint32, metFields)
+		e.known, e.met = make([]entry, knownFields), make([]uint64, metWords)
 	}
-	if met := &e.met[hash%metFields]; *met != hash {
-		*met = hash
+	if !e.meet(hash) {
 		return appendLiteral(dst, 0, 4, static, name, value)
 	}
 	e.shrink(e.limit - size)
@@ -117,14 +118,38 @@ func (e *encoder) add(dst []byte, hash uint32, static int, name, value string) [
 	return appendLiteral(dst, 0x40, 6, static, name, value)
 }
 
-// place is where a field is kept: in the place of the older one of two.
-func (e *encoder) place(hash uint32) *entry {
-	at := hash & uint32(len(e.known)-1)
-	k, other := &e.known[at], &e.known[at^1]
-	if other.number < k.number {
-		return other
+// meet reports whether a field was met before. That one differs in each message does not make others forgotten each time.
+func (e *encoder) meet(hash uint32) bool {
+	first, second := hash>>20, hash>>8&0xfff
+	a, b := &e.met[first/64], &e.met[second/64]
+	met := *a>>(first%64)&1 != 0 && *b>>(second%64)&1 != 0
+	if !met {
+		if e.meets++; e.meets > mostMet {
+			clear(e.met)
+			e.meets = 1
+		}
+		*a |= 1 << (first % 64)
+		*b |= 1 << (second % 64)
 	}
-	return k
+	return met
+}
+
+// group is where a field may be.
+func (e *encoder) group(hash uint32) *[ways]entry {
+	at := hash & uint32(len(e.known)-1) &^ (ways - 1)
+	return (*[ways]entry)(e.known[at:])
+}
+
+// place is where a field is put: in the place of the oldest of its group.
+func (e *encoder) place(hash uint32) *entry {
+	group := e.group(hash)
+	oldest := &group[0]
+	for i := range group {
+		if group[i].number < oldest.number {
+			oldest = &group[i]
+		}
+	}
+	return oldest
 }
 
 // hash spreads fields; clients don't know its seed, and cannot make theirs meet.

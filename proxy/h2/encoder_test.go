@@ -65,7 +65,10 @@ func TestEncoder(t *testing.T) {
 // What comes again costs a byte or two.
 func TestEncoderIndexes(t *testing.T) {
 	c := NewClient(Limits{}, nil, nil)
-	fields := message.Fields{{Name: "content-type", Value: "application/grpc"}, {Name: "x-a", Value: "b"}}
+	var fields message.Fields
+	for i := range 30 {
+		fields = append(fields, message.Field{Name: "content-type", Value: fmt.Sprint(i)})
+	}
 	var sizes []int
 	for range 3 {
 		c.discard()
@@ -73,16 +76,16 @@ func TestEncoderIndexes(t *testing.T) {
 		c.appendFields(fields, message.NoBody)
 		sizes = append(sizes, len(c.out)-at-frameHeader)
 	}
-	if sizes[0] != sizes[1]+1 || sizes[2] != 2 { // a number of the static table fits into six bits, not into four
+	if sizes[0] < 4*len(fields) || sizes[2] != len(fields) {
 		t.Errorf("got %v", sizes)
 	}
 	// One that is new each time does not drive out the others.
-	for i := range 1000 {
+	for i := range 250 {
 		c.appendFields(message.Fields{{Name: "x-id", Value: fmt.Sprintf("%032d", i)}}, message.NoBody)
 	}
 	at := len(c.out)
 	c.appendFields(fields, message.NoBody)
-	if got := len(c.out) - at; got != 2 {
+	if got := len(c.out) - at; got != len(fields) {
 		t.Errorf("got %d bytes", got)
 	}
 }

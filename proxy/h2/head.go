@@ -70,14 +70,27 @@ func (c *Conn) field(f hpack.HeaderField) {
 		c.decoder.SetEmitEnabled(false)
 		return
 	}
+	known := c.pool.known(f.Name, f.Value)
 	switch {
 	case h.bad:
+	case known.name == f.Name && known.value == f.Value && f.Name != "":
+		h.regular = true
+		h.keep(f)
 	case f.Name != "" && f.Name[0] == ':':
 		h.bad = h.regular || !h.pseudo(f.Name, f.Value)
 	default:
 		h.regular = true
+		before := len(h.request.Fields)
 		h.bad = !validName(f.Name) || !validValue(f.Value) || !h.take(f)
+		// What is secret is not kept beyond its connection.
+		if len(h.request.Fields) > before && len(f.Value) <= longestInPool && !f.Sensitive && !secret(f.Name) {
+			known.name, known.value = f.Name, f.Value
+		}
 	}
+}
+
+func (h *head) keep(f hpack.HeaderField) {
+	h.request.Fields = append(h.request.Fields, message.Field{Name: f.Name, Value: f.Value, Secret: f.Sensitive})
 }
 
 func (h *head) pseudo(name, value string) bool {
@@ -130,7 +143,7 @@ func (h *head) take(f hpack.HeaderField) bool {
 			return true
 		}
 	}
-	h.request.Fields = append(h.request.Fields, message.Field{Name: f.Name, Value: f.Value, Secret: f.Sensitive})
+	h.keep(f)
 	return true
 }
 

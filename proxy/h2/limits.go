@@ -46,7 +46,7 @@ func (l Limits) withDefaults() Limits {
 	set(&l.HeaderFields, 256, 1<<16)
 	set(&l.HeaderBlock, 2*l.HeaderBytes, 1<<25)
 	set(&l.Continuations, 16, 1<<16)
-	set(&l.Informational, 16, 1<<16)
+	set(&l.Informational, 16, 1<<15)
 	set(&l.DecoderTable, 4<<10, 1<<20)
 	set(&l.EncoderTable, 4<<10, 1<<20)
 	set(&l.StreamWindow, 256<<10, most)

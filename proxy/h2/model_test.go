@@ -19,7 +19,6 @@ type side struct {
 	gotFields        message.Fields
 	gotTrailers      message.Fields
 	got              []byte
-	held             int // shown and not consumed
 	ended            bool
 }
 

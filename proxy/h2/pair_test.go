@@ -133,3 +133,31 @@ func BenchmarkCall(b *testing.B) {
 		b.Fatalf("%d of %d", done, b.N)
 	}
 }
+
+// BenchmarkBulk is a megabyte that a client sends to a server.
+func BenchmarkBulk(b *testing.B) {
+	body := make([]byte, 1<<20)
+	pool := h2.NewPool()
+	server := h2.NewServer(h2.Limits{}, pool, &ears{data: func(s *h2.Stream, p []byte, end bool) {
+		if s.Consumed(len(p)); end {
+			_ = s.Respond(&answer, true)
+		}
+	}})
+	client := h2.NewClient(h2.Limits{}, pool, &ears{writable: writeMore})
+	exchange(b, client, server)
+	b.ReportAllocs()
+	b.SetBytes(int64(len(body)))
+	for b.Loop() {
+		s, err := client.Request(&call, false)
+		if err != nil {
+			b.Fatal(err)
+		}
+		w := &sender{rest: body}
+		s.User = w
+		w.more(s)
+		exchange(b, client, server)
+	}
+	if client.Streams() != 0 {
+		b.Fatal("streams are left")
+	}
+}

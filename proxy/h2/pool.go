@@ -10,6 +10,7 @@ type Pool struct {
 	names   map[string]string // lower case of names that came in other cases
 	seed    maphash.Seed
 	head    head
+	plain   [plainFields]struct{ name, value string } // that were found to be valid and to mean nothing to a proxy
 }
 
 const (
@@ -19,6 +20,7 @@ const (
 	streamsKept   = 1024
 	loweredNames  = 512
 	longestInPool = 64
+	plainFields   = 256
 )
 
 // NewPool makes an empty Pool.
@@ -53,6 +55,19 @@ func (p *Pool) freeBuffer(b []byte) {
 	if b != nil && cap(b) <= largestKept && len(p.buffers) < buffersKept {
 		p.buffers = append(p.buffers, b[:0])
 	}
+}
+
+// known finds the place of a field among those that were looked at before: HPACK hands out the same string each time, and
+// comparing a string with itself takes no time.
+func (p *Pool) known(name, value string) *struct{ name, value string } {
+	at := 7*len(name) + 31*len(value)
+	if name != "" {
+		at += int(name[0]) + 3*int(name[len(name)-1])
+	}
+	if value != "" {
+		at += 5*int(value[0]) + 11*int(value[len(value)-1])
+	}
+	return &p.plain[at%plainFields]
 }
 
 // lower answers name in lower case. Names that often come in another one cost nothing.

@@ -23,6 +23,7 @@ type Stream struct {
 	head, connect bool // the method
 	blocked       bool // a Write fell short for the stream's window
 	waits         bool // and here for that of the connection, or for room
+	over          bool // Closed is being told
 
 	previous, next *Stream
 }
@@ -33,12 +34,15 @@ func (s *Stream) Conn() *Conn { return s.conn }
 // ID is the stream's number.
 func (s *Stream) ID() uint32 { return s.id }
 
+// live reports whether anything can be done with the stream.
+func (s *Stream) live() bool { return s.conn != nil && s.conn.err == nil && !s.over }
+
 // Respond sends a response, or an informational one before it. With end, no body follows. ErrMalformed leaves the stream as
 // it was.
 func (s *Stream) Respond(r *message.Response, end bool) error {
 	c := s.conn
 	switch {
-	case c == nil || c.server == nil || s.sentHead || c.err != nil:
+	case !s.live() || c.server == nil || s.sentHead:
 		return ErrState
 	case r.Status < 100 || r.Status > 999 || r.Status == 101 || end && r.Informational():
 		return ErrMalformed
@@ -109,7 +113,7 @@ func (c *Conn) Request(r *message.Request, end bool) (*Stream, error) {
 // Output have no room for more, and then without end. The rest is to be given again when Writable is called.
 func (s *Stream) Write(p []byte, end bool) int {
 	c := s.conn
-	if c == nil || c.err != nil || !s.sentHead || s.localDone {
+	if !s.live() || !s.sentHead || s.localDone {
 		return 0
 	}
 	if len(p) == 0 {
@@ -164,7 +168,7 @@ func (c *Conn) writable(s *Stream, n int) int {
 // Trailers ends the body with trailers; without any, it just ends.
 func (s *Stream) Trailers(f message.Fields) error {
 	c := s.conn
-	if c == nil || c.err != nil || !s.sentHead || s.localDone {
+	if !s.live() || !s.sentHead || s.localDone {
 		return ErrState
 	}
 	if len(f) == 0 {
@@ -183,7 +187,7 @@ func (s *Stream) Trailers(f message.Fields) error {
 // Reset ends the stream at once. A server that has answered, and wants no more of the request, gives NoError.
 func (s *Stream) Reset(code ErrCode) {
 	c := s.conn
-	if c == nil || c.err != nil {
+	if !s.live() {
 		return
 	}
 	c.queueNumber(typeReset, s.id, uint32(code))
@@ -193,7 +197,7 @@ func (s *Stream) Reset(code ErrCode) {
 // Consumed tells that n bytes shown by Data are not held any more, so that the peer may send as many again.
 func (s *Stream) Consumed(n int) {
 	c := s.conn
-	if c == nil || c.err != nil {
+	if !s.live() {
 		return
 	}
 	consumed := min(int64(n), s.held)
@@ -249,6 +253,7 @@ func (c *Conn) end(s *Stream, why Cause) {
 		c.turn = nil
 	}
 	c.giveBack(int(s.held))
+	s.over = true
 	c.handler.Closed(s, why)
 	c.pool.freeStream(s)
 }
