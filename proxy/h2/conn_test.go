@@ -286,6 +286,55 @@ func TestRespondMalformed(t *testing.T) {
 	}
 }
 
+// What a service says does not change how a client is understood.
+func TestExpect(t *testing.T) {
+	pool := h2.NewPool()
+	c := h2.NewClient(h2.Limits{}, pool, &ears{})
+	request(t, c, true)
+	if err := c.Feed(0, fromServer().headers(1, true, ":status: 200", "expect: 100-continue", "te: x").Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	var got []bool
+	s := h2.NewServer(h2.Limits{}, pool, &ears{request: func(_ *h2.Stream, r *message.Request, _ bool) {
+		got = append(got, r.Expect, r.Trailers, len(r.Fields) > 0)
+	}})
+	w := fromClient().headers(1, false, post("expect: 100-continue", "te: trailers")...).headers(3, false, post("expect: more")...)
+	w.headers(5, false, post()...)
+	if err := s.Feed(0, w.Bytes()); err != nil || fmt.Sprint(got) != "[true true false false false true false false false]" {
+		t.Error(err, got)
+	}
+	// And it goes on to the service.
+	sent := new([]string)
+	e := recorder(sent)
+	e.request = func(_ *h2.Stream, r *message.Request, _ bool) {
+		*sent = append(*sent, fmt.Sprint(r.Expect, r.Trailers))
+	}
+	c, s = h2.NewClient(h2.Limits{}, pool, e), h2.NewServer(h2.Limits{}, pool, e)
+	if _, err := c.Request(&message.Request{Method: "PUT", Authority: "a", Path: "/", Expect: true, Trailers: true, Length: message.Unknown}, false); err != nil {
+		t.Fatal(err)
+	}
+	exchange(t, c, s)
+	heardOf(t, "server", sent, "true true")
+}
+
+// Where there can be no body, none is announced (RFC 9110 section 8.6).
+func TestLengthOfNothing(t *testing.T) {
+	s := h2.NewServer(h2.Limits{}, nil, &ears{request: func(s *h2.Stream, r *message.Request, _ bool) {
+		_ = s.Respond(&message.Response{Status: 103, Length: 5}, false)
+		_ = s.Respond(&message.Response{Status: map[string]int{"GET": 204, "HEAD": 200, "CONNECT": 200}[r.Method], Length: 5}, true)
+	}})
+	w := fromClient().headers(1, true, get...).headers(3, true, append([]string{":method: HEAD"}, get[1:]...)...)
+	w.headers(5, true, ":method: CONNECT", ":authority: a:1")
+	if err := s.Feed(0, w.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	want := "ack; HEADERS 1 :status=103; HEADERS 1 :status=204 end; HEADERS 3 :status=103; " +
+		"HEADERS 3 :status=200 content-length=5 end; HEADERS 5 :status=103; HEADERS 5 :status=200 end"
+	if got := strings.Join(read(s.Output()), "; "); got != want {
+		t.Error(got)
+	}
+}
+
 // Streams that wait for the same window or for room take turns, a frame each.
 func TestFairness(t *testing.T) {
 	const streams, size = 5, 200_000

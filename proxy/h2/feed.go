@@ -31,6 +31,9 @@ type input struct {
 // Output is written. All streams have then ended.
 func (c *Conn) Feed(now time.Duration, b []byte) error {
 	c.now = now
+	if !c.greeted { // what comes back does so from the beginning of the connection on, not of the clock
+		c.frames.at, c.resets.at = now, now
+	}
 	for len(b) > 0 && c.err == nil {
 		switch {
 		case c.prefaced < len(preface):

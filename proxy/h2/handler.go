@@ -22,7 +22,8 @@ type Handler interface {
 // ServerHandler is the Handler of an end towards clients.
 type ServerHandler interface {
 	Handler
-	// Request begins a stream. With end, no body follows.
+	// Request begins a stream. With end, no body follows. Cookie may be several fields, which one who passes them on in
+	// HTTP/1 has to join (RFC 9113 section 8.2.3).
 	Request(s *Stream, r *message.Request, end bool)
 }
 

@@ -82,8 +82,8 @@ func (c *Conn) field(f hpack.HeaderField) {
 		h.regular = true
 		before := len(h.request.Fields)
 		h.bad = !validName(f.Name) || !validValue(f.Value) || !h.take(f)
-		// What is secret is not kept beyond its connection.
-		if len(h.request.Fields) > before && len(f.Value) <= longestInPool && !f.Sensitive && !secret(f.Name) {
+		// What is secret is not kept beyond its connection, and what means something in a request only is not plain.
+		if len(h.request.Fields) > before && f.Name != "expect" && len(f.Value) <= longestInPool && !f.Sensitive && !secret(f.Name) {
 			known.name, known.value = f.Name, f.Value
 		}
 	}

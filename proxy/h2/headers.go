@@ -110,7 +110,7 @@ func (c *Conn) request(id uint32, end, self bool, block []byte) {
 	default:
 		s := c.open(id)
 		s.gotHead, s.remoteDone = true, end
-		s.head = h.request.Method == "HEAD"
+		s.head, s.connect = h.request.Method == "HEAD", h.request.Method == "CONNECT"
 		s.left = h.request.Length
 		c.frames.giveBack(2)
 		c.server.Request(s, &h.request, end)

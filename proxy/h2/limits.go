@@ -73,7 +73,7 @@ func (b *budget) take(n int, r Rate, now time.Duration) bool {
 	if b.spent += n; b.spent <= r.Burst {
 		return true
 	}
-	// In milliseconds, so that a product does not overflow; the rest of one is not lost but counted next time.
+	// In milliseconds, and not many of them, so that the product does not overflow.
 	ms := min(max(now-b.at, 0)/time.Millisecond, 1<<20)
 	back := int(ms) * r.PerSecond / 1000
 	if back == 0 {

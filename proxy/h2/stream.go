@@ -49,7 +49,11 @@ func (s *Stream) Respond(r *message.Response, end bool) error {
 	}
 	at := c.beginBlock()
 	c.appendStatus(r.Status)
-	if !c.appendFields(r.Fields, r.Length) {
+	length := r.Length
+	if r.Status < 200 || r.Status == 204 || s.connect && r.Status/100 == 2 {
+		length = message.NoBody // none may be told (RFC 9110 section 8.6)
+	}
+	if !c.appendFields(r.Fields, length) {
 		return c.dropBlock(at)
 	}
 	c.endBlock(at, s.id, end)
@@ -125,7 +129,9 @@ func (s *Stream) Write(p []byte, end bool) int {
 	}
 	n := c.writable(s, len(p))
 	last := end && n == len(p)
-	c.reserve()
+	if n > 0 {
+		c.reserve()
+	}
 	for at := 0; at < n; {
 		size := min(n-at, maxFrame)
 		flags := byte(0)
@@ -143,6 +149,7 @@ func (s *Stream) Write(p []byte, end bool) int {
 	c.quota -= n
 	switch {
 	case n == len(p):
+		s.blocked = false
 		s.finish(last)
 	case s.sendWindow <= 0:
 		s.blocked = true
