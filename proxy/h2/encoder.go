@@ -33,7 +33,7 @@ type entry struct {
 
 const (
 	knownFields  = 16 // powers of two: a connection that carries little holds little
-	mostFields   = 256
+	mostFields   = 512
 	ways         = 4
 	metWords     = 64
 	mostMet      = 256 // then one of 60 that were not met seems to have been; they are forgotten, and those in the table found

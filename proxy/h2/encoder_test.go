@@ -66,7 +66,7 @@ func TestEncoder(t *testing.T) {
 func TestEncoderIndexes(t *testing.T) {
 	c := NewClient(Limits{}, nil, nil)
 	var fields message.Fields
-	for i := range 30 {
+	for i := range 12 {
 		fields = append(fields, message.Field{Name: "content-type", Value: fmt.Sprint(i)})
 	}
 	var sizes []int
