@@ -34,8 +34,14 @@ func TestBodiless(t *testing.T) {
 		status        int
 		body, another bool
 	}{
-		{"GET", 200, true, false}, {"HEAD", 200, false, false}, {"GET", 204, false, false}, {"GET", 304, false, false},
-		{"GET", 101, false, false}, {"GET", 103, false, true}, {"CONNECT", 200, false, false}, {"CONNECT", 403, true, false},
+		{"GET", 200, true, false},
+		{"HEAD", 200, false, false},
+		{"GET", 204, false, false},
+		{"GET", 304, false, false},
+		{"GET", 101, false, false},
+		{"GET", 103, false, true},
+		{"CONNECT", 200, false, false},
+		{"CONNECT", 403, true, false},
 	} {
 		r := message.Response{Status: c.status}
 		if r.Bodiless(c.method) == c.body || r.Informational() != c.another {
