@@ -135,6 +135,15 @@ func TestPing(t *testing.T) {
 			t.Error(p.Unanswered())
 		}
 	}
+	// An answer to nothing is none, also while one to another PING is awaited.
+	s.Shutdown()
+	if err := s.Feed(0, newScript().raw(6, 1, 0, "jurat\x00\x00a").raw(6, 1, 0, "jurat\x00\x00b").Bytes()); err != nil || s.Unanswered() != 0 {
+		t.Error(err, s.Unanswered())
+	}
+	exchange(t, c, s)
+	if !s.Done() {
+		t.Error("the answer was not recognised")
+	}
 }
 
 func TestAbort(t *testing.T) {
@@ -414,6 +423,19 @@ func TestConcurrency(t *testing.T) {
 	if n != 0x66 {
 		t.Errorf("%d after it has", n)
 	}
+	for said, want := range map[string]int{"": 256, "\x00\x03\x00\x00\x00\x64": 100} {
+		c = h2.NewClient(h2.Limits{}, nil, &ears{})
+		if err := c.Feed(0, newScript().raw(4, 0, 0, said).raw(4, 0, 0, "").Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		for n = 0; c.CanOpen(); n++ {
+			request(t, c, true)
+			c.Sent(len(c.Output()))
+		}
+		if n != want {
+			t.Errorf("%d, want %d", n, want)
+		}
+	}
 }
 
 // More than the windows is refused, on the stream or for the connection.
@@ -452,6 +474,25 @@ func TestWindowsAreKept(t *testing.T) {
 	if err := c.Feed(0, w.Bytes()); !errors.As(err, &e) || e.Code != h2.FlowControlError {
 		t.Error(err)
 	}
+	// So is what comes after a reset, whatever it is made of.
+	c, _ = hold(h2.Limits{StreamWindow: 50_000, ConnWindow: 70_000})
+	w = fromClient().headers(1, true, get...)
+	fill(w, 1, 500_000)
+	for range 1000 {
+		w.raw(0, 8, 1, "\xff"+strings.Repeat("x", 255))
+	}
+	if err := c.Feed(0, w.Bytes()); err != nil {
+		t.Error(err)
+	}
+	// And padding is given back on its stream.
+	c, log = hold(h2.Limits{StreamWindow: 500, ConnWindow: 70_000})
+	w = fromClient().raw(4, 1, 0, "").headers(1, false, get...)
+	for range 1000 {
+		w.raw(0, 8, 1, "\xff"+strings.Repeat("x", 255))
+	}
+	if err := c.Feed(0, w.Bytes()); err != nil || len(*log) != 1 {
+		t.Error(err, *log)
+	}
 	// What ends unconsumed is given back to the connection.
 	c, _ = hold(h2.Limits{StreamWindow: 50_000, ConnWindow: 70_000})
 	w = fromClient()
@@ -461,6 +502,71 @@ func TestWindowsAreKept(t *testing.T) {
 		w.raw(3, 0, id, "\x00\x00\x00\x08")
 	}
 	if err := c.Feed(0, w.Bytes()); err != nil {
+		t.Error(err)
+	}
+}
+
+// A window that SETTINGS change changes for streams that are open, and may be less than nothing (RFC 9113 section 6.9.2).
+func TestWindowsMove(t *testing.T) {
+	s := h2.NewServer(h2.Limits{}, nil, &ears{
+		request:  func(s *h2.Stream, _ *message.Request, _ bool) { send(s, &answer, []byte("0123456789"), nil) },
+		writable: writeMore,
+	})
+	window := func(n byte) *script { return newScript().raw(4, 0, 0, "\x00\x04\x00\x00\x00"+string([]byte{n})) }
+	w := newScript()
+	w.Buffer.WriteString(preface)
+	w.Buffer.Write(window(4).Bytes())
+	var got []string
+	for _, b := range [][]byte{w.headers(1, true, get...).Bytes(), window(2).Bytes(), window(4).Bytes(), window(6).Bytes(), window(10).Bytes()} {
+		if err := s.Feed(0, b); err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, read(s.Output())[1:]...)
+		s.Sent(len(s.Output()))
+	}
+	want := `HEADERS 1 :status=200 content-type=application/grpc; DATA 1 "0123"; DATA 1 "45"; DATA 1 "6789" end`
+	if strings.Join(got, "; ") != want {
+		t.Errorf("got %q", got)
+	}
+}
+
+// An empty frame may end a body, and what comes in pieces costs nothing but its events.
+func TestPieces(t *testing.T) {
+	c, log := server(h2.Limits{})()
+	if err := c.Feed(0, fromClient().headers(1, false, get...).data(1, true, "").headers(3, false, get...).raw(0, 9, 3, "\x01x").Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	heardOf(t, "server", log, "request 1 GET a.test /", "data 1: end", "request 3 GET a.test /", "data 3: end")
+	block := newScript().encode(post()...)
+	s := h2.NewServer(h2.Limits{}, nil, &ears{request: func(s *h2.Stream, _ *message.Request, _ bool) { _ = s.Respond(&answer, true) }})
+	if err := s.Feed(0, fromClient().Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	id := uint32(1)
+	w := newScript()
+	piecemeal := func() {
+		w.Reset()
+		w.raw(1, 1, id, string(block[:5])).raw(9, 4, id, string(block[5:]))
+		id += 2
+		for b := w.Bytes(); len(b) > 0; b = b[1:] {
+			if err := s.Feed(0, b[:1]); err != nil {
+				t.Fatal(err)
+			}
+		}
+		s.Sent(len(s.Output()))
+	}
+	piecemeal()
+	// What encode made has literals, each of which is a string; the script itself makes a few.
+	if n := testing.AllocsPerRun(100, piecemeal); n > 8 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+// A block is bounded in one frame as in many.
+func TestBlockInOneFrame(t *testing.T) {
+	var e *h2.Error
+	c, _ := server(h2.Limits{HeaderBlock: 100})()
+	if err := c.Feed(0, fromClient().headers(1, true, post("x: "+strings.Repeat("~", 100))...).Bytes()); !errors.As(err, &e) || e.Code != h2.EnhanceYourCalm {
 		t.Error(err)
 	}
 }

@@ -19,7 +19,7 @@ func (c *Conn) priorityFrame(f frame, p []byte) {
 // resetFrame takes RST_STREAM (RFC 9113 section 6.4).
 func (c *Conn) resetFrame(f frame, p []byte) {
 	switch {
-	case f.id == 0 || c.neverOpened(f.id):
+	case c.neverOpened(f.id):
 		c.fail(ProtocolError, "RST_STREAM of a stream that was never opened")
 		return
 	case len(p) != 4:

@@ -4,10 +4,6 @@ import "github.com/jurat-tls/jurat/proxy/message"
 
 // data begins a frame of which n bytes are a body's (RFC 9113 section 6.1).
 func (c *Conn) data(f frame, n int) {
-	if f.id == 0 {
-		c.fail(ProtocolError, "DATA of no stream")
-		return
-	}
 	// All of the frame counts, whatever becomes of the stream (section 6.9.1).
 	if c.recvWindow -= int64(f.length); c.recvWindow < 0 {
 		c.fail(FlowControlError, "more DATA than the connection's window")
@@ -32,7 +28,7 @@ func (c *Conn) data(f frame, n int) {
 		c.drop(n)
 		c.violated(s, FlowControlError)
 		return
-	case c.client != nil && !s.gotHead:
+	case !s.gotHead:
 		c.drop(n)
 		c.violated(s, ProtocolError)
 		return

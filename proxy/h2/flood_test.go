@@ -87,6 +87,8 @@ func TestFloods(t *testing.T) {
 		{"GOAWAY", done, true, 2100, always(func(w *script) { w.raw(7, 0, 0, "12345678") })},
 		{"RST_STREAM of what has ended", fromClient().headers(1, true, get...).raw(3, 0, 1, "\x00\x00\x00\x08").Bytes(), true, 2100, always(func(w *script) { w.raw(3, 0, 1, "\x00\x00\x00\x08") })},
 		{"DATA of what has ended", fromClient().headers(1, true, get...).raw(3, 0, 1, "\x00\x00\x00\x08").Bytes(), true, 2100, always(func(w *script) { w.data(1, false, "x") })},
+		{"DATA of what we have reset", fromClient().headers(1, true, get...).data(1, false, "x").Bytes(), true, 2100, always(func(w *script) { w.data(1, false, "x") })},
+		{"HEADERS of what we have reset", fromClient().headers(1, true, get...).data(1, false, "x").Bytes(), true, 2100, always(func(w *script) { w.raw(1, 5, 1, "") })},
 		{"rapid reset (CVE-2023-44487)", done, true, 520, next(func(w *script, id uint32) {
 			request(w, id)
 			w.raw(3, 0, id, "\x00\x00\x00\x08")
@@ -157,6 +159,27 @@ func TestClientFloods(t *testing.T) {
 	}
 }
 
+// The clock's being far on at the beginning gives nothing; neither does a shutdown.
+func TestFloodLate(t *testing.T) {
+	c := h2.NewServer(h2.Limits{}, nil, &ears{})
+	c.Shutdown()
+	c.Shutdown()
+	if err := c.Feed(time.Hour, fromClient().Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	block := newScript().encode(get...)
+	for i := range uint32(10_000) {
+		c.Sent(len(c.Output()))
+		if c.Feed(time.Hour, newScript().raw(1, 4, 2*i+1, string(block)).Bytes()) != nil {
+			if i > 2100 || c.Streams() > 0 {
+				t.Error(i, c.Streams())
+			}
+			return
+		}
+	}
+	t.Error("it goes on for ever")
+}
+
 // What is spent comes back, by time and by what moves.
 func TestBudgetsComeBack(t *testing.T) {
 	ping := newScript().raw(6, 0, 0, "12345678").Bytes()
@@ -168,6 +191,17 @@ func TestBudgetsComeBack(t *testing.T) {
 	for i := range 1000 {
 		now += 200 * time.Millisecond
 		if err := c.Feed(now, ping); err != nil {
+			t.Fatal(i, err)
+		}
+		c.Sent(len(c.Output()))
+	}
+	// A PING for each piece of a body that comes, as one measures a link.
+	c = h2.NewServer(h2.Limits{Frames: h2.Rate{Burst: 10}}, nil, &ears{})
+	if err := c.Feed(0, fromClient().headers(1, false, post()...).Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 1000 {
+		if err := c.Feed(0, append(newScript().data(1, false, "x").Bytes(), ping...)); err != nil {
 			t.Fatal(i, err)
 		}
 		c.Sent(len(c.Output()))

@@ -8,10 +8,6 @@ import (
 
 // headersFrame takes HEADERS (RFC 9113 section 6.2).
 func (c *Conn) headersFrame(f frame, p []byte) {
-	if f.id == 0 {
-		c.fail(ProtocolError, "HEADERS of no stream")
-		return
-	}
 	pad := 0
 	if f.has(flagPadded) {
 		if len(p) == 0 {
@@ -80,7 +76,7 @@ func (c *Conn) headerBlock(f frame, self bool, block []byte) {
 		if c.decode(ofTrailers, block) {
 			c.violated(s, ProtocolError)
 		}
-	case c.client != nil && !s.gotHead:
+	case !s.gotHead:
 		c.response(s, end, block)
 	default:
 		c.trailers(s, end, block)

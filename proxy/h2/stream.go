@@ -265,7 +265,7 @@ func (c *Conn) end(s *Stream, why Cause) {
 	c.pool.freeStream(s)
 }
 
-// neverOpened reports whether nobody has used the number of a stream, nor a higher one.
+// neverOpened reports whether nobody has used the number of a stream, nor a higher one. No stream, 0, is never opened.
 func (c *Conn) neverOpened(id uint32) bool { return id&1 == 0 || id > c.lastID }
 
 // sendReset answers a fault on a stream.
