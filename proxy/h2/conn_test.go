@@ -571,6 +571,75 @@ func TestBlockInOneFrame(t *testing.T) {
 	}
 }
 
+// Streams above the limit are refused, and their frames that are on their way are let pass.
+func TestRefused(t *testing.T) {
+	w := fromClient()
+	for id := uint32(1); id < 7; id += 2 {
+		w.headers(id, false, get...).data(id, false, "x").headers(id, true, "a: b")
+	}
+	wrote, events, err := play(t, server(h2.Limits{Streams: 2}), w.Bytes())
+	want := "request 1 GET a.test /; data 1:x; trailers 1 [{a b false}]; request 3 GET a.test /; data 3:x; trailers 3 [{a b false}]"
+	if fmt.Sprint(wrote) != "[ack reset 5 REFUSED_STREAM]" || strings.Join(events, "; ") != want || err != nil {
+		t.Errorf("wrote %q, heard %q, %v", wrote, events, err)
+	}
+}
+
+// What a service answers is bounded and has the form that its status and the request allow.
+func TestResponses(t *testing.T) {
+	large := strings.Repeat("x", 600)
+	for _, c := range []struct {
+		method string
+		script *script
+		want   string
+	}{
+		{"GET", fromServer().headers(1, true, ":status: 200", "x: "+large), "closed 1 ENHANCE_YOUR_CALM 3"},
+		{"GET", fromServer().headers(1, false, ":status: 200").headers(1, true, "x: "+large), "response 1 200; closed 1 ENHANCE_YOUR_CALM 3"},
+		{"GET", fromServer().headers(1, false, ":status: 304", "content-length: 1").data(1, true, "x"), "response 1 304; closed 1 PROTOCOL_ERROR 3"},
+		{"GET", fromServer().headers(1, true, ":status: 304", "content-length: 1"), "response 1 304 end"},
+		{"GET", fromServer().headers(1, true, ":status: 200", "content-length: 1"), "closed 1 PROTOCOL_ERROR 3"},
+		{"GET", fromServer().headers(1, true, ":status: 204", "content-length: 1"), "closed 1 PROTOCOL_ERROR 3"},
+		{"GET", fromServer().headers(1, false, ":status: 103", "content-length: 1"), "closed 1 PROTOCOL_ERROR 3"},
+		{"GET", fromServer().headers(1, true, ":status: 200", "host: a"), "response 1 200 end"},
+	} {
+		_, events, _ := play(t, client(h2.Limits{HeaderBytes: 500}, 1, c.method), c.script.Bytes())
+		if got := strings.Join(events, "; "); got != c.want {
+			t.Errorf("heard %q, want %q", got, c.want)
+		}
+	}
+	// A tunnel has no length, and no end that is announced.
+	for lines, want := range map[string]string{"": "response 1 200; data 1:x", "content-length: 5": "closed 1 PROTOCOL_ERROR 3"} {
+		log := new([]string)
+		c := h2.NewClient(h2.Limits{}, nil, recorder(log))
+		s, err := c.Request(&message.Request{Method: "CONNECT", Authority: "a:1", Length: message.Unknown}, false)
+		if err != nil || !errors.Is(s.Respond(&answer, true), h2.ErrState) {
+			t.Fatal(err)
+		}
+		head := []string{":status: 200"}
+		if lines != "" {
+			head = append(head, lines)
+		}
+		if err := c.Feed(0, fromServer().headers(1, false, head...).data(1, false, "x").Bytes()); err != nil {
+			t.Fatal(err)
+		}
+		heardOf(t, "client", log, want)
+	}
+}
+
+// Answers to calls that were given up long ago are let pass.
+func TestLateAnswers(t *testing.T) {
+	c := h2.NewClient(h2.Limits{}, nil, &ears{})
+	w := fromServer()
+	for range 90 {
+		s := request(t, c, true)
+		w.headers(s.ID(), false, ":status: 200", "x-n: "+fmt.Sprint(s.ID())).data(s.ID(), true, "x")
+		s.Reset(h2.Cancel)
+	}
+	c.Sent(len(c.Output()))
+	if err := c.Feed(0, w.Bytes()); err != nil || fmt.Sprint(read(c.Output())) != "[ack]" {
+		t.Error(err, read(c.Output()))
+	}
+}
+
 func TestExtendedConnect(t *testing.T) {
 	c, s, _, atServer := ends(t, h2.Limits{Connect: true})
 	r := message.Request{Method: "CONNECT", Scheme: "https", Authority: "a", Path: "/c", Upgrade: "websocket", Length: message.Unknown}

@@ -110,7 +110,6 @@ func (c *Conn) request(id uint32, end, self bool, block []byte) {
 		s.left = h.request.Length
 		c.frames.giveBack(2)
 		c.server.Request(s, &h.request, end)
-		c.settle(id)
 	}
 }
 
@@ -197,7 +196,7 @@ func (c *Conn) trailers(s *Stream, end bool, block []byte) {
 	switch {
 	case h.large:
 		c.violated(s, EnhanceYourCalm)
-	case h.bad || h.seen != 0 || !end || s.left > 0:
+	case h.bad || !end || s.left > 0:
 		c.violated(s, ProtocolError)
 	default:
 		id := s.id
