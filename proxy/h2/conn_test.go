@@ -295,6 +295,36 @@ func TestRespondMalformed(t *testing.T) {
 	}
 }
 
+func TestStatus(t *testing.T) {
+	for _, status := range []string{"099", "2000", "20", "2x0", "", "101", "-10"} {
+		_, events, _ := play(t, client(h2.Limits{}, 1, "GET"), fromServer().headers(1, true, ":status: "+status).Bytes())
+		if got := strings.Join(events, "; "); got != "closed 1 PROTOCOL_ERROR 3" {
+			t.Errorf("%q: heard %q", status, got)
+		}
+	}
+	for _, lines := range [][]string{{":status: 200", ":status: 200"}, {":status: 200", ":path: /"}, {"a: b", ":status: 200"}} {
+		_, events, _ := play(t, client(h2.Limits{}, 1, "GET"), fromServer().headers(1, true, lines...).Bytes())
+		if got := strings.Join(events, "; "); got != "closed 1 PROTOCOL_ERROR 3" {
+			t.Errorf("%q: heard %q", lines, got)
+		}
+	}
+}
+
+// A field that was looked at before vouches for no other one, nor for its place.
+func TestLookedAtBefore(t *testing.T) {
+	log := new([]string)
+	s := h2.NewServer(h2.Limits{}, nil, recorder(log))
+	w := fromClient().headers(1, true, append(append([]string{}, get...), "xyz: a-b")...)
+	w.headers(3, true, append(append([]string{}, get...), "xyz: a\nb")...)
+	w.headers(5, true, append(append([]string{}, get...), "xYz: a-b")...)
+	w.headers(7, true, append([]string{"xyz: a-b"}, get...)...)
+	w.headers(9, true, append(append([]string{}, get...), "xyz: a-b")...)
+	if err := s.Feed(0, w.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	heardOf(t, "server", log, "request 1 GET a.test / end", "request 9 GET a.test / end")
+}
+
 // What a service says does not change how a client is understood.
 func TestExpect(t *testing.T) {
 	pool := h2.NewPool()

@@ -106,7 +106,11 @@ func TestGoClient(t *testing.T) {
 			if i%2 == 0 && size > 0 {
 				req.ContentLength = -1
 				req.Trailer = http.Header{"X-Sum": nil}
-				req.Body = io.NopCloser(&hooked{Reader: bytes.NewReader(body), end: func() { req.Trailer.Set("X-Sum", "yes") }})
+				// Go sends a request again on another connection when it finds the first one full.
+				req.GetBody = func() (io.ReadCloser, error) {
+					return io.NopCloser(&hooked{Reader: bytes.NewReader(body), end: func() { req.Trailer.Set("X-Sum", "yes") }}), nil
+				}
+				req.Body, _ = req.GetBody()
 			}
 			res, err := client.Do(req)
 			if err != nil {
