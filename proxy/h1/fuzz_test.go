@@ -151,7 +151,7 @@ func FuzzAppendLastChunk(f *testing.F) {
 		}
 		if got.err != nil || !got.done || got.n != len(out) || string(got.body) != "a" || len(kept) != len(got.trailers) ||
 			len(kept) > 0 && !reflect.DeepEqual(kept, got.trailers) {
-			t.Fatalf("%q became %q and that %+v", trailers, out, got)
+			t.Fatalf("%v became %q and that %+v", trailers, out, got)
 		}
 	})
 }

@@ -79,7 +79,7 @@ func TestControls(t *testing.T) {
 				var r message.Request
 				_, err := h1.ParseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nX: "+value+"\r\n\r\n"), h1.Limits{}, &r)
 				if bad != isStatus(err, 400) || !bad && (len(r.Fields) != 1 || r.Fields[0].Value != value) {
-					t.Fatalf("%q: %v, %q", value, err, r.Fields)
+					t.Fatalf("%v: %v, %v", value, err, r.Fields)
 				}
 				out, _, err := h1.AppendRequest(nil, &message.Request{
 					Method: "GET", Authority: "a", Path: "/", Length: message.NoBody, Fields: message.Fields{{Name: "X", Value: value}},

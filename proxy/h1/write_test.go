@@ -262,16 +262,16 @@ func TestAppendNoSuchField(t *testing.T) {
 		fields := message.Fields{{Name: "x", Value: "y"}, f, {Name: "z", Value: ""}}
 		q := message.Request{Method: "GET", Authority: "a", Path: "/", Length: message.NoBody, Fields: fields}
 		if writtenRequest(t, &q, false) {
-			t.Errorf("%q in a request", f)
+			t.Errorf("%v in a request", f)
 		}
 		// Host and Expect are of no meaning in a response.
 		special := f.Name == "host" || f.Name == "expect"
 		r := message.Response{Status: 200, Fields: fields, Length: message.NoBody}
 		if writtenResponse(t, &r, h1.Reply{Method: "GET", Version: message.HTTP11}) != special {
-			t.Errorf("%q in a response", f)
+			t.Errorf("%v in a response", f)
 		}
 		if out, err := h1.AppendLastChunk(nil, fields); !isStatus(err, 502) || out != nil {
-			t.Errorf("%q in a trailer section: %q, %v", f, out, err)
+			t.Errorf("%v in a trailer section: %q, %v", f, out, err)
 		}
 	}
 }

@@ -5,7 +5,10 @@ package message
 import "strings"
 
 // Field is one header or trailer field. Name keeps the case in which it came; comparing ignores case.
-type Field struct{ Name, Value string }
+type Field struct {
+	Name, Value string
+	Secret      bool // it came as one that no table of HPACK may ever hold (RFC 7541 section 7.1.3)
+}
 
 // Fields are in the order in which they came.
 type Fields []Field
@@ -33,7 +36,7 @@ func (f Fields) Remove(match func(name string) bool) Fields {
 
 // Set answers f with one field called name, which holds value.
 func (f Fields) Set(name, value string) Fields {
-	return append(f.Remove(func(n string) bool { return Same(n, name) }), Field{name, value})
+	return append(f.Remove(func(n string) bool { return Same(n, name) }), Field{Name: name, Value: value})
 }
 
 // Same reports whether two names of fields are the same: ASCII letters match in either case.

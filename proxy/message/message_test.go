@@ -8,7 +8,7 @@ import (
 )
 
 func TestFields(t *testing.T) {
-	f := message.Fields{{"Accept", "a"}, {"X-One", "1"}, {"accept", "b"}, {"Kelvin", "k"}}
+	f := message.Fields{{Name: "Accept", Value: "a"}, {Name: "X-One", Value: "1"}, {Name: "accept", Value: "b"}, {Name: "Kelvin", Value: "k"}}
 	if v, ok := f.Get("ACCEPT"); v != "a" || !ok {
 		t.Errorf("got %q, %v", v, ok)
 	}
@@ -20,7 +20,7 @@ func TestFields(t *testing.T) {
 		t.Error("a field that is not there")
 	}
 	f = f.Set("accept", "c")
-	if want := (message.Fields{{"X-One", "1"}, {"Kelvin", "k"}, {"accept", "c"}}); !reflect.DeepEqual(f, want) {
+	if want := (message.Fields{{Name: "X-One", Value: "1"}, {Name: "Kelvin", Value: "k"}, {Name: "accept", Value: "c"}}); !reflect.DeepEqual(f, want) {
 		t.Errorf("got %v", f)
 	}
 	if f = f.Remove(func(string) bool { return true }); len(f) != 0 {

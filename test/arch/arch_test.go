@@ -128,6 +128,8 @@ func TestImports(t *testing.T) {
 		{ours("proxy/h1"), "os", nil, "no I/O"},
 		{ours("proxy/h1"), "time", nil, "no clock"},
 		{ours("proxy/h1"), "unsafe", nil, "what is kept of a head is a copy"},
+		{ours("proxy/h2"), module, []string{ours("proxy/message")}, "a state machine knows neither sockets nor what it is used for"},
+		{ours("proxy/h2"), "net", nil, "a state machine does no I/O"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
@@ -142,6 +144,7 @@ func TestImports(t *testing.T) {
 		"cel.dev/cel-go":                 ours("attest/policy/expr"),
 		"github.com/go-jose/go-jose":     ours("attest/ear"),
 		"go.uber.org/zap":                ours("cmd/jurat"),
+		"golang.org/x/net/http2":         ours("proxy/h2"),
 		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
 	}
 	for _, p := range append(list(t, "./..."), list(t, "-tags", "ego", "./...")...) {
