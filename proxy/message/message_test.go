@@ -34,12 +34,30 @@ func TestBodiless(t *testing.T) {
 		status        int
 		body, another bool
 	}{
-		{"GET", 200, true, false}, {"HEAD", 200, false, false}, {"GET", 204, false, false}, {"GET", 304, false, false},
-		{"GET", 101, false, false}, {"GET", 103, false, true}, {"CONNECT", 200, false, false}, {"CONNECT", 403, true, false},
+		{"GET", 200, true, false},
+		{"HEAD", 200, false, false},
+		{"GET", 204, false, false},
+		{"GET", 304, false, false},
+		{"GET", 101, false, false},
+		{"GET", 103, false, true},
+		{"CONNECT", 200, false, false},
+		{"CONNECT", 403, true, false},
 	} {
 		r := message.Response{Status: c.status}
 		if r.Bodiless(c.method) == c.body || r.Informational() != c.another {
 			t.Errorf("%s %d", c.method, c.status)
+		}
+	}
+}
+
+func TestIdentifies(t *testing.T) {
+	for name, want := range map[string][2]bool{ // identifies, ours
+		"Jurat-Result": {true, true}, "jurat_result": {true, true}, "JURAT": {true, true}, "Jurat.X": {true, true}, "Juratory": {},
+		"X-Forwarded-Client-Cert": {true, false}, "x_forwarded_for": {true, false}, "Forwarded": {true, false}, "Proxy": {true, false},
+		"Proxy-Status": {}, "Content_Length": {true, false}, "Content-Length-X": {}, "X": {}, "": {},
+	} {
+		if got := [2]bool{message.Identifies(name), message.Ours(name)}; got != want {
+			t.Errorf("%q: got %v, want %v", name, got, want)
 		}
 	}
 }
