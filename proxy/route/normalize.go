@@ -37,8 +37,8 @@ func Normalize(target string, keepEscapedSlashes bool) (string, error) {
 	if canonical(path) {
 		return target, nil
 	}
-	out := make([]byte, 0, len(target)+16)
-	out, err := escape(out, path, keepEscapedSlashes)
+	var buf [512]byte
+	out, err := escape(buf[:0], path, keepEscapedSlashes)
 	if err != nil {
 		return "", err
 	}
@@ -174,17 +174,14 @@ func hidesDots(segment []byte) bool {
 func visible(c byte) bool { return c > ' ' && c != 0x7f && c != '#' }
 
 // literal reports whether c stands for itself in a segment: pchar of RFC 3986.
-func literal(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		return true
+func literal(c byte) bool { return literals[c] }
+
+var literals = func() (set [256]bool) {
+	for _, c := range []byte("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~!$&'()*+,;=:@") {
+		set[c] = true
 	}
-	switch c {
-	case '-', '.', '_', '~', '!', '$', '&', '\'', '(', ')', '*', '+', ',', ';', '=', ':', '@':
-		return true
-	}
-	return false
-}
+	return set
+}()
 
 func appendEscaped(out []byte, c byte) []byte {
 	const digits = "0123456789ABCDEF"

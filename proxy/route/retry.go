@@ -87,7 +87,7 @@ func (c *compiler) retry(at string, p *RetryPolicy) *Retry {
 	if r.max == 0 {
 		r.max = 10 * r.base
 	}
-	if r.max < r.base {
+	if r.base > 0 && r.max < r.base {
 		c.bad(at+".max_interval", r.max.String(), "at least the base_interval of "+r.base.String())
 	}
 	if r.attempts < 0 {

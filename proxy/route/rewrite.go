@@ -57,18 +57,23 @@ func (c *compiler) substitution(at string, r *RegexRewrite) string {
 	return out.String()
 }
 
-// apply answers path as it is forwarded, in canonical form, or ErrPath where the rewrite leaves none.
+// apply answers path as it is forwarded. It is ErrPath where the rewrite leaves one that is not in canonical form but for
+// slashes in a row, which become one: what was left of "/a../b" must not lead out of what a prefix "/a" was rewritten to.
 func (w *rewriter) apply(path string, m *match, keepEscapedSlashes bool) (string, error) {
 	switch {
 	case w.prefix:
-		path = w.with + path[m.matched(path):] // slashes that meet become one
+		path = w.with + path[m.matched(path):]
 	case w.regex != nil:
 		path = w.regex.ReplaceAllString(path, w.template)
 	default:
 		return path, nil
 	}
-	if strings.IndexByte(path, '?') >= 0 { // would turn the rest into a query
+	for strings.Contains(path, "//") {
+		path = strings.ReplaceAll(path, "//", "/")
+	}
+	canonical, err := Normalize(path, keepEscapedSlashes)
+	if err != nil || canonical != path || strings.IndexByte(path, '?') >= 0 { // which would turn the rest into a query
 		return "", ErrPath
 	}
-	return Normalize(path, keepEscapedSlashes)
+	return path, nil
 }
