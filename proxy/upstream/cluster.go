@@ -35,8 +35,8 @@ type member struct {
 	*Endpoint
 	weight   uint32
 	priority uint32
-	locality int // index among localities
-	share    uint32
+	locality int    // where it is: the index of its first part
+	share    uint32 // the locality's weight
 }
 
 // New makes a cluster without endpoints. random is called under the cluster's lock. The error is an *attest.Error whose
@@ -74,7 +74,17 @@ func (c *Cluster) Update(localities []LocalityEndpoints) (left []*Endpoint, err 
 	old := c.byID
 	c.byID = make(map[Identity]*Endpoint, len(old))
 	c.members = nil
+	type place struct {
+		locality string
+		priority uint32
+	}
+	places := map[place]int{}
 	for i, l := range localities {
+		at, ok := places[place{l.Locality, l.Priority}]
+		if !ok {
+			at = i
+			places[place{l.Locality, l.Priority}] = i
+		}
 		for _, configured := range l.Endpoints {
 			if c.byID[configured.Identity] != nil {
 				continue
@@ -86,7 +96,7 @@ func (c *Cluster) Update(localities []LocalityEndpoints) (left []*Endpoint, err 
 			}
 			e.set(saidSo, configured.Unhealthy)
 			c.byID[configured.Identity] = e
-			c.members = append(c.members, member{e, max(configured.Weight, 1), l.Priority, i, l.Weight})
+			c.members = append(c.members, member{e, max(configured.Weight, 1), l.Priority, at, localities[at].Weight})
 		}
 	}
 	for id, e := range old {

@@ -29,7 +29,7 @@ type Config struct {
 	OutlierDetection *OutlierDetection `yaml:"outlier_detection"`
 }
 
-// LocalityEndpoints are endpoints in one place.
+// LocalityEndpoints are endpoints in one place. Those of one locality and priority are one, with the weight of the first.
 type LocalityEndpoints struct {
 	Locality  string           `yaml:"locality"`
 	Weight    uint32           `yaml:"load_balancing_weight"` // counts with locality_weighted_lb only; 0 then gets nothing
@@ -80,11 +80,10 @@ func duration(err *error, at string, d *time.Duration, def time.Duration) {
 // complete answers c with its defaults, checked.
 func (c Config) complete() (Config, error) {
 	var err error
-	switch c.Policy {
-	case "":
+	if c.Policy == "" {
 		c.Policy = "round_robin"
-	case "round_robin", "least_request", "random", "ring_hash", "maglev":
-	default:
+	}
+	if _, ok := policies[c.Policy]; !ok {
 		return c, bad("lb_policy", strconv.Quote(c.Policy), "round_robin, least_request, random, ring_hash or maglev")
 	}
 	number(&err, "choice_count", &c.ChoiceCount, 2, 2, 16)

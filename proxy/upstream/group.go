@@ -6,24 +6,44 @@ import (
 	"sync/atomic"
 )
 
+type policy uint8
+
+const (
+	roundRobin policy = iota
+	leastRequest
+	randomly
+	ringHash
+	maglev
+)
+
+var policies = map[string]policy{"round_robin": roundRobin, "least_request": leastRequest, "random": randomly, "ring_hash": ringHash, "maglev": maglev}
+
+func (p policy) hashes() bool { return p >= ringHash }
+
 // group is endpoints among which the cluster's policy chooses.
 type group struct {
-	policy    string
+	policy    policy
 	choices   int
 	endpoints []*Endpoint
 	weights   []float64
-	schedule  []uint32       // indices, each as often as its weight says, evenly mixed; nil where the weights are equal
-	turn      *atomic.Uint64 // of round robin
+	schedule  []uint32 // indices, each as often as its weight says, evenly mixed; nil where the weights are equal
+	turn      *turn    // of round robin
 	ring      ring
 	table     []uint32 // of maglev: indices
+}
+
+// turn has a line of memory of its own: every core writes to it.
+type turn struct {
+	atomic.Uint64
+	_ [56]byte
 }
 
 func (g *group) prepare(config *Config, weights []float64) {
 	g.weights = weights
 	switch g.policy {
-	case "ring_hash":
+	case ringHash:
 		g.ring = makeRing(g.endpoints, weights, config.MinimumRingSize, config.MaximumRingSize)
-	case "maglev":
+	case maglev:
 		g.table = makeTable(g.endpoints, weights, config.TableSize)
 	default:
 		g.schedule = makeSchedule(weights)
@@ -32,9 +52,9 @@ func (g *group) prepare(config *Config, weights []float64) {
 
 func (g *group) pick(random *uint64, hash uint64) *Endpoint {
 	switch g.policy {
-	case "round_robin":
+	case roundRobin:
 		return g.endpoints[g.at(g.turn.Add(1)%uint64(g.turns()))]
-	case "least_request":
+	case leastRequest:
 		best := g.draw(random)
 		for range g.choices - 1 {
 			if other := g.draw(random); g.busy(other) < g.busy(best) {
@@ -42,9 +62,9 @@ func (g *group) pick(random *uint64, hash uint64) *Endpoint {
 			}
 		}
 		return g.endpoints[best]
-	case "ring_hash":
+	case ringHash:
 		return g.endpoints[g.ring.at(hash)]
-	case "maglev":
+	case maglev:
 		return g.endpoints[g.table[hash%uint64(len(g.table))]]
 	default:
 		return g.endpoints[g.draw(random)]
@@ -89,18 +109,18 @@ func makeSchedule(weights []float64) []uint32 {
 	if limit := float64(max(maxTurns, 4*len(weights))); sum*scale > limit {
 		scale = limit / sum
 	}
-	type turn struct {
+	type place struct {
 		at    float64
 		index uint32
 	}
-	var turns []turn
+	var turns []place
 	for i, w := range weights {
 		n := max(1, math.Round(w*scale))
 		for k := range int(n) {
-			turns = append(turns, turn{(float64(k) + 0.5) / n, uint32(i)})
+			turns = append(turns, place{(float64(k) + 0.5) / n, uint32(i)})
 		}
 	}
-	slices.SortStableFunc(turns, func(a, b turn) int {
+	slices.SortStableFunc(turns, func(a, b place) int {
 		switch {
 		case a.at < b.at:
 			return -1

@@ -1,9 +1,6 @@
 package upstream
 
-import (
-	"sort"
-	"sync/atomic"
-)
+import "sort"
 
 // snapshot is what picks are made from. It does not change, but for the counters of round robin.
 type snapshot struct {
@@ -39,7 +36,7 @@ func build(config *Config, members []member, seed uint64) *snapshot {
 		}
 	}
 	distribute(config, levels)
-	s := &snapshot{hashing: config.Policy == "ring_hash" || config.Policy == "maglev"}
+	s := &snapshot{hashing: policies[config.Policy].hashes()}
 	sum := 0
 	for i := range levels {
 		l := &levels[i]
@@ -144,11 +141,11 @@ func (p *priority) fill(config *Config, l *level, seed uint64) {
 			own[i] = float64(m.weight)
 			flat, weights = append(flat, m), append(weights, own[i]/at.sum*at.share)
 		}
-		if config.Policy != "ring_hash" && config.Policy != "maglev" {
+		if !policies[config.Policy].hashes() {
 			p.add(config, at.members, own, at.share, seed)
 		}
 	}
-	if config.Policy == "ring_hash" || config.Policy == "maglev" {
+	if policies[config.Policy].hashes() {
 		p.add(config, flat, weights, 1, seed) // one table, in which an endpoint has its part of the locality's weight
 	}
 }
@@ -157,7 +154,7 @@ func (p *priority) add(config *Config, members []member, weights []float64, shar
 	if len(members) == 0 {
 		return
 	}
-	g := group{policy: config.Policy, choices: config.ChoiceCount, turn: new(atomic.Uint64)}
+	g := group{policy: policies[config.Policy], choices: config.ChoiceCount, turn: new(turn)}
 	g.turn.Store(seed >> 1)
 	for _, m := range members {
 		g.endpoints = append(g.endpoints, m.Endpoint)
