@@ -180,12 +180,13 @@ type RequestMirror struct {
 	Denominator uint32 `yaml:"denominator"`
 }
 
-// HashPolicy has one of Header, Cookie and SourceIP: what the choice of an endpoint sticks to.
+// HashPolicy has one of Header, QueryParameter, Cookie and SourceIP: what the choice of an endpoint sticks to.
 type HashPolicy struct {
-	Header   string      `yaml:"header"`
-	Cookie   *CookieHash `yaml:"cookie"`
-	SourceIP bool        `yaml:"source_ip"`
-	Terminal bool        `yaml:"terminal"` // where this one gave a hash, the policies after it are not asked
+	Header         string      `yaml:"header"`
+	QueryParameter string      `yaml:"query_parameter"`
+	Cookie         *CookieHash `yaml:"cookie"`
+	SourceIP       bool        `yaml:"source_ip"`
+	Terminal       bool        `yaml:"terminal"` // where this one gave a hash, the policies after it are not asked
 }
 
 // CookieHash is a cookie. With a TTL other than 0 the proxy sets it where the client has none; negative is for the session.

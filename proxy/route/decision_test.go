@@ -51,12 +51,16 @@ func TestRewrite(t *testing.T) {
 		{route.RouteMatch{Prefix: "/"}, route.RouteAction{RegexRewrite: &route.RegexRewrite{Pattern: "^/a", Substitution: "///"}}, "/a/b", "/b"},
 		{route.RouteMatch{Prefix: "/"}, route.RouteAction{RegexRewrite: &route.RegexRewrite{Pattern: "0", Substitution: ""}}, "/%200e", ""},
 		{route.RouteMatch{Prefix: "/"}, route.RouteAction{RegexRewrite: &route.RegexRewrite{Pattern: "^/"}}, "/a", ""},
+		{route.RouteMatch{Prefix: "/"}, route.RouteAction{RegexRewrite: &route.RegexRewrite{Pattern: ".*"}}, "/a", ""},
 		{route.RouteMatch{Prefix: "/"}, route.RouteAction{RegexRewrite: &route.RegexRewrite{Pattern: "a", Substitution: "?"}}, "/a", ""},
 	} {
 		c.action.Cluster = "c"
 		r := get("a", c.in)
 		d := decide(t, one(route.Route{Match: c.match, Route: &c.action}), r)
 		err := d.Rewrite(r)
+		if r.Authority != "a" {
+			t.Errorf("%+v: authority %q", c.action, r.Authority)
+		}
 		if c.want == "" && !errors.Is(err, route.ErrPath) || c.want != "" && (err != nil || r.Path != c.want) {
 			t.Errorf("%+v of %s: got %q, %v, want %q", c.action, c.in, r.Path, err, c.want)
 		}
@@ -82,7 +86,7 @@ func TestEdits(t *testing.T) {
 		{Name: "x-absent", Value: "1", Action: "add_if_absent"},
 		{Name: "x-there", Value: "2", Action: "add_if_absent"},
 		{Name: "x-over", Value: "2", Action: "overwrite"},
-		{Name: "x-new", Value: "1", Action: "overwrite"},
+		{Name: "x-new", Value: "1\t2", Action: "overwrite"},
 		{Name: "x-if", Value: "2", Action: "overwrite_if_exists"},
 		{Name: "x-if-not", Value: "2", Action: "overwrite_if_exists"},
 	}}
@@ -108,7 +112,7 @@ func TestEdits(t *testing.T) {
 		{Name: "X-Append", Value: "2"},
 		{Name: "x-absent", Value: "1"},
 		{Name: "x-over", Value: "2"},
-		{Name: "x-new", Value: "1"},
+		{Name: "x-new", Value: "1\t2"},
 		{Name: "x-if", Value: "2"},
 		{Name: "x-order", Value: "host"},
 		{Name: "x-order", Value: "table"},
@@ -133,6 +137,10 @@ func TestRedirect(t *testing.T) {
 		{action: route.RedirectAction{Scheme: "https"}, scheme: "http", in: "a:80/p/x?q", want: "https://a/p/x?q", code: 301},
 		{action: route.RedirectAction{Scheme: "https"}, scheme: "http", in: "a:8080/p", want: "https://a:8080/p", code: 301},
 		{action: route.RedirectAction{Scheme: "http", Code: 302}, scheme: "https", in: "a:443/p", want: "http://a/p", code: 302},
+		{action: route.RedirectAction{Scheme: "http"}, scheme: "https", in: "a:80/p", want: "http://a:80/p", code: 301},
+		{action: route.RedirectAction{Scheme: "http"}, scheme: "https", in: "a:8443/p", want: "http://a:8443/p", code: 301},
+		{action: route.RedirectAction{Scheme: "https"}, scheme: "http", in: "a:443/p", want: "https://a:443/p", code: 301},
+		{action: route.RedirectAction{Scheme: "https"}, scheme: "https", in: "a:443/p", want: "https://a:443/p", code: 301},
 		{action: route.RedirectAction{Scheme: "https", Port: 8443, Code: 308}, scheme: "http", in: "a:80/p", want: "https://a:8443/p", code: 308},
 		{action: route.RedirectAction{Host: "b", Code: 307}, scheme: "https", in: "a:1/p", want: "https://b/p", code: 307},
 		{action: route.RedirectAction{Path: "/n", Code: 303}, scheme: "https", in: "a/p?q", want: "https://a/n?q", code: 303},
@@ -246,7 +254,12 @@ func TestRetry(t *testing.T) {
 			t.Errorf("retry %d: got %v, want %v ms", n, got, want)
 		}
 	}
-	if got := r.BackOff(1000, most); got != 250*time.Millisecond {
+	for _, n := range []int{31, 32, 33, 62, 63, 64, 1000} {
+		if got := r.BackOff(n, most); got != 250*time.Millisecond {
+			t.Errorf("retry %d: got %v", n, got)
+		}
+	}
+	if got := retry(route.RetryPolicy{RetryOn: []string{"5xx"}, BackOffBase: time.Second}).BackOff(9, most); got != 10*time.Second {
 		t.Errorf("got %v", got)
 	}
 	r = retry(route.RetryPolicy{RetryOn: []string{"5xx"}, NumRetries: 7, AvoidPreviousHosts: true, HostSelectionAttempts: 5, BackOffBase: time.Hour, BackOffMax: time.Hour})
@@ -305,6 +318,14 @@ func TestHash(t *testing.T) {
 	if b, _, _ := hash(with("1"), other, source); b == ip {
 		t.Error("two addresses have one hash")
 	}
+	query := route.HashPolicy{QueryParameter: "u"}
+	q, _, ok := hash(get("a", "/?t=2&u=%31"), v4, query)
+	if !ok || q != a {
+		t.Errorf("got %x of a query", q)
+	}
+	if _, _, ok := hash(get("a", "/?t=2"), v4, query); ok {
+		t.Error("a hash of no parameter")
+	}
 	// Policies combine, up to a terminal one that gave something.
 	both, _, _ := hash(with("1"), v4, user, source)
 	if both == a || both == ip {
@@ -325,7 +346,7 @@ func TestHash(t *testing.T) {
 		t.Errorf("got %q", set)
 	}
 	for _, c := range []string{"s=abc", "t=1;s=abc", `t; s = "abc" ; s=2`} {
-		if back, set, ok := hash(get("a", "/", message.Field{Name: "x", Value: ""}, message.Field{Name: "Cookie", Value: c}), v4, sticky); !ok || back != made || set != "" {
+		if back, set, ok := hash(get("a", "/", message.Field{Name: "x", Value: "s=2"}, message.Field{Name: "Cookie", Value: c}), v4, sticky); !ok || back != made || set != "" {
 			t.Errorf("%s: got %x, %q, want %x", c, back, set, made)
 		}
 	}

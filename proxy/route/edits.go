@@ -102,7 +102,7 @@ func apply(all []edit, f message.Fields) message.Fields {
 			f = append(f, message.Field{Name: e.name, Value: e.value})
 		case e.kind == editOverwrite, e.kind == editOverwriteIfExists && there:
 			f = f.Set(e.name, e.value)
-		case e.kind == editRemove && there:
+		case e.kind == editRemove:
 			f = f.Remove(func(name string) bool { return message.Same(name, e.name) })
 		}
 	}

@@ -11,9 +11,10 @@ import (
 	"github.com/jurat-tls/jurat/proxy/message"
 )
 
-// hashPolicy is of a header, a cookie, or, without either, the source's address.
+// hashPolicy is of a header, a query parameter, a cookie, or, without any of them, the source's address.
 type hashPolicy struct {
 	header   string
+	query    string
 	cookie   *CookieHash
 	terminal bool
 }
@@ -22,11 +23,11 @@ func (c *compiler) hash(at string, policies []HashPolicy) []hashPolicy {
 	var out []hashPolicy
 	for i, p := range policies {
 		at := fmt.Sprintf("%s[%d]", at, i)
-		c.one(at, "header, cookie and source_ip", p.Header != "", p.Cookie != nil, p.SourceIP)
+		c.one(at, "header, query_parameter, cookie and source_ip", p.Header != "", p.QueryParameter != "", p.Cookie != nil, p.SourceIP)
 		if p.Header != "" && !token(p.Header) {
 			c.bad(at+".header", quote(p.Header), "the name of a header")
 		}
-		h := hashPolicy{header: p.Header, terminal: p.Terminal}
+		h := hashPolicy{header: p.Header, query: p.QueryParameter, terminal: p.Terminal}
 		if p.Cookie != nil {
 			cookie := *p.Cookie
 			h.cookie = &cookie
@@ -48,27 +49,25 @@ func (d Decision) Hash(r *message.Request, source netip.Addr, random uint64) (ha
 	for i := range d.entry.hash {
 		p := &d.entry.hash[i]
 		var h uint64
-		found := true
+		var v string
+		var found bool
 		switch {
 		case p.header != "":
-			var v string
-			if v, found = field(r, p.header); found {
-				h = sum(v)
-			}
+			v, found = field(r, p.header)
+			h = sum(v)
+		case p.query != "":
+			_, query := split(r.Path)
+			v, found = parameter(query, p.query)
+			h = sum(decoded(v))
 		case p.cookie != nil:
-			var v string
 			if v, found = cookie(r.Fields, p.cookie.Name); !found && p.cookie.TTL != 0 {
 				v, found = strconv.FormatUint(random, 16), true
 				setCookie = p.cookie.line(v)
 			}
-			if found {
-				h = sum(v)
-			}
+			h = sum(v)
 		default:
-			if found = source.IsValid(); found {
-				b := source.As16() // an IPv4 address is the same one when it is mapped into IPv6
-				h = sum(b[:])
-			}
+			b := source.As16() // an IPv4 address is the same one when it is mapped into IPv6
+			h, found = sum(b[:]), source.IsValid()
 		}
 		if !found {
 			continue

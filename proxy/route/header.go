@@ -16,10 +16,7 @@ type headerMatcher struct {
 
 func (c *compiler) header(at string, h *HeaderMatcher) headerMatcher {
 	m := headerMatcher{name: h.Name, invert: h.Invert, missingEmpty: h.TreatMissingAsEmpty}
-	switch {
-	case h.Name == ":path":
-		c.bad(at+".name", quote(h.Name), "a match of the path or of query_parameters")
-	case h.Name != ":authority" && h.Name != ":method" && h.Name != ":scheme" && !token(h.Name):
+	if h.Name != ":authority" && h.Name != ":method" && h.Name != ":scheme" && !token(h.Name) {
 		c.bad(at+".name", quote(h.Name), "the name of a header, :authority, :method or :scheme")
 	}
 	if !c.one(at, "string_match, range_match and present_match", h.String != nil, h.Range != nil, h.Present != nil) {

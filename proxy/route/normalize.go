@@ -37,6 +37,10 @@ func Normalize(target string, keepEscapedSlashes bool) (string, error) {
 	if canonical(path) {
 		return target, nil
 	}
+	return respell(path, target[len(path):], keepEscapedSlashes)
+}
+
+func respell(path, query string, keepEscapedSlashes bool) (string, error) {
 	var buf [512]byte
 	out, err := escape(buf[:0], path, keepEscapedSlashes)
 	if err != nil {
@@ -45,7 +49,7 @@ func Normalize(target string, keepEscapedSlashes bool) (string, error) {
 	if out, err = resolve(out); err != nil {
 		return "", err
 	}
-	return string(append(out, target[len(path):]...)), nil
+	return string(append(out, query...)), nil
 }
 
 // canonical reports whether path certainly is in canonical form. It says so of all ordinary paths.
@@ -155,7 +159,7 @@ func hidesDots(segment []byte) bool {
 		if i < len(segment) && segment[i] != ';' && !slash {
 			continue
 		}
-		if begin >= 0 && begin <= i {
+		if begin >= 0 {
 			part := segment[begin:i]
 			if (string(part) == "." || string(part) == "..") && len(part) < len(segment) {
 				return true

@@ -115,12 +115,12 @@ func (r *Retry) OnStatus(status int) bool {
 	return r.on&on5xx != 0 && status/100 == 5 ||
 		r.on&onGatewayError != 0 && status >= 502 && status <= 504 ||
 		r.on&on4xx != 0 && status == 409 ||
-		r.on&onStatusCodes != 0 && slices.Contains(r.codes, status)
+		slices.Contains(r.codes, status)
 }
 
 // OnGRPC reports whether this grpc-status, where it came in the head of an answer, is one to try again after.
 func (r *Retry) OnGRPC(status uint32) bool {
-	return r != nil && status < 32 && r.grpc&(1<<status) != 0
+	return r != nil && r.grpc&(1<<status) != 0
 }
 
 // OnFailure reports whether this failure is one to try again after.
@@ -152,7 +152,7 @@ func (r *Retry) AvoidTried() int {
 // maximum. random is evenly distributed.
 func (r *Retry) BackOff(n int, random uint64) time.Duration {
 	limit := r.max
-	if n = max(n, 1); n < 32 && r.base < r.max/(1<<n-1) {
+	if n = max(n, 1); r.base < r.max/(1<<n-1) { // where the shift is too wide, it is not
 		limit = r.base * (1<<n - 1)
 	}
 	d, _ := bits.Mul64(random, uint64(limit)+1)

@@ -46,7 +46,7 @@ func (c *compiler) substitution(at string, r *RegexRewrite) string {
 		case i+1 < len(s) && s[i+1] == '\\':
 			out.WriteByte('\\')
 			i++
-		case i+1 < len(s) && '0' <= s[i+1] && s[i+1] <= '9' && int(s[i+1]-'0') <= groups:
+		case i+1 < len(s) && int(s[i+1]-'0') <= min(groups, 9):
 			fmt.Fprintf(&out, "${%c}", s[i+1])
 			i++
 		default:

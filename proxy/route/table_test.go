@@ -32,14 +32,14 @@ func get(authority, path string, fields ...message.Field) *message.Request {
 
 func TestVirtualHosts(t *testing.T) {
 	var c route.Config
-	for _, d := range []string{"a.example", "a.example:8080", "*.example", "*.b.example", "*-x.example", "a.*", "a.b.*", "[::1]", "*"} {
+	for _, d := range []string{"a.example", "a.example:8080", "*.example", "*.b.example", "*-x.example", "y-*", "a.*", "a.b.*", "[::1]", "*"} {
 		c.VirtualHosts = append(c.VirtualHosts, route.VirtualHost{Name: d, Domains: []string{d}, Routes: []route.Route{to("r", route.RouteMatch{Prefix: "/"})}})
 	}
 	table := compile(t, c)
 	for authority, want := range map[string]string{
 		"a.example": "a.example", "A.Example": "a.example", "a.example.": "a.example", "a.example:8080": "a.example:8080", "a.example.:8080": "a.example:8080",
 		"a.example:9": "a.*", "c.example": "*.example", "c.b.example": "*.b.example", "c-x.example": "*-x.example", ".example": "*", "b.example": "*.example",
-		"a.org": "a.*", "a.b.org": "a.b.*", "a.b.example": "*.b.example", "a.": "*", "other": "*", "": "*", "[::1]": "[::1]", "[::1]:80": "*", "c.example:80": "*",
+		"a.org": "a.*", "a.b.org": "a.b.*", "a.b.example": "*.b.example", "a.": "*", "y-": "*", "y-1": "y-*", "other": "*", "": "*", "[::1]": "[::1]", "[::1]:80": "*", "c.example:80": "*",
 	} {
 		d, err := table.Match(get(authority, "/"), 0)
 		if err != nil || d.VirtualHost() != want {
@@ -47,10 +47,10 @@ func TestVirtualHosts(t *testing.T) {
 		}
 	}
 
-	c.VirtualHosts = append(c.VirtualHosts[:1:1], c.VirtualHosts[7])
+	c.VirtualHosts = append(c.VirtualHosts[:1:1], c.VirtualHosts[8])
 	c.IgnorePortInHostMatching = true
 	table = compile(t, c)
-	for authority, want := range map[string]string{"a.example:1": "a.example", "a.example.:1": "a.example", "[::1]:80": "[::1]", "[::1]": "[::1]", "b": ""} {
+	for authority, want := range map[string]string{"a.example:1": "a.example", "a.example.:1": "a.example", "[::1]:80": "[::1]", "[::1]": "[::1]", "b": "", "a.example:1-1": "", "a.example:x": ""} {
 		d, err := table.Match(get(authority, "/"), 0)
 		if want == "" != errors.Is(err, route.ErrNoRoute) || err == nil && d.VirtualHost() != want {
 			t.Errorf("%q: got %v, want %q", authority, err, want)
@@ -122,7 +122,7 @@ func TestMatch(t *testing.T) {
 		},
 		"header twice": {
 			header(route.HeaderMatcher{Name: "x-a", String: str(route.StringMatcher{Exact: "1,2"})}),
-			[]*message.Request{get("a", "/", f("X-A", "1"), f("x-b", "3"), f("x-a", "2")), get("a", "/", f("X-A", "1,2"))},
+			[]*message.Request{get("a", "/", f("X-A", "1"), f("x-b", "3"), f("x-a", "2"), f("x-c", "4")), get("a", "/", f("X-A", "1,2"))},
 			[]*message.Request{get("a", "/", f("X-A", "1"))},
 		},
 		"header empty": {header(route.HeaderMatcher{Name: "x-a", String: &route.StringMatcher{}}), []*message.Request{get("a", "/", f("X-A", ""))}, []*message.Request{get("a", "/"), get("a", "/", f("X-A", "1"))}},
@@ -161,23 +161,41 @@ func TestMatch(t *testing.T) {
 			[]*message.Request{get("a", "/", f("X-A", "aa"))},
 			[]*message.Request{get("a", "/", f("X-A", "aab")), get("a", "/", f("X-A", ""))},
 		},
+		"header exact, any case": {
+			header(route.HeaderMatcher{Name: "x-a", String: str(route.StringMatcher{Exact: "ab", IgnoreCase: true})}),
+			[]*message.Request{get("a", "/", f("X-A", "AB"))},
+			[]*message.Request{get("a", "/", f("X-A", "a")), get("a", "/", f("X-A", "abc"))},
+		},
+		"header range around 0": {
+			header(route.HeaderMatcher{Name: "x-1", Range: &route.Range{Start: -10, End: 10}}),
+			[]*message.Request{get("a", "/", f("X-1", "-10")), get("a", "/", f("X-1", "9")), get("a", "/", f("X-1", "0"))},
+			[]*message.Request{get("a", "/", f("X-1", "10")), get("a", "/", f("X-1", "x")), get("a", "/", f("X-1", "-")), get("a", "/", f("X-1", "")), get("a", "/", f("X-1", "1x")), get("a", "/", f("X-1", "-/")), get("a", "/", f("X-1", "18446744073709551617"))},
+		},
 		"header range": {
 			header(route.HeaderMatcher{Name: "x-a", Range: &route.Range{Start: -10, End: 0}}),
 			[]*message.Request{get("a", "/", f("X-A", "-10")), get("a", "/", f("X-A", "-1"))},
 			[]*message.Request{get("a", "/", f("X-A", "0")), get("a", "/", f("X-A", "-11")), get("a", "/", f("X-A", "x")), get("a", "/", f("X-A", "-")), get("a", "/", f("X-A", "")), get("a", "/", f("X-A", "99999999999999999999")), get("a", "/")},
 		},
-		"authority": {header(route.HeaderMatcher{Name: ":authority", String: str(route.StringMatcher{Exact: "b"})}), []*message.Request{get("b", "/")}, []*message.Request{get("a", "/")}},
-		"method":    {header(route.HeaderMatcher{Name: ":method", String: str(route.StringMatcher{Exact: "PUT"})}), []*message.Request{method("PUT", "/")}, []*message.Request{get("a", "/")}},
-		"scheme":    {header(route.HeaderMatcher{Name: ":scheme", String: str(route.StringMatcher{Exact: "https"})}), []*message.Request{get("a", "/")}, []*message.Request{{Method: "GET", Authority: "a", Path: "/"}}},
+		"authority present": {header(route.HeaderMatcher{Name: ":authority", Present: &yes}), []*message.Request{get("b", "/")}, []*message.Request{get("", "/")}},
+		"scheme present":    {header(route.HeaderMatcher{Name: ":scheme", Present: &yes}), []*message.Request{get("b", "/")}, []*message.Request{{Method: "GET", Path: "/"}}},
+		"authority":         {header(route.HeaderMatcher{Name: ":authority", String: str(route.StringMatcher{Exact: "b"})}), []*message.Request{get("b", "/")}, []*message.Request{get("a", "/")}},
+		"method":            {header(route.HeaderMatcher{Name: ":method", String: str(route.StringMatcher{Exact: "PUT"})}), []*message.Request{method("PUT", "/")}, []*message.Request{get("a", "/")}},
+		"scheme":            {header(route.HeaderMatcher{Name: ":scheme", String: str(route.StringMatcher{Exact: "https"})}), []*message.Request{get("a", "/")}, []*message.Request{{Method: "GET", Authority: "a", Path: "/"}}},
 		"query present": {
 			query(route.QueryParameterMatcher{Name: "a b", Present: &yes}),
 			[]*message.Request{get("a", "/?a+b"), get("a", "/?c&%61%20b=1")},
 			[]*message.Request{get("a", "/"), get("a", "/?"), get("a", "/?a"), get("a", "/?c=a+b")},
 		},
-		"query absent": {query(route.QueryParameterMatcher{Name: "a", Present: &no}), []*message.Request{get("a", "/?b")}, []*message.Request{get("a", "/?a"), get("a", "/?%61=")}},
+		"query with digits": {
+			query(route.QueryParameterMatcher{Name: "a12", String: str(route.StringMatcher{Exact: "%zz%1z%z1"})}),
+			[]*message.Request{get("a", "/?a12=%zz%1z%z1")},
+			[]*message.Request{get("a", "/?a123=%zz%1z%z1"), get("a", "/?a1=%zz%1z%z1")},
+		},
+		"query with a plus": {query(route.QueryParameterMatcher{Name: "a", String: str(route.StringMatcher{Exact: "x y"})}), []*message.Request{get("a", "/?a=x+y")}, []*message.Request{get("a", "/?ab=x+y")}},
+		"query absent":      {query(route.QueryParameterMatcher{Name: "a", Present: &no}), []*message.Request{get("a", "/?b")}, []*message.Request{get("a", "/?a"), get("a", "/?%61=")}},
 		"query exact": {
 			query(route.QueryParameterMatcher{Name: "a", String: str(route.StringMatcher{Exact: "x y%"})}),
-			[]*message.Request{get("a", "/?a=x%20y%"), get("a", "/?b&a=x+y%25&a=z")},
+			[]*message.Request{get("a", "/?a=x%20y%"), get("a", "/?b&a=x+y%25&a=z"), get("a", "/?a=x+y%")},
 			[]*message.Request{get("a", "/?a=xy"), get("a", "/?a=z&a=x+y%25"), get("a", "/")},
 		},
 	} {
@@ -204,6 +222,9 @@ func TestFirstRouteWins(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	if _, err := table.Match(get("x", "/ab/%2f"), 0); !errors.Is(err, route.ErrPath) {
+		t.Errorf("got %v", err)
+	}
+	if _, err := table.Match(get("x", ""), 0); !errors.Is(err, route.ErrPath) {
 		t.Errorf("got %v", err)
 	}
 	if d, err := new(route.Table).Match(get("x", "/"), 0); !errors.Is(err, route.ErrNoRoute) || d.Action() != 0 {

@@ -213,6 +213,18 @@ func (r *resolver) LookupNetIP(_ context.Context, network, host string) ([]netip
 	return nil, errors.New("no such host")
 }
 
+func (r *resolver) times() []time.Duration {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.asked)
+}
+
+func (r *resolver) asks() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.network
+}
+
 func (r *resolver) set(host string, addresses ...string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -260,7 +272,7 @@ func TestDNS(t *testing.T) {
 		r.set("a", "192.0.2.2", "::ffff:192.0.2.1", "192.0.2.1")
 		pass(0)
 		// One name without an answer does not hold up the other.
-		if got := addresses(c); !slices.Equal(got, []string{"192.0.2.1:80", "192.0.2.2:80"}) || r.network != "ip" {
+		if got := addresses(c); !slices.Equal(got, []string{"192.0.2.1:80", "192.0.2.2:80"}) || r.asks() != "ip" {
 			t.Errorf("got %v", got)
 		}
 		kept := find(t, c, "192.0.2.2:80")
@@ -298,24 +310,26 @@ func TestDNSIntervals(t *testing.T) {
 	resolving(t, upstream.DNS{Names: one, Family: "v4_only"}, func(_ *upstream.Cluster, r *resolver) {
 		r.set("a", "192.0.2.1")
 		pass(16 * time.Second)
-		if !slices.Equal(r.asked, []time.Duration{0, 5 * time.Second, 10 * time.Second, 15 * time.Second}) || r.network != "ip4" {
-			t.Errorf("asked at %v for %s", r.asked, r.network)
+		if !slices.Equal(r.times(), []time.Duration{0, 5 * time.Second, 10 * time.Second, 15 * time.Second}) || r.asks() != "ip4" {
+			t.Errorf("asked at %v for %s", r.times(), r.asks())
 		}
 	})
 	resolving(t, upstream.DNS{Names: one, RefreshRate: 10 * time.Second, Jitter: 5 * time.Second, FailureBase: time.Second, FailureMax: 6 * time.Second}, func(_ *upstream.Cluster, r *resolver) {
 		pass(100 * time.Second) // it fails
-		for i := range len(r.asked) - 1 {
-			d, most := r.asked[i+1]-r.asked[i], min(time.Second<<min(i, 10), 6*time.Second)
+		asked := r.times()
+		for i := range len(asked) - 1 {
+			d, most := asked[i+1]-asked[i], min(time.Second<<min(i, 10), 6*time.Second)
 			if d < most/2 || d > most {
 				t.Errorf("failure %d: waited %v, at most %v", i+1, d, most)
 			}
 		}
 		r.set("a", "192.0.2.1")
 		pass(10 * time.Second)
-		n := len(r.asked)
+		n := len(r.times())
 		pass(100 * time.Second)
-		for i := n; i < len(r.asked)-1; i++ {
-			if d := r.asked[i+1] - r.asked[i]; d < 10*time.Second || d > 15*time.Second {
+		asked = r.times()
+		for i := n; i < len(asked)-1; i++ {
+			if d := asked[i+1] - asked[i]; d < 10*time.Second || d > 15*time.Second {
 				t.Errorf("waited %v", d)
 			}
 		}
