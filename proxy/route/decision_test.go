@@ -276,7 +276,7 @@ func TestRetry(t *testing.T) {
 
 func TestMirrors(t *testing.T) {
 	d := decide(t, forward(route.RouteAction{RequestMirrorPolicies: []route.RequestMirror{
-		{Cluster: "all"}, {Cluster: "some", Numerator: 25, Denominator: 100}, {Cluster: "none", Denominator: 1_000_000},
+		{Cluster: "all"}, {Cluster: "some", Numerator: 25, Denominator: 100}, {Cluster: "none", Denominator: 1_000_000}, {Cluster: "few", Numerator: 100, Denominator: 10_000},
 	}}), get("a", "/"))
 	got := map[string]int{}
 	for random := range uint64(1000) {
@@ -286,7 +286,7 @@ func TestMirrors(t *testing.T) {
 			}
 		}
 	}
-	if !reflect.DeepEqual(got, map[string]int{"all": 1000, "some": 250}) {
+	if !reflect.DeepEqual(got, map[string]int{"all": 1000, "some": 250, "few": 100}) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -188,9 +188,13 @@ func TestRingSizeIsBounded(t *testing.T) {
 
 // Never one that is not healthy, but in panic: whatever is done to the cluster, by every policy.
 func TestNeverUnhealthy(t *testing.T) {
+	seeds := uint64(20)
+	if testing.Short() {
+		seeds = 2
+	}
 	for _, policy := range policies {
 		for _, locality := range []bool{false, true} {
-			for seed := range uint64(20) {
+			for seed := range seeds {
 				random := rand.New(rand.NewPCG(seed, 1))
 				c, clock := newCluster(t, upstream.Config{
 					Policy: policy, LocalityWeighted: locality, TableSize: 251, OutlierDetection: &upstream.OutlierDetection{MaxEjectionPercent: 100},

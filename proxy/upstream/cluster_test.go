@@ -220,6 +220,17 @@ func TestCircuitBreakers(t *testing.T) {
 		t.Errorf("got %+v", s)
 	}
 
+	c, _ = newCluster(t, upstream.Config{})
+	for r, want := range map[upstream.Resource]int{upstream.Connections: 1024, upstream.Pending: 1024, upstream.Requests: 1024, upstream.Retries: 3} {
+		n := 0
+		for c.Acquire(r) {
+			n++
+		}
+		if n != want {
+			t.Errorf("%d: %d by default", r, n)
+		}
+	}
+
 	c, _ = newCluster(t, upstream.Config{CircuitBreakers: upstream.CircuitBreakers{RetryBudget: &upstream.RetryBudget{}}})
 	update(t, c, equal(1))
 	e = find(t, c, "h0")
