@@ -165,6 +165,33 @@ func TestHashingDisruptsLittle(t *testing.T) {
 	}
 }
 
+// A hash sticks to one endpoint, over priorities and localities, whatever the random number.
+func TestHashSticks(t *testing.T) {
+	for _, policy := range []string{"ring_hash", "maglev"} {
+		c, _ := newCluster(t, upstream.Config{Policy: policy, LocalityWeighted: true})
+		update(t, c, at(sick(equal(6), 3), 0, "a", 1), at(equal(6), 0, "b", 1), at(equal(4), 1, "c", 1), at(sick(equal(9), 7), 0, "d", 1))
+		random, got := rand.New(rand.NewPCG(11, 12)), map[string]int{}
+		for range 300 {
+			hash, first := random.Uint64(), ""
+			for range 10 {
+				e, err := c.Pick(upstream.Info{Random: random.Uint64(), Hash: hash, HasHash: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if a := e.Identity().Address; first == "" {
+					first = a
+				} else if a != first {
+					t.Fatalf("%s: %s, and then %s", policy, first, a)
+				}
+			}
+			got[first[:1]]++
+		}
+		if len(got) != 4 {
+			t.Errorf("%s: %v", policy, got)
+		}
+	}
+}
+
 // Weights that change move no more than they have to.
 func TestRingKeepsOthers(t *testing.T) {
 	c, _ := newCluster(t, upstream.Config{Policy: "ring_hash"})

@@ -22,23 +22,23 @@ type RetryBudget struct {
 	MinRetryConcurrency int     `yaml:"min_retry_concurrency"` // so many in any case, 3
 }
 
-func (c *CircuitBreakers) complete(err *error) {
+func (c *CircuitBreakers) complete(k *checker) {
 	const at, most = "circuit_breakers.", math.MaxInt
-	number(err, at+"max_connections", &c.MaxConnections, 1024, math.MinInt, most)
-	number(err, at+"max_pending_requests", &c.MaxPendingRequests, 1024, math.MinInt, most)
-	number(err, at+"max_requests", &c.MaxRequests, 1024, math.MinInt, most)
-	number(err, at+"max_retries", &c.MaxRetries, 3, math.MinInt, most)
+	k.number(at+"max_connections", &c.MaxConnections, 1024, math.MinInt, most)
+	k.number(at+"max_pending_requests", &c.MaxPendingRequests, 1024, math.MinInt, most)
+	k.number(at+"max_requests", &c.MaxRequests, 1024, math.MinInt, most)
+	k.number(at+"max_retries", &c.MaxRetries, 3, math.MinInt, most)
 	if c.RetryBudget == nil {
 		return
 	}
 	b := *c.RetryBudget
 	c.RetryBudget = &b
-	number(err, at+"retry_budget.min_retry_concurrency", &b.MinRetryConcurrency, 3, 1, most)
+	k.number(at+"retry_budget.min_retry_concurrency", &b.MinRetryConcurrency, 3, 1, most)
 	if b.Percent == 0 {
 		b.Percent = 20
 	}
-	if *err == nil && !(b.Percent > 0 && b.Percent <= 100) {
-		*err = bad(at+"retry_budget.budget_percent", strconv.FormatFloat(b.Percent, 'g', -1, 64), "above 0, at most 100")
+	if !(b.Percent > 0 && b.Percent <= 100) {
+		k.bad(at+"retry_budget.budget_percent", strconv.FormatFloat(b.Percent, 'g', -1, 64), "above 0, at most 100")
 	}
 }
 

@@ -59,15 +59,19 @@ func (c *Cluster) Name() string { return c.config.Name }
 // Identity the first counts. It answers the endpoints that left. An *attest.Error names what is not allowed; nothing has
 // changed then.
 func (c *Cluster) Update(localities []LocalityEndpoints) (left []*Endpoint, err error) {
+	var k checker
 	for i, l := range localities {
 		if l.Priority > maxPriority {
-			return nil, bad(fmt.Sprintf("endpoints[%d].priority", i), strconv.FormatUint(uint64(l.Priority), 10), "0 to 127")
+			k.bad(fmt.Sprintf("endpoints[%d].priority", i), strconv.FormatUint(uint64(l.Priority), 10), "0 to 127")
 		}
 		for j, e := range l.Endpoints {
 			if e.Address == "" {
-				return nil, bad(fmt.Sprintf("endpoints[%d].endpoints[%d].address", i, j), `""`, "an address")
+				k.bad(fmt.Sprintf("endpoints[%d].endpoints[%d].address", i, j), `""`, "an address")
 			}
 		}
+	}
+	if k.err != nil {
+		return nil, k.err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

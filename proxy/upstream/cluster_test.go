@@ -110,6 +110,9 @@ func TestUpdate(t *testing.T) {
 		t.Errorf("left: %v", left)
 	}
 	h1.Done(upstream.Success, time.Second)
+	if h1.Begin() == nil {
+		h1.Done(99, -time.Second) // what is not known says nothing
+	}
 	if s := h1.Stats(); s.Success != 1 || s.Nanoseconds != 1e9 || s.Active != 0 {
 		t.Errorf("got %+v", s)
 	}
@@ -138,6 +141,7 @@ func TestConfigErrors(t *testing.T) {
 	}{
 		{upstream.Config{Policy: "best"}, "lb_policy"},
 		{upstream.Config{ChoiceCount: 1}, "choice_count"},
+		{upstream.Config{ChoiceCount: 1, TableSize: 4}, "choice_count"},
 		{upstream.Config{MinimumRingSize: -1}, "minimum_ring_size"},
 		{upstream.Config{MinimumRingSize: 2048, MaximumRingSize: 1024}, "maximum_ring_size"},
 		{upstream.Config{TableSize: 65536}, "table_size"},
@@ -145,12 +149,17 @@ func TestConfigErrors(t *testing.T) {
 		{upstream.Config{HealthyPanicThreshold: 101}, "healthy_panic_threshold"},
 		{upstream.Config{OverprovisioningFactor: 99}, "overprovisioning_factor"},
 		{upstream.Config{CircuitBreakers: upstream.CircuitBreakers{RetryBudget: &upstream.RetryBudget{Percent: 101}}}, "circuit_breakers.retry_budget.budget_percent"},
+		{upstream.Config{CircuitBreakers: upstream.CircuitBreakers{RetryBudget: &upstream.RetryBudget{Percent: -1}}}, "circuit_breakers.retry_budget.budget_percent"},
 		{upstream.Config{CircuitBreakers: upstream.CircuitBreakers{RetryBudget: &upstream.RetryBudget{MinRetryConcurrency: -1}}}, "circuit_breakers.retry_budget.min_retry_concurrency"},
 		{health(upstream.HealthCheck{}), "health_check.kind"},
 		{health(upstream.HealthCheck{Kind: "http"}), "health_check.path"},
 		{health(upstream.HealthCheck{Kind: "http", Path: "/ x"}), "health_check.path"},
 		{health(upstream.HealthCheck{Kind: "tcp", Path: "/"}), "health_check.path"},
 		{health(upstream.HealthCheck{Kind: "http", Path: "/", ExpectedStatuses: []upstream.Status{{200, 200}}}), "health_check.expected_statuses[0]"},
+		{health(upstream.HealthCheck{Kind: "http", Path: "/\x7f"}), "health_check.path"},
+		{health(upstream.HealthCheck{Kind: "grpc", ExpectedStatuses: []upstream.Status{{200, 201}}}), "health_check.path"},
+		{health(upstream.HealthCheck{Kind: "http", Path: "/", ExpectedStatuses: []upstream.Status{{200, 201}, {99, 201}}}), "health_check.expected_statuses[1]"},
+		{health(upstream.HealthCheck{Kind: "http", Path: "/", ExpectedStatuses: []upstream.Status{{500, 601}}}), "health_check.expected_statuses[0]"},
 		{health(upstream.HealthCheck{Kind: "tcp", Timeout: -1}), "health_check.timeout"},
 		{health(upstream.HealthCheck{Kind: "tcp", Interval: -1}), "health_check.interval"},
 		{health(upstream.HealthCheck{Kind: "tcp", UnhealthyInterval: -1}), "health_check.unhealthy_interval"},

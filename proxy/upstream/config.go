@@ -53,67 +53,73 @@ type EndpointConfig struct {
 
 const maxPriority = 127
 
-func bad(at, got, want string) error {
-	return &attest.Error{Code: attest.CodeConfigValue, Check: "upstream", Subject: at, Got: got, Want: want}
+// checker keeps the first value that is not allowed.
+type checker struct{ err error }
+
+func (k *checker) bad(at, got, want string) {
+	if k.err == nil {
+		k.err = &attest.Error{Code: attest.CodeConfigValue, Check: "upstream", Subject: at, Got: got, Want: want}
+	}
 }
 
 // number puts the default for 0, and checks the range.
-func number(err *error, at string, v *int, def, least, most int) {
+func (k *checker) number(at string, v *int, def, least, most int) {
 	if *v == 0 {
 		*v = def
 	}
-	if *err == nil && (*v < least || *v > most) {
-		*err = bad(at, strconv.Itoa(*v), fmt.Sprintf("%d to %d", least, most))
+	if *v < least || *v > most {
+		k.bad(at, strconv.Itoa(*v), fmt.Sprintf("%d to %d", least, most))
 	}
 }
 
 // duration puts the default for 0, and checks that it is not negative.
-func duration(err *error, at string, d *time.Duration, def time.Duration) {
+func (k *checker) duration(at string, d *time.Duration, def time.Duration) {
 	if *d == 0 {
 		*d = def
 	}
-	if *err == nil && *d < 0 {
-		*err = bad(at, d.String(), "a time above 0")
+	if *d < 0 {
+		k.bad(at, d.String(), "a time above 0")
 	}
 }
 
 // complete answers c with its defaults, checked.
 func (c Config) complete() (Config, error) {
-	var err error
+	var k checker
 	if c.Policy == "" {
 		c.Policy = "round_robin"
 	}
 	if _, ok := policies[c.Policy]; !ok {
-		return c, bad("lb_policy", strconv.Quote(c.Policy), "round_robin, least_request, random, ring_hash or maglev")
+		k.bad("lb_policy", strconv.Quote(c.Policy), "round_robin, least_request, random, ring_hash or maglev")
 	}
-	number(&err, "choice_count", &c.ChoiceCount, 2, 2, 16)
-	number(&err, "minimum_ring_size", &c.MinimumRingSize, 1024, 1, 8<<20)
-	number(&err, "maximum_ring_size", &c.MaximumRingSize, max(1<<20, c.MinimumRingSize), c.MinimumRingSize, 8<<20)
-	number(&err, "table_size", &c.TableSize, 65537, 2, 5_000_011)
-	if err == nil && !prime(c.TableSize) {
-		err = bad("table_size", strconv.Itoa(c.TableSize), "a prime")
+	k.number("choice_count", &c.ChoiceCount, 2, 2, 16)
+	k.number("minimum_ring_size", &c.MinimumRingSize, 1024, 1, 8<<20)
+	k.number("maximum_ring_size", &c.MaximumRingSize, max(1<<20, c.MinimumRingSize), c.MinimumRingSize, 8<<20)
+	k.number("table_size", &c.TableSize, 65537, 2, 5_000_011)
+	if !prime(c.TableSize) {
+		k.bad("table_size", strconv.Itoa(c.TableSize), "a prime")
 	}
-	number(&err, "healthy_panic_threshold", &c.HealthyPanicThreshold, 50, -1, 100)
-	number(&err, "overprovisioning_factor", &c.OverprovisioningFactor, 140, 100, 100_000)
-	c.CircuitBreakers.complete(&err)
+	k.number("healthy_panic_threshold", &c.HealthyPanicThreshold, 50, -1, 100)
+	k.number("overprovisioning_factor", &c.OverprovisioningFactor, 140, 100, 100_000)
+	c.CircuitBreakers.complete(&k)
 	if c.HealthCheck != nil {
 		h := *c.HealthCheck
-		h.complete(&err)
+		h.complete(&k)
 		c.HealthCheck = &h
 	}
 	if c.OutlierDetection != nil {
 		o := *c.OutlierDetection
-		o.complete(&err)
+		o.complete(&k)
 		c.OutlierDetection = &o
 	}
-	return c, err
+	return c, k.err
 }
 
+// prime is about numbers above 1.
 func prime(n int) bool {
 	for d := 2; d*d <= n; d++ {
 		if n%d == 0 {
 			return false
 		}
 	}
-	return n > 1
+	return true
 }

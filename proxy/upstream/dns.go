@@ -55,32 +55,32 @@ type Resolution struct {
 // NewResolution checks config. update gets all endpoints whenever some address has changed, one call at a time. The error
 // is an *attest.Error that names what is not allowed.
 func NewResolution(config DNS, resolver Resolver, random func() uint64, update func([]LocalityEndpoints)) (*Resolution, error) {
-	var err error
-	duration(&err, "dns_refresh_rate", &config.RefreshRate, 5*time.Second)
-	duration(&err, "dns_jitter", &config.Jitter, 0)
-	duration(&err, "dns_failure_base_interval", &config.FailureBase, config.RefreshRate)
-	duration(&err, "dns_failure_max_interval", &config.FailureMax, 10*config.FailureBase)
-	duration(&err, "dns_timeout", &config.Timeout, 5*time.Second)
-	if err == nil && config.FailureMax < config.FailureBase {
-		err = bad("dns_failure_max_interval", config.FailureMax.String(), "at least the base interval of "+config.FailureBase.String())
+	var k checker
+	k.duration("dns_refresh_rate", &config.RefreshRate, 5*time.Second)
+	k.duration("dns_jitter", &config.Jitter, 0)
+	k.duration("dns_failure_base_interval", &config.FailureBase, config.RefreshRate)
+	k.duration("dns_failure_max_interval", &config.FailureMax, 10*config.FailureBase)
+	k.duration("dns_timeout", &config.Timeout, 5*time.Second)
+	if config.FailureMax < config.FailureBase {
+		k.bad("dns_failure_max_interval", config.FailureMax.String(), "at least the base interval of "+config.FailureBase.String())
 	}
 	network := map[string]string{"": "ip", "all": "ip", "v4_only": "ip4", "v6_only": "ip6"}[config.Family]
-	if err == nil && network == "" {
-		err = bad("dns_lookup_family", strconv.Quote(config.Family), "all, v4_only or v6_only")
+	if network == "" {
+		k.bad("dns_lookup_family", strconv.Quote(config.Family), "all, v4_only or v6_only")
 	}
 	for i, n := range config.Names {
+		at := fmt.Sprintf("names[%d].", i)
 		switch {
-		case err != nil:
 		case n.Host == "":
-			err = bad(fmt.Sprintf("names[%d].host", i), `""`, "a host")
+			k.bad(at+"host", `""`, "a host")
 		case n.Port == 0:
-			err = bad(fmt.Sprintf("names[%d].port", i), "0", "1 to 65535")
+			k.bad(at+"port", "0", "1 to 65535")
 		case n.Priority > maxPriority:
-			err = bad(fmt.Sprintf("names[%d].priority", i), strconv.FormatUint(uint64(n.Priority), 10), "0 to 127")
+			k.bad(at+"priority", strconv.FormatUint(uint64(n.Priority), 10), "0 to 127")
 		}
 	}
-	if err != nil {
-		return nil, err
+	if k.err != nil {
+		return nil, k.err
 	}
 	config.Names = slices.Clone(config.Names)
 	return &Resolution{config: config, network: network, resolver: resolver, update: update, random: random, known: make([][]netip.Addr, len(config.Names))}, nil
@@ -111,7 +111,7 @@ func (r *Resolution) ask(ctx context.Context, i int) bool {
 	within, cancel := context.WithTimeout(ctx, r.config.Timeout)
 	defer cancel()
 	addresses, err := r.resolver.LookupNetIP(within, r.network, r.config.Names[i].Host)
-	if err != nil || len(addresses) == 0 || ctx.Err() != nil {
+	if err != nil || len(addresses) == 0 {
 		return false
 	}
 	addresses = slices.Clone(addresses)

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sync/atomic"
@@ -120,15 +121,7 @@ func makeSchedule(weights []float64) []uint32 {
 			turns = append(turns, place{(float64(k) + 0.5) / n, uint32(i)})
 		}
 	}
-	slices.SortStableFunc(turns, func(a, b place) int {
-		switch {
-		case a.at < b.at:
-			return -1
-		case a.at > b.at:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(turns, func(a, b place) int { return cmp.Compare(a.at, b.at) })
 	schedule := make([]uint32, len(turns))
 	for i, t := range turns {
 		schedule[i] = t.index

@@ -37,39 +37,34 @@ type Prober interface {
 	Probe(ctx context.Context, e *Endpoint, check *HealthCheck) error
 }
 
-func (h *HealthCheck) complete(err *error) {
+func (h *HealthCheck) complete(k *checker) {
 	const at = "health_check."
-	fail := func(place, got, want string) {
-		if *err == nil {
-			*err = bad(at+place, got, want)
-		}
-	}
 	switch h.Kind {
 	case "http":
 		if !strings.HasPrefix(h.Path, "/") || strings.ContainsFunc(h.Path, func(c rune) bool { return c <= ' ' || c == 0x7f }) {
-			fail("path", strconv.Quote(h.Path), "a path that begins with a slash")
+			k.bad(at+"path", strconv.Quote(h.Path), "a path that begins with a slash")
 		}
 		if len(h.ExpectedStatuses) == 0 {
 			h.ExpectedStatuses = []Status{{200, 201}}
 		}
 		for i, s := range h.ExpectedStatuses {
 			if s.Start < 100 || s.End > 600 || s.Start >= s.End {
-				fail(fmt.Sprintf("expected_statuses[%d]", i), fmt.Sprintf("%d to %d", s.Start, s.End), "a range within 100 to 600")
+				k.bad(fmt.Sprintf(at+"expected_statuses[%d]", i), fmt.Sprintf("%d to %d", s.Start, s.End), "a range within 100 to 600")
 			}
 		}
 	case "tcp", "grpc":
 	default:
-		fail("kind", strconv.Quote(h.Kind), "http, tcp or grpc")
+		k.bad(at+"kind", strconv.Quote(h.Kind), "http, tcp or grpc")
 	}
 	if h.Kind != "http" && (h.Path != "" || len(h.ExpectedStatuses) > 0) {
-		fail("path", strconv.Quote(h.Path), "neither path nor expected_statuses but with http")
+		k.bad(at+"path", strconv.Quote(h.Path), "neither path nor expected_statuses but with http")
 	}
-	duration(err, at+"timeout", &h.Timeout, time.Second)
-	duration(err, at+"interval", &h.Interval, 5*time.Second)
-	duration(err, at+"unhealthy_interval", &h.UnhealthyInterval, h.Interval)
-	duration(err, at+"interval_jitter", &h.IntervalJitter, 0)
-	number(err, at+"healthy_threshold", &h.HealthyThreshold, 2, 1, math.MaxInt32)
-	number(err, at+"unhealthy_threshold", &h.UnhealthyThreshold, 3, 1, math.MaxInt32)
+	k.duration(at+"timeout", &h.Timeout, time.Second)
+	k.duration(at+"interval", &h.Interval, 5*time.Second)
+	k.duration(at+"unhealthy_interval", &h.UnhealthyInterval, h.Interval)
+	k.duration(at+"interval_jitter", &h.IntervalJitter, 0)
+	k.number(at+"healthy_threshold", &h.HealthyThreshold, 2, 1, math.MaxInt32)
+	k.number(at+"unhealthy_threshold", &h.UnhealthyThreshold, 3, 1, math.MaxInt32)
 }
 
 // Expected reports whether an answer with this status is a pass of an http check.
@@ -92,14 +87,19 @@ type health struct {
 
 // result takes the result of a check and the state so far, and answers the new state: whether the endpoint fails.
 func (h *health) result(config *HealthCheck, failing, passed bool) bool {
-	first := !h.checked
+	threshold := config.UnhealthyThreshold
+	switch {
+	case passed && !h.checked:
+		threshold = 1
+	case passed:
+		threshold = config.HealthyThreshold
+	}
 	h.checked = true
 	if passed != failing {
 		h.streak = 0
 		return failing
 	}
-	h.streak++
-	if passed && (first || h.streak >= config.HealthyThreshold) || !passed && h.streak >= config.UnhealthyThreshold {
+	if h.streak++; h.streak >= threshold {
 		h.streak = 0
 		return !failing
 	}
@@ -138,7 +138,7 @@ func (c *Cluster) checked(e *Endpoint, passed bool) {
 	}
 	h.inFlight, h.due = false, c.now().Add(interval+time.Duration(below(c.random(), uint64(config.IntervalJitter)+1)))
 	c.stats.checks[b2i(passed)].Add(1)
-	if changed && !e.Removed() {
+	if changed {
 		c.rebuild()
 	}
 	c.awake()

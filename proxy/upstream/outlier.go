@@ -25,21 +25,20 @@ type OutlierDetection struct {
 	SuccessRateStdevFactor   int `yaml:"success_rate_stdev_factor"`   // thousandths, 1900
 }
 
-func (o *OutlierDetection) complete(err *error) {
+func (o *OutlierDetection) complete(k *checker) {
 	const at, most = "outlier_detection.", math.MaxInt32
-	number(err, at+"consecutive_5xx", &o.Consecutive5xx, 5, math.MinInt, most)
-	number(err, at+"consecutive_gateway_failure", &o.ConsecutiveGatewayFailure, -1, math.MinInt, most)
-	number(err, at+"consecutive_local_origin_failure", &o.ConsecutiveLocalOriginFailure, 5, math.MinInt, most)
-	duration(err, at+"interval", &o.Interval, 10*time.Second)
-	duration(err, at+"base_ejection_time", &o.BaseEjectionTime, 30*time.Second)
-	duration(err, at+"max_ejection_time", &o.MaxEjectionTime, max(5*time.Minute, o.BaseEjectionTime))
-	if *err == nil && o.MaxEjectionTime < o.BaseEjectionTime {
-		*err = bad(at+"max_ejection_time", o.MaxEjectionTime.String(), "at least the base_ejection_time of "+o.BaseEjectionTime.String())
+	k.number(at+"consecutive_5xx", &o.Consecutive5xx, 5, math.MinInt, most)
+	k.number(at+"consecutive_local_origin_failure", &o.ConsecutiveLocalOriginFailure, 5, math.MinInt, most)
+	k.duration(at+"interval", &o.Interval, 10*time.Second)
+	k.duration(at+"base_ejection_time", &o.BaseEjectionTime, 30*time.Second)
+	k.duration(at+"max_ejection_time", &o.MaxEjectionTime, max(5*time.Minute, o.BaseEjectionTime))
+	if o.MaxEjectionTime < o.BaseEjectionTime {
+		k.bad(at+"max_ejection_time", o.MaxEjectionTime.String(), "at least the base_ejection_time of "+o.BaseEjectionTime.String())
 	}
-	number(err, at+"max_ejection_percent", &o.MaxEjectionPercent, 10, -1, 100)
-	number(err, at+"success_rate_minimum_hosts", &o.SuccessRateMinimumHosts, 5, -1, most)
-	number(err, at+"success_rate_request_volume", &o.SuccessRateRequestVolume, 100, 1, most)
-	number(err, at+"success_rate_stdev_factor", &o.SuccessRateStdevFactor, 1900, 1, most)
+	k.number(at+"max_ejection_percent", &o.MaxEjectionPercent, 10, -1, 100)
+	k.number(at+"success_rate_minimum_hosts", &o.SuccessRateMinimumHosts, 5, -1, most)
+	k.number(at+"success_rate_request_volume", &o.SuccessRateRequestVolume, 100, 1, most)
+	k.number(at+"success_rate_stdev_factor", &o.SuccessRateStdevFactor, 1900, 1, most)
 }
 
 // monitor is what outlier detection knows of an endpoint.

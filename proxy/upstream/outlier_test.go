@@ -31,10 +31,23 @@ func TestConsecutive(t *testing.T) {
 		want     bool
 		why      func(upstream.Stats) uint64
 	}{
-		"five":             {upstream.OutlierDetection{}, times(5, e), true, func(s upstream.Stats) uint64 { return s.Ejections5xx }},
-		"four":             {upstream.OutlierDetection{}, times(4, e), false, nil},
-		"not in a row":     {upstream.OutlierDetection{}, []upstream.Outcome{e, e, e, e, s, e, e, e, e}, false, nil},
-		"no verdict":       {upstream.OutlierDetection{}, []upstream.Outcome{e, e, e, e, n, e}, true, func(s upstream.Stats) uint64 { return s.Ejections5xx }},
+		"five":              {upstream.OutlierDetection{}, times(5, e), true, func(s upstream.Stats) uint64 { return s.Ejections5xx }},
+		"four":              {upstream.OutlierDetection{}, times(4, e), false, nil},
+		"not in a row":      {upstream.OutlierDetection{}, []upstream.Outcome{e, e, e, e, s, e, e, e, e}, false, nil},
+		"no verdict":        {upstream.OutlierDetection{}, []upstream.Outcome{e, e, e, e, n, e}, true, func(s upstream.Stats) uint64 { return s.Ejections5xx }},
+		"no verdict, often": {upstream.OutlierDetection{}, append(times(4, e), times(50, n)...), false, nil},
+		"no known outcome":  {upstream.OutlierDetection{}, times(50, 99), false, nil},
+		"gateway, answered": {upstream.OutlierDetection{ConsecutiveGatewayFailure: 2}, []upstream.Outcome{g, s, g}, false, nil},
+		"local, by default": {
+			upstream.OutlierDetection{SplitExternalLocalOriginErrors: true},
+			times(5, f), true,
+			func(s upstream.Stats) uint64 { return s.EjectionsLocalOrigin },
+		},
+		"local, no verdict": {
+			upstream.OutlierDetection{SplitExternalLocalOriginErrors: true},
+			[]upstream.Outcome{f, f, f, f, n, f},
+			true, func(s upstream.Stats) uint64 { return s.EjectionsLocalOrigin },
+		},
 		"off":              {upstream.OutlierDetection{Consecutive5xx: -1}, times(50, g), false, nil},
 		"local counts":     {upstream.OutlierDetection{}, []upstream.Outcome{f, upstream.Timeout, upstream.Reset, e, g}, true, func(s upstream.Stats) uint64 { return s.Ejections5xx }},
 		"gateway":          {upstream.OutlierDetection{ConsecutiveGatewayFailure: 2}, []upstream.Outcome{g, f}, true, func(s upstream.Stats) uint64 { return s.EjectionsGateway }},
@@ -72,6 +85,9 @@ func TestEjectionTimes(t *testing.T) {
 	after := func(d time.Duration) bool {
 		clock.t = clock.t.Add(d)
 		c.Sweep()
+		if got := picks(t, c, 30)["h0"]; (got > 0) != h.Healthy() {
+			t.Errorf("picked %d times", got)
+		}
 		return h.Healthy()
 	}
 	for _, d := range []time.Duration{30 * time.Second, 60 * time.Second, 70 * time.Second, 70 * time.Second} {
@@ -108,19 +124,28 @@ func TestMaxEjectionPercent(t *testing.T) {
 }
 
 func TestEjectionSurvivesUpdate(t *testing.T) {
-	c, _ := newCluster(t, upstream.Config{OutlierDetection: &upstream.OutlierDetection{}})
+	c, _ := newCluster(t, upstream.Config{OutlierDetection: &upstream.OutlierDetection{MaxEjectionPercent: 100}})
 	update(t, c, equal(3))
-	outcomes(find(t, c, "h0"), times(5, upstream.ServerError)...)
+	outcomes(find(t, c, "h0"), times(15, upstream.ServerError)...)
 	update(t, c, equal(4))
 	if got := picks(t, c, 40); got["h0"] != 0 || len(got) != 3 {
 		t.Errorf("got %v", got)
 	}
 	// Of one that left, nothing is ejected any more.
 	h := find(t, c, "h1")
-	update(t, c, equal(1))
+	l := equal(4)
+	l.Endpoints = append(l.Endpoints[:1], l.Endpoints[2:]...)
+	update(t, c, l)
 	outcomes(h, times(5, upstream.ServerError)...)
 	if c.Stats().Ejections5xx != 1 {
-		t.Error("an endpoint that had left was ejected")
+		t.Errorf("one that had left, or one that was ejected, was: %+v", c.Stats())
+	}
+	// Without outlier detection nothing is swept.
+	c, _ = newCluster(t, upstream.Config{})
+	update(t, c, equal(1))
+	c.Sweep()
+	if !find(t, c, "h0").Healthy() {
+		t.Error("swept")
 	}
 }
 
@@ -138,11 +163,11 @@ func TestSuccessRate(t *testing.T) {
 		return c
 	}
 	some := map[string]int{"h0": 2, "h1": 1, "h4": 50}
-	if c := run(upstream.OutlierDetection{}, 5, some, 100); c.Stats().EjectionsSuccessRate != 1 || find(t, c, "h4").Healthy() {
+	if c := run(upstream.OutlierDetection{}, 5, some, 100); c.Stats().EjectionsSuccessRate != 1 || find(t, c, "h4").Healthy() || picks(t, c, 50)["h4"] > 0 {
 		t.Errorf("got %+v", c.Stats())
 	}
 	for name, c := range map[string]*upstream.Cluster{
-		"too few endpoints": run(upstream.OutlierDetection{}, 4, map[string]int{"h0": 50}, 100),
+		"too few endpoints": run(upstream.OutlierDetection{SuccessRateStdevFactor: 1000}, 4, map[string]int{"h0": 50}, 100),
 		"too few requests":  run(upstream.OutlierDetection{}, 5, some, 99),
 		"off":               run(upstream.OutlierDetection{SuccessRateMinimumHosts: -1}, 5, some, 100),
 		"wide":              run(upstream.OutlierDetection{SuccessRateStdevFactor: 3000}, 5, some, 100),
@@ -152,8 +177,22 @@ func TestSuccessRate(t *testing.T) {
 			t.Errorf("%s: %+v", name, c.Stats())
 		}
 	}
+	// One that is ejected already is not rated, and then there are too few.
+	c, _ := newCluster(t, upstream.Config{OutlierDetection: &upstream.OutlierDetection{MaxEjectionPercent: 100, SuccessRateStdevFactor: 500}})
+	update(t, c, equal(5))
+	outcomes(find(t, c, "h0"), times(100, upstream.ServerError)...)
+	for _, name := range []string{"h1", "h2", "h3", "h4"} {
+		outcomes(find(t, c, name), times(100, upstream.Success)...)
+	}
+	for range 60 {
+		outcomes(find(t, c, "h4"), upstream.ServerError, upstream.Success)
+	}
+	c.Sweep()
+	if s := c.Stats(); s.EjectionsSuccessRate != 0 || s.Ejections5xx != 1 {
+		t.Errorf("got %+v", s)
+	}
 	// The next interval begins with nothing.
-	c := run(upstream.OutlierDetection{}, 5, nil, 60)
+	c = run(upstream.OutlierDetection{}, 5, nil, 60)
 	for _, e := range c.Endpoints() {
 		outcomes(e, times(50, upstream.Success)...)
 	}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"cmp"
 	"math"
 	"slices"
 	"sort"
@@ -36,15 +37,7 @@ func makeRing(endpoints []*Endpoint, weights []float64, least, most int) ring {
 			points = append(points, point{next(&state), uint32(i)})
 		}
 	}
-	slices.SortFunc(points, func(a, b point) int {
-		switch {
-		case a.at < b.at:
-			return -1
-		case a.at > b.at:
-			return 1
-		}
-		return 0
-	})
+	slices.SortFunc(points, func(a, b point) int { return cmp.Compare(a.at, b.at) })
 	r := ring{make([]uint64, len(points)), make([]uint32, len(points))}
 	for i, p := range points {
 		r.points[i], r.owners[i] = p.at, p.owner

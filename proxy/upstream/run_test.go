@@ -24,7 +24,10 @@ type prober struct {
 	hang  time.Duration
 }
 
-func (p *prober) Probe(ctx context.Context, e *upstream.Endpoint, _ *upstream.HealthCheck) error {
+func (p *prober) Probe(ctx context.Context, e *upstream.Endpoint, check *upstream.HealthCheck) error {
+	if check.Kind == "http" && !check.Expected(200) {
+		return errors.New("200 was not expected")
+	}
 	p.mu.Lock()
 	name, down, hang := e.Identity().Address, p.down[e.Identity().Address], p.hang
 	p.asked[name] = append(p.asked[name], time.Since(p.start))
@@ -156,7 +159,7 @@ func TestHealthTimeoutAndJitter(t *testing.T) {
 				t.Fatalf("from one check to the next: %v", d)
 			}
 		}
-		if len(at) < 50 || len(different) < 10 {
+		if !find(t, c, "h0").Healthy() || len(at) < 50 || len(different) < 10 {
 			t.Errorf("%d checks, %d different intervals", len(at), len(different))
 		}
 		// Checks that run out of time fail, one at a time.
@@ -197,9 +200,11 @@ type resolver struct {
 	mu      sync.Mutex
 	answers map[string][]netip.Addr // none is an error
 	empty   bool
+	broken  bool
 	asked   []time.Duration
 	network string
 	start   time.Time
+	updates int // one at a time
 }
 
 func (r *resolver) LookupNetIP(_ context.Context, network, host string) ([]netip.Addr, error) {
@@ -207,6 +212,9 @@ func (r *resolver) LookupNetIP(_ context.Context, network, host string) ([]netip
 	defer r.mu.Unlock()
 	r.network = network
 	r.asked = append(r.asked, time.Since(r.start))
+	if r.broken {
+		return []netip.Addr{netip.IPv6Loopback()}, errors.New("half an answer")
+	}
 	if a := r.answers[host]; a != nil || r.empty {
 		return a, nil
 	}
@@ -242,6 +250,7 @@ func resolving(t *testing.T, config upstream.DNS, f func(*upstream.Cluster, *res
 		}
 		r := &resolver{answers: map[string][]netip.Addr{}, start: time.Now()}
 		d, err := upstream.NewResolution(config, r, rand.New(rand.NewPCG(3, 4)).Uint64, func(l []upstream.LocalityEndpoints) {
+			r.updates++
 			if _, err := c.Update(l); err != nil {
 				t.Error(err)
 			}
@@ -296,6 +305,19 @@ func TestDNS(t *testing.T) {
 		if got := addresses(c); len(got) != 3 {
 			t.Errorf("got %v", got)
 		}
+		if r.updates != 3 {
+			t.Errorf("%d updates without news", r.updates)
+		}
+		r.mu.Lock()
+		r.broken = true
+		r.mu.Unlock()
+		pass(time.Minute)
+		if got := addresses(c); len(got) != 3 {
+			t.Errorf("got %v", got)
+		}
+		r.mu.Lock()
+		r.broken = false
+		r.mu.Unlock()
 		// And news is noticed, at the latest after the longest wait.
 		r.set("a", "192.0.2.9")
 		pass(50 * time.Second)
