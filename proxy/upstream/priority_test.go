@@ -29,7 +29,10 @@ func TestPriorities(t *testing.T) {
 		{[]part{{20, 100}, {20, 100}, {10, 100}}, 0, []int{34, 33, 33}, true}, // all are in panic: by the number of endpoints
 		{[]part{{0, 100}, {0, 300}}, 0, []int{25, 75}, true},
 		{[]part{{25, 100}, {25, 100}}, -1, []int{50, 50}, false},
-		{[]part{{5, 100}, {65, 100}}, 0, []int{7, 93}, true}, // of which the first 7 % in panic
+		{[]part{{5, 100}, {65, 100}}, 0, []int{7, 93}, true},   // of which the first 7 % in panic
+		{[]part{{60, 100}, {0, 100}}, 0, []int{100, 0}, false}, // the second is in panic, and gets nothing
+		{[]part{{0, 10}, {0, 10}, {0, 10}, {0, 10}, {0, 10}, {0, 10}, {0, 10}, {0, 10}}, 0, []int{16, 12, 12, 12, 12, 12, 12, 12}, true},
+		{[]part{{0, 0}, {20, 100}, {20, 100}, {10, 100}}, 0, []int{0, 34, 33, 33}, true},
 		{[]part{{0, 0}, {10, 10}}, 0, []int{0, 100}, false},
 		{[]part{{0, 0}, {0, 10}}, 0, []int{0, 100}, true},
 		{[]part{{49, 100}}, 0, []int{100}, true},
@@ -70,6 +73,23 @@ func TestNoPanicNoEndpoint(t *testing.T) {
 	}
 }
 
+// A hash is of no meaning to policies that don't hash.
+func TestHashIsIgnored(t *testing.T) {
+	c, _ := newCluster(t, upstream.Config{})
+	update(t, c, at(sick(equal(2), 1), 0, "a", 0), at(equal(2), 1, "b", 0))
+	got := map[string]bool{}
+	for i := range uint64(1000) {
+		e, err := c.Pick(upstream.Info{Random: i * 0x9e3779b97f4a7c15, Hash: 1, HasHash: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[e.Identity().Address[:1]] = true
+	}
+	if len(got) != 2 {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestLocalityWeights(t *testing.T) {
 	for _, policy := range policies {
 		c, _ := newCluster(t, upstream.Config{Policy: policy, LocalityWeighted: true})
@@ -100,6 +120,11 @@ func TestLocalityWeights(t *testing.T) {
 		// b has none.
 		update(t, c, at(equal(8), 0, "a", 1), at(sick(equal(2), 2), 0, "b", 2), z)
 		check(100, 0)
+		// In panic, and without any weight, endpoints count and localities don't.
+		update(t, c, at(sick(equal(8), 8), 0, "a", 1), at(sick(equal(2), 2), 0, "b", 2))
+		check(80, 20)
+		update(t, c, at(equal(8), 0, "a", 0), at(equal(2), 0, "b", 0))
+		check(80, 20)
 	}
 	// Two parts of one locality are one.
 	c, _ := newCluster(t, upstream.Config{LocalityWeighted: true})

@@ -48,5 +48,5 @@ func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	case <-timer.C:
 	case <-wake:
 	}
-	return ctx.Err() == nil
+	return true
 }

@@ -172,6 +172,23 @@ func TestHealthTimeoutAndJitter(t *testing.T) {
 	})
 }
 
+// A check that this side broke off says nothing of the endpoint.
+func TestRunEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c, err := upstream.New(upstream.Config{HealthCheck: &upstream.HealthCheck{Kind: "tcp", Timeout: time.Hour}}, time.Now, rand.Uint64)
+		if err != nil {
+			t.Fatal(err)
+		}
+		update(t, c, equal(2))
+		ctx, cancel := context.WithCancel(t.Context())
+		time.AfterFunc(time.Second, cancel)
+		c.Run(ctx, &prober{asked: map[string][]time.Duration{}, hang: time.Hour})
+		if s := c.Stats(); s.ChecksFailed != 0 {
+			t.Errorf("got %+v", s)
+		}
+	})
+}
+
 func TestExpectedStatuses(t *testing.T) {
 	h := upstream.HealthCheck{ExpectedStatuses: []upstream.Status{{200, 300}, {404, 405}}}
 	for status, want := range map[int]bool{199: false, 200: true, 299: true, 300: false, 404: true, 405: false} {

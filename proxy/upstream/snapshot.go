@@ -46,9 +46,7 @@ func build(config *Config, members []member, seed uint64) *snapshot {
 		sum += l.load
 		p := priority{upTo: uint64(sum), panicking: l.panicking}
 		p.fill(config, l, seed)
-		if len(p.groups) > 0 {
-			s.priorities = append(s.priorities, p)
-		}
+		s.priorities = append(s.priorities, p)
 	}
 	return s
 }
@@ -76,9 +74,7 @@ func distribute(config *Config, levels []level) {
 	if all { // each level gets its part of the endpoints
 		sum = 0
 		for i, l := range levels {
-			if weights[i] = 0; l.panicking {
-				weights[i] = len(l.all)
-			}
+			weights[i] = len(l.all)
 			sum += weights[i]
 		}
 	}
@@ -96,18 +92,21 @@ func distribute(config *Config, levels []level) {
 	levels[first].load += left // what rounding left
 }
 
-// fill makes the groups of a level.
+// fill makes the groups of a level, which has a load and so at least one endpoint. Localities without any weight are
+// like none.
 func (p *priority) fill(config *Config, l *level, seed uint64) {
 	use := l.healthy
 	if l.panicking {
 		use = l.all
 	}
-	if !config.LocalityWeighted || l.panicking {
-		weights := make([]float64, len(use))
-		for i, m := range use {
-			weights[i] = float64(m.weight)
-		}
-		p.add(config, use, weights, 1, seed)
+	own := make([]float64, len(use))
+	weighted := false
+	for i, m := range use {
+		own[i] = float64(m.weight)
+		weighted = weighted || m.share > 0
+	}
+	if !config.LocalityWeighted || l.panicking || !weighted {
+		p.add(config, use, own, 1, seed)
 		return
 	}
 	type place struct {
@@ -151,9 +150,6 @@ func (p *priority) fill(config *Config, l *level, seed uint64) {
 }
 
 func (p *priority) add(config *Config, members []member, weights []float64, share float64, seed uint64) {
-	if len(members) == 0 {
-		return
-	}
 	g := group{policy: policies[config.Policy], choices: config.ChoiceCount, turn: new(turn)}
 	g.turn.Store(seed >> 1)
 	for _, m := range members {
