@@ -89,7 +89,7 @@ type health struct {
 func (h *health) result(config *HealthCheck, failing, passed bool) bool {
 	threshold := config.UnhealthyThreshold
 	switch {
-	case passed && !h.checked:
+	case !h.checked: // the first pass is enough; a failure changes nothing
 		threshold = 1
 	case passed:
 		threshold = config.HealthyThreshold

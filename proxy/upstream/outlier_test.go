@@ -178,14 +178,11 @@ func TestSuccessRate(t *testing.T) {
 		}
 	}
 	// One that is ejected already is not rated, and then there are too few.
-	c, _ := newCluster(t, upstream.Config{OutlierDetection: &upstream.OutlierDetection{MaxEjectionPercent: 100, SuccessRateStdevFactor: 500}})
+	c, _ := newCluster(t, upstream.Config{OutlierDetection: &upstream.OutlierDetection{Consecutive5xx: 70, MaxEjectionPercent: 100, SuccessRateStdevFactor: 500}})
 	update(t, c, equal(5))
-	outcomes(find(t, c, "h0"), times(100, upstream.ServerError)...)
-	for _, name := range []string{"h1", "h2", "h3", "h4"} {
-		outcomes(find(t, c, name), times(100, upstream.Success)...)
-	}
-	for range 60 {
-		outcomes(find(t, c, "h4"), upstream.ServerError, upstream.Success)
+	for name, bad := range map[string]int{"h0": 100, "h1": 0, "h2": 0, "h3": 0, "h4": 60} {
+		outcomes(find(t, c, name), times(bad, upstream.ServerError)...)
+		outcomes(find(t, c, name), times(100-bad, upstream.Success)...)
 	}
 	c.Sweep()
 	if s := c.Stats(); s.EjectionsSuccessRate != 0 || s.Ejections5xx != 1 {
