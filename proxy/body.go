@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/message"
 )
 
 // requestBody carries the trailers over at its end, and remembers whether it was the client who broke off.
@@ -33,7 +34,7 @@ func passTrailers(pr *httputil.ProxyRequest) {
 	body := &requestBody{ReadCloser: out.Body, began: time.Now(), in: pr.In}
 	out.Body = body
 	for name := range pr.In.Trailer {
-		if !identifies(name) {
+		if !message.Identifies(name) {
 			if body.out == nil {
 				body.out = make(http.Header)
 			}
@@ -72,7 +73,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 	switch {
 	case err == nil:
 	case errors.Is(err, io.EOF):
-		strip(b.res.Trailer, ours)
+		strip(b.res.Trailer, message.Ours)
 	case b.res.Request.Context().Err() != nil: // the client has gone
 	case grpcExpired(b.res.Request):
 		if b.res.Trailer == nil {
@@ -88,7 +89,7 @@ func (b *responseBody) Read(p []byte) (int, error) {
 
 func (b *responseBody) Close() error {
 	err := b.ReadCloser.Close()
-	strip(b.res.Trailer, ours)
+	strip(b.res.Trailer, message.Ours)
 	return err
 }
 

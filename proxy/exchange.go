@@ -82,7 +82,7 @@ func fits(r *message.Request) bool {
 
 // identify tells the service who the client is, and keeps the client from doing so.
 func (x *exchange) identify() {
-	f := withoutTrailers(x.req.Fields.Remove(identifies), identifies)
+	f := withoutTrailers(x.req.Fields.Remove(message.Identifies), message.Identifies)
 	f = append(f,
 		message.Field{Name: "X-Forwarded-For", Value: x.link.host()},
 		message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority},
@@ -181,7 +181,7 @@ func (x *exchange) requestBody(p []byte) {
 func (x *exchange) requestEnd(trailers message.Fields) {
 	x.ended = true
 	if x.as != nil {
-		x.as.finish(trailers.Remove(identifies))
+		x.as.finish(trailers.Remove(message.Identifies))
 		x.await()
 	}
 }
@@ -202,7 +202,7 @@ func (x *exchange) response(r *message.Response) {
 		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
 		return
 	}
-	r.Fields = withoutTrailers(r.Fields.Remove(ours), ours)
+	r.Fields = withoutTrailers(r.Fields.Remove(message.Ours), message.Ours)
 	if r.Informational() {
 		if x.req.Version != message.HTTP10 {
 			_ = x.client.respond(r)
@@ -238,7 +238,7 @@ func (x *exchange) responseEnd(trailers message.Fields) {
 	if !x.ended && as != nil {
 		as.abort()
 	}
-	x.client.finish(trailers.Remove(ours))
+	x.client.finish(trailers.Remove(message.Ours))
 }
 
 // close ends the exchange's own part.

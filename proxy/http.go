@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/jurat-tls/jurat/proxy/message"
 )
 
 // httpSide is the HTTP half of an inbound server: attested connections go in, requests come out at the service.
@@ -177,7 +179,7 @@ func (h *httpSide) rewrite(pr *httputil.ProxyRequest) {
 	out.URL.Host = h.service.backend.authority()
 	out.Host = pr.In.Host
 	out.URL.RawQuery = pr.In.URL.RawQuery // we read nothing in it, so the service shall get it as it came
-	strip(out.Header, identifies)
+	strip(out.Header, message.Identifies)
 	pr.SetXForwarded()
 	pr.In.Context().Value(linkKey{}).(*link).identity().set(out.Header)
 	passTrailers(pr)

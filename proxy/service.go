@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/message"
 )
 
 // service is the way to the backend: one pool of connections for each manner of speaking to it.
@@ -74,7 +75,7 @@ func (s *service) RoundTrip(r *http.Request) (*http.Response, error) {
 	// An informational answer passes ModifyResponse by; what ReverseProxy is shown of it, it copies.
 	ctx := httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{
 		Got1xxResponse: func(_ int, h textproto.MIMEHeader) error {
-			strip(http.Header(h), ours)
+			strip(http.Header(h), message.Ours)
 			return nil
 		},
 	})
@@ -98,14 +99,14 @@ var errNotAsked = errors.New("the service switched protocols unasked")
 
 // modifyResponse keeps the service from speaking for the proxy.
 func (h *httpSide) modifyResponse(res *http.Response) error {
-	strip(res.Header, ours)
+	strip(res.Header, message.Ours)
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		if res.Request.Header.Get("Upgrade") == "" {
 			return errNotAsked
 		}
 		return nil
 	}
-	strip(res.Trailer, ours)
+	strip(res.Trailer, message.Ours)
 	if len(res.Trailer) > 0 && res.Request.Method != http.MethodHead {
 		res.Header.Del("Content-Length") // with one, HTTP/1.1 would not be chunked and could not carry the trailers
 	}

@@ -49,3 +49,15 @@ func TestBodiless(t *testing.T) {
 		}
 	}
 }
+
+func TestIdentifies(t *testing.T) {
+	for name, want := range map[string][2]bool{ // identifies, ours
+		"Jurat-Result": {true, true}, "jurat_result": {true, true}, "JURAT": {true, true}, "Jurat.X": {true, true}, "Juratory": {},
+		"X-Forwarded-Client-Cert": {true, false}, "x_forwarded_for": {true, false}, "Forwarded": {true, false}, "Proxy": {true, false},
+		"Proxy-Status": {}, "Content_Length": {true, false}, "Content-Length-X": {}, "X": {}, "": {},
+	} {
+		if got := [2]bool{message.Identifies(name), message.Ours(name)}; got != want {
+			t.Errorf("%q: got %v, want %v", name, got, want)
+		}
+	}
+}
