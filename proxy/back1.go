@@ -31,6 +31,9 @@ type back1 struct {
 // start sends the head of a request.
 func (b *back1) start(x *exchange) error {
 	w := b.worker
+	if x.req.Version == message.HTTP2 {
+		x.req.Fields = joinCookies(x.req.Fields)
+	}
 	out, meta, err := h1.AppendRequest(w.out[:0], &x.req, false)
 	if err != nil {
 		return err
@@ -38,19 +41,44 @@ func (b *back1) start(x *exchange) error {
 	w.out = out[:0]
 	w.loop.Stop(&b.timer)
 	b.exchange, b.method, b.chunked, b.written, b.inBody = x, x.req.Method, meta.Body == h1.Chunked, false, false
+	b.written = meta.Body == 0
 	b.conn.Write(out)
 	return nil
 }
 
-func (b *back1) body(p []byte) bool {
-	if !b.chunked {
-		return b.conn.Write(p)
+// joinCookies makes one field of the crumbs that a cookie may come in (RFC 9113 section 8.2.3).
+func joinCookies(f message.Fields) message.Fields {
+	first := -1
+	for i := 0; i < len(f); i++ {
+		switch {
+		case !message.Same(f[i].Name, "Cookie"):
+		case first < 0:
+			first = i
+		default:
+			f[first].Value += "; " + f[i].Value
+			f = append(f[:i], f[i+1:]...)
+			i--
+		}
 	}
-	w := b.worker
-	w.out = h1.AppendChunkSize(w.out[:0], len(p))
-	b.conn.Write(w.out)
-	b.conn.Write(p)
-	return b.conn.Write(chunkEnd)
+	return f
+}
+
+func (b *back1) body(p []byte, last bool) bool {
+	more := true
+	switch w := b.worker; {
+	case len(p) == 0:
+	case b.chunked:
+		w.out = h1.AppendChunkSize(w.out[:0], len(p))
+		b.conn.Write(w.out)
+		b.conn.Write(p)
+		more = b.conn.Write(chunkEnd)
+	default:
+		more = b.conn.Write(p)
+	}
+	if last {
+		b.finish(nil)
+	}
+	return more
 }
 
 var chunkEnd = []byte(h1.ChunkEnd)
@@ -121,11 +149,18 @@ func (b *back1) step(x *exchange, p []byte) (int, error) {
 	if err != nil {
 		return n, err
 	}
-	if len(payload) > 0 {
-		x.responseBody(payload)
+	if done && len(b.body1.Trailers) == 0 {
+		b.release(n == len(p))
+		x.responseBody(payload, true)
+		return n, nil
 	}
-	if done {
-		b.done(x, n == len(p))
+	if len(payload) > 0 {
+		x.responseBody(payload, false)
+	}
+	if b.exchange == x && done {
+		trailers := b.body1.Trailers
+		b.release(n == len(p))
+		x.responseEnd(trailers)
 	}
 	return n, nil
 }
@@ -146,18 +181,21 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	}
 	r := &b.response
 	if r.Informational() {
-		x.response(r)
+		x.response(r, false)
 		return meta.Size, nil
 	}
 	b.persists = meta.Persistent
-	x.response(r)
+	if meta.Body == 0 && r.Status != 101 {
+		b.release(meta.Size == len(p))
+		x.response(r, true)
+		return meta.Size, nil
+	}
+	x.response(r, false)
 	switch {
 	case b.exchange != x: // it was refused
 	case r.Status == 101:
 		b.switchOver(x, p[meta.Size:])
 		return len(p), nil
-	case meta.Body == 0:
-		b.done(x, meta.Size == len(p))
 	default:
 		b.inBody = true
 		b.body1.Start(meta.Body, limits)
@@ -165,18 +203,16 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	return meta.Size, nil
 }
 
-// done ends a response that is whole. all is whether nothing came behind it: what does belongs to no request.
-func (b *back1) done(x *exchange, all bool) {
+// release ends the use of the connection for a response that is whole: the next request may have it right away. alone is
+// whether nothing came behind the response: what does belongs to no request.
+func (b *back1) release(alone bool) {
 	b.exchange, b.inBody = nil, false
-	trailers := b.body1.Trailers
-	keep := b.persists && b.written && all
-	if keep {
+	if b.persists && b.written && alone {
 		b.conn.Resume()
 		b.worker.keep(b)
 	} else {
 		b.conn.Close()
 	}
-	x.responseEnd(trailers)
 }
 
 // switchOver joins the two connections after an upgrade.
@@ -208,9 +244,9 @@ func (b *back1) End(err error) {
 		return
 	}
 	if err == nil && b.inBody && b.body1.End() == nil {
-		b.exchange = x
 		b.persists = false
-		b.done(x, true)
+		b.release(true)
+		x.responseEnd(nil)
 		return
 	}
 	if err == nil {

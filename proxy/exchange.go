@@ -15,17 +15,17 @@ import (
 
 // client is the side of an exchange that the request came from.
 type client interface {
-	respond(r *message.Response) error // a head, informational ones included; an error if it can't be said
-	body(p []byte) bool                // false: no more until exchange.clientReady
-	finish(trailers message.Fields)    // the response is whole
-	abort()                            // it never will be, which must be plain to see
-	hold(bool)                         // whether the request's body has to wait
-	hasEnded() bool                    // all of the request has arrived
+	respond(r *message.Response, last bool) error // a head, informational ones included; an error if it can't be said
+	body(p []byte, last bool) bool                // false: no more until exchange.clientReady
+	finish(trailers message.Fields)               // the response is whole; not called where last was said
+	abort()                                       // it never will be, which must be plain to see
+	hold(bool)                                    // whether the request's body has to wait
+	hasEnded() bool                               // all of the request has arrived
 }
 
-// origin is the side that answers it.
+// origin is the side that answers it: one request on a connection to the service.
 type origin interface {
-	body(p []byte) bool // false: no more until exchange.serviceReady
+	body(p []byte, last bool) bool // false: no more until exchange.serviceReady
 	finish(trailers message.Fields)
 	abort() // the exchange is over for good, whatever the service is still doing
 	hold(bool)
@@ -38,7 +38,8 @@ type exchange struct {
 	client client
 	as     origin // nil until there is a connection to the service
 	req    message.Request
-	began  time.Time
+	grpc   bool      // it is a gRPC call
+	limit  time.Time // the deadline of that; zero for none
 	timer  loop.Timer
 	log    *slog.Logger
 
@@ -55,7 +56,11 @@ type exchange struct {
 func (x *exchange) begin() {
 	w := x.worker
 	x.open, x.answered, x.sent, x.ended, x.tries, x.as, x.calling = true, false, false, false, 0, nil, nil
-	x.began = w.loop.Now()
+	x.grpc = isGRPC(&x.req)
+	x.limit = time.Time{}
+	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
+		x.limit = w.loop.Now().Add(d)
+	}
 	w.side.stats.requests.Add(1)
 	switch r := &x.req; {
 	case r.Method == http.MethodConnect && !(r.Version == message.HTTP2 && r.Upgrade != ""):
@@ -116,19 +121,7 @@ func withoutTrailers(f message.Fields, match func(string) bool) message.Fields {
 func (x *exchange) call() {
 	x.tries++
 	x.client.hold(true)
-	x.worker.connect(x, x.speaksGRPC(), x.tries > 1)
-}
-
-// speaksGRPC reports whether the request is a gRPC call: those go to the service in HTTP/2.
-func (x *exchange) speaksGRPC() bool {
-	if x.req.Version != message.HTTP2 {
-		return false
-	}
-	t, _ := x.req.Fields.Get("Content-Type")
-	t, _, _ = strings.Cut(t, ";")
-	t = strings.TrimRight(t, " \t")
-	return len(t) >= len("application/grpc") && strings.EqualFold(t[:len("application/grpc")], "application/grpc") &&
-		(len(t) == len("application/grpc") || t[len("application/grpc")] == '+')
+	x.worker.connect(x, x.tries > 1)
 }
 
 // connected goes on with a connection that has the head of the request already.
@@ -136,7 +129,6 @@ func (x *exchange) connected(s origin, fresh bool) {
 	x.as, x.fresh, x.calling = s, fresh, nil
 	if x.req.Length == message.NoBody || x.req.Length == 0 {
 		x.ended = true
-		x.as.finish(nil)
 		x.await()
 	}
 	x.client.hold(false)
@@ -147,17 +139,15 @@ func (x *exchange) await() {
 	if x.answered {
 		return
 	}
-	if limit, ok := x.expires(); ok {
-		x.worker.loop.Set(&x.timer, limit, x.expire)
-		return
-	}
-	if d := x.worker.side.limits.Answer; d > 0 && !x.speaksGRPC() {
+	if !x.limit.IsZero() {
+		x.worker.loop.Set(&x.timer, x.limit, x.expire)
+	} else if d := x.worker.side.limits.Answer; d > 0 && !x.grpc {
 		x.worker.loop.Set(&x.timer, x.worker.loop.Now().Add(d), x.expire)
 	}
 }
 
 func (x *exchange) expire() {
-	if _, ok := x.expires(); ok {
+	if !x.limit.IsZero() {
 		x.expired()
 		return
 	}
@@ -166,19 +156,26 @@ func (x *exchange) expire() {
 
 var errNoAnswer = errors.New("the service took too long to answer")
 
-// requestBody passes on a part of the request's body, and answers false when no more shall come for now.
-func (x *exchange) requestBody(p []byte) {
-	if x.as == nil || len(p) == 0 {
+// requestBody passes on a part of the request's body; last says that it is the end.
+func (x *exchange) requestBody(p []byte, last bool) {
+	if x.as == nil || len(p) == 0 && !last {
 		return
 	}
-	x.sent = true
-	if !x.as.body(p) {
+	x.sent, x.ended = true, last
+	if !x.as.body(p, last) {
 		x.client.hold(true)
+	}
+	if last {
+		x.await()
 	}
 }
 
 // requestEnd passes on the end of the request.
 func (x *exchange) requestEnd(trailers message.Fields) {
+	if len(trailers) == 0 {
+		x.requestBody(nil, true)
+		return
+	}
 	x.ended = true
 	if x.as != nil {
 		x.as.finish(trailers.Remove(message.Identifies))
@@ -196,8 +193,8 @@ func (x *exchange) clientReady() {
 	}
 }
 
-// response passes on the head of a response.
-func (x *exchange) response(r *message.Response) {
+// response passes on the head of a response; last says that nothing follows it.
+func (x *exchange) response(r *message.Response, last bool) {
 	if r.Status == http.StatusSwitchingProtocols && x.req.Upgrade == "" {
 		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
 		return
@@ -205,40 +202,56 @@ func (x *exchange) response(r *message.Response) {
 	r.Fields = withoutTrailers(r.Fields.Remove(message.Ours), message.Ours)
 	if r.Informational() {
 		if x.req.Version != message.HTTP10 {
-			_ = x.client.respond(r)
+			_ = x.client.respond(r, false)
 		}
 		return
 	}
 	x.answered = true
 	x.worker.loop.Stop(&x.timer)
-	if err := x.client.respond(r); err != nil {
-		x.answered = false
+	if last {
+		// What is left of the request has no meaning any more.
+		x.part()
+	}
+	if err := x.client.respond(r, last); err != nil {
+		x.open, x.answered = true, false
 		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
 		return
 	}
-	if limit, ok := x.expires(); ok {
-		x.worker.loop.Set(&x.timer, limit, x.expire)
+	if last {
+		return
+	}
+	if !x.limit.IsZero() {
+		x.worker.loop.Set(&x.timer, x.limit, x.expire)
 	}
 }
 
-// responseBody passes on a part of the response's body.
-func (x *exchange) responseBody(p []byte) {
-	if x.open && !x.client.body(p) && x.as != nil {
+// responseBody passes on a part of the response's body; last says that it is the end.
+func (x *exchange) responseBody(p []byte, last bool) {
+	switch {
+	case !x.open:
+	case last:
+		x.part()
+		x.client.body(p, true)
+	case !x.client.body(p, false) && x.as != nil:
 		x.as.hold(true)
 	}
 }
 
-// responseEnd passes on the end of the response. What is left of the request has no meaning any more.
+// responseEnd passes on the end of the response, behind its body.
 func (x *exchange) responseEnd(trailers message.Fields) {
-	if !x.open {
-		return
+	if x.open {
+		x.part()
+		x.client.finish(trailers.Remove(message.Ours))
 	}
+}
+
+// part lets go of a service that has answered. What is left of the request has no meaning any more.
+func (x *exchange) part() {
 	as := x.as
 	x.close()
 	if !x.ended && as != nil {
 		as.abort()
 	}
-	x.client.finish(trailers.Remove(message.Ours))
 }
 
 // close ends the exchange's own part.
@@ -246,7 +259,7 @@ func (x *exchange) close() {
 	x.open, x.as = false, nil
 	x.worker.loop.Stop(&x.timer)
 	if x.calling != nil {
-		x.calling.drop()
+		x.calling.drop(x)
 		x.calling = nil
 	}
 }
@@ -297,7 +310,7 @@ func (x *exchange) fail(code attest.Code, status int, err error) {
 	if !x.open {
 		return
 	}
-	if _, ok := x.expires(); ok && x.late() {
+	if x.late() {
 		x.expired()
 		return
 	}
@@ -325,11 +338,11 @@ func (x *exchange) cut() {
 
 // reply is a response of the proxy's own.
 func (x *exchange) reply(status int, code attest.Code, text string) {
-	x.say(plain(status, code), []byte("jurat: "+text+"\n"), nil)
+	x.say(plain(status, code), []byte("jurat: "+text+"\n"))
 }
 
 // say ends the exchange with a response of the proxy's own.
-func (x *exchange) say(r *message.Response, text []byte, trailers message.Fields) {
+func (x *exchange) say(r *message.Response, text []byte) {
 	as := x.as
 	x.close()
 	if as != nil {
@@ -339,14 +352,12 @@ func (x *exchange) say(r *message.Response, text []byte, trailers message.Fields
 	if text != nil {
 		r.Length = int64(len(text))
 	}
-	if x.client.respond(r) != nil {
+	last := text == nil || r.Bodiless(x.req.Method)
+	if x.client.respond(r, last) != nil {
 		x.client.abort()
-		return
+	} else if !last {
+		x.client.body(text, true)
 	}
-	if !r.Bodiless(x.req.Method) {
-		x.client.body(text)
-	}
-	x.client.finish(trailers)
 }
 
 func plain(status int, code attest.Code) *message.Response {
@@ -364,35 +375,4 @@ func (x *exchange) broken() {
 	} else if x.open {
 		x.reply(http.StatusBadRequest, "", "the body of the request broke off")
 	}
-}
-
-// expires is when the deadline of a gRPC call passes. A server then resets the stream, which says so to its own client only:
-// to one behind a proxy that passes on a failure, it would look like a broken service.
-func (x *exchange) expires() (time.Time, bool) {
-	if !x.speaksGRPC() {
-		return time.Time{}, false
-	}
-	v, _ := x.req.Fields.Get("Grpc-Timeout")
-	d, ok := grpcTimeout(v)
-	return x.began.Add(d), ok
-}
-
-func (x *exchange) late() bool {
-	limit, ok := x.expires()
-	return ok && !time.Now().Before(limit)
-}
-
-// expired says DEADLINE_EXCEEDED in the client's own terms.
-func (x *exchange) expired() {
-	status := message.Fields{{Name: "grpc-status", Value: "4"}, {Name: "grpc-message", Value: "jurat: the deadline passed before the service had answered"}}
-	if x.answered {
-		as := x.as
-		x.close()
-		if as != nil {
-			as.abort()
-		}
-		x.client.finish(status)
-		return
-	}
-	x.say(&message.Response{Status: http.StatusOK, Fields: slices.Concat(message.Fields{{Name: "content-type", Value: "application/grpc"}}, status)}, nil, nil)
 }

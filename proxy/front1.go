@@ -32,7 +32,6 @@ type front1 struct {
 	busy     bool // with an exchange
 	persists bool
 	chunked  bool // the response's body
-	headless bool // no part of a response has been sent yet
 	held     bool // the request's body has to wait
 	last     bool // no request after this one
 }
@@ -123,6 +122,10 @@ func (d *front1) step(p []byte) (int, error) {
 		return 0, errWait
 	}
 	meta, err := h1.ParseRequest(p, limits, &d.x.req)
+	if err == h1.ErrPreface && d.link.state.NegotiatedProtocol == "" {
+		d.switchTo2(p)
+		return len(p), nil
+	}
 	if errors.Is(err, h1.ErrMore) {
 		d.scanning = true
 		return 0, errWait
@@ -138,7 +141,7 @@ func (d *front1) step(p []byte) (int, error) {
 		return 0, errWait
 	}
 	w.loop.Stop(&d.timer)
-	d.persists, d.busy, d.begun, d.headless, d.held = meta.Persistent, true, false, true, false
+	d.persists, d.busy, d.begun, d.held = meta.Persistent, true, false, false
 	if meta.Body != 0 {
 		d.inBody = true
 		d.body1.Start(meta.Body, limits)
@@ -157,23 +160,34 @@ func (d *front1) bodyStep(p []byte) (int, error) {
 		}
 		return n, err
 	}
-	if d.x.open {
-		d.x.requestBody(payload)
-	}
 	if done {
 		d.inBody = false
-		if d.x.open {
-			d.x.requestEnd(d.body1.Trailers)
-		}
+	}
+	last := done && len(d.body1.Trailers) == 0
+	if d.x.open {
+		d.x.requestBody(payload, last)
+	}
+	if done && !last && d.x.open {
+		d.x.requestEnd(d.body1.Trailers)
 	}
 	return n, nil
+}
+
+// switchTo2 goes on in HTTP/2, where the handshake left the protocol open and the client has begun like that.
+func (d *front1) switchTo2(p []byte) {
+	delete(d.worker.clients, d)
+	d.worker.loop.Stop(&d.timer)
+	h := newFront2(d.worker, d.link)
+	d.conn.SetHandler(h)
+	h.opened(d.conn)
+	h.Data(p)
 }
 
 // refuse answers what is no request, and ends the connection: where the next one begins cannot be known.
 func (d *front1) refuse(status int) {
 	d.worker.loop.Stop(&d.timer)
 	d.x.req = message.Request{Method: http.MethodGet, Version: message.HTTP11, Fields: d.x.req.Fields[:0]}
-	d.persists, d.busy, d.begun, d.headless = false, true, false, true
+	d.persists, d.busy, d.begun = false, true, false
 	d.x.open = true
 	d.x.reply(status, "", lowerStatus(status))
 }
@@ -191,8 +205,11 @@ func lowerStatus(status int) string {
 	}
 }
 
-func (d *front1) respond(r *message.Response) error {
+func (d *front1) respond(r *message.Response, last bool) error {
 	w := d.worker
+	if _, announced := r.Fields.Get("Trailer"); announced && !r.Bodiless(d.x.req.Method) {
+		r.Length = message.Unknown // a body of known length has no trailers in HTTP/1.1
+	}
 	keep := d.persists && !d.last && (d.hasEnded() || r.Status < 200)
 	out, meta, err := h1.AppendResponse(w.out[:0], r, h1.Reply{Method: d.x.req.Method, Version: d.x.req.Version, Keep: keep})
 	if err != nil {
@@ -200,21 +217,31 @@ func (d *front1) respond(r *message.Response) error {
 	}
 	w.out = out[:0]
 	if r.Status >= 200 {
-		d.persists, d.chunked, d.headless = meta.Persistent, meta.Body == h1.Chunked, false
+		d.persists, d.chunked = meta.Persistent, meta.Body == h1.Chunked
 	}
 	d.conn.Write(out)
+	if last {
+		d.done()
+	}
 	return nil
 }
 
-func (d *front1) body(p []byte) bool {
-	if !d.chunked {
-		return d.conn.Write(p)
+func (d *front1) body(p []byte, last bool) bool {
+	more := true
+	switch w := d.worker; {
+	case len(p) == 0:
+	case d.chunked:
+		w.out = h1.AppendChunkSize(w.out[:0], len(p))
+		d.conn.Write(w.out)
+		d.conn.Write(p)
+		more = d.conn.Write(chunkEnd)
+	default:
+		more = d.conn.Write(p)
 	}
-	w := d.worker
-	w.out = h1.AppendChunkSize(w.out[:0], len(p))
-	d.conn.Write(w.out)
-	d.conn.Write(p)
-	return d.conn.Write(chunkEnd)
+	if last {
+		d.finish(nil)
+	}
+	return more
 }
 
 // finish ends a response, and goes on with the next request.
@@ -230,6 +257,11 @@ func (d *front1) finish(trailers message.Fields) {
 		d.conn.Write(out)
 		d.chunked = false
 	}
+	d.done()
+}
+
+func (d *front1) done() {
+	w := d.worker
 	d.busy = false
 	switch {
 	case d.conn.Closed():

@@ -1,45 +1,72 @@
 package proxy
 
 import (
-	"mime"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/jurat-tls/jurat/proxy/message"
 )
 
-func isGRPC(r *http.Request) bool {
-	t, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
-	return r.ProtoMajor == 2 && (t == "application/grpc" || strings.HasPrefix(t, "application/grpc+"))
-}
-
-// grpcExpired reports whether the deadline of a gRPC call has passed. A server then resets the stream, which says so to
-// its own client only: to one behind a proxy that passes on a failure, it would look like a broken service.
-func grpcExpired(r *http.Request) bool {
-	body, ok := r.Body.(*requestBody)
-	if !ok || !isGRPC(r) {
+// isGRPC reports whether a request is a gRPC call. Those go to the service in HTTP/2.
+func isGRPC(r *message.Request) bool {
+	const grpc = "application/grpc"
+	if r.Version != message.HTTP2 {
 		return false
 	}
-	limit, ok := grpcTimeout(r.Header.Get("Grpc-Timeout"))
-	return ok && time.Since(body.began) >= limit // began before the service could start its clock
+	t, _ := r.Fields.Get("Content-Type")
+	t, _, _ = strings.Cut(t, ";")
+	t = strings.TrimRight(t, " \t")
+	return len(t) >= len(grpc) && strings.EqualFold(t[:len(grpc)], grpc) && (len(t) == len(grpc) || t[len(grpc)] == '+')
 }
 
-func grpcTimeout(s string) (time.Duration, bool) {
+// grpcTimeout is the time that a gRPC call has.
+func grpcTimeout(r *message.Request) (time.Duration, bool) {
+	s, _ := r.Fields.Get("Grpc-Timeout")
 	if len(s) < 2 || len(s) > 9 {
 		return 0, false
 	}
+	var unit time.Duration
+	switch s[len(s)-1] {
+	case 'H':
+		unit = time.Hour
+	case 'M':
+		unit = time.Minute
+	case 'S':
+		unit = time.Second
+	case 'm':
+		unit = time.Millisecond
+	case 'u':
+		unit = time.Microsecond
+	case 'n':
+		unit = time.Nanosecond
+	default:
+		return 0, false
+	}
 	n, err := strconv.ParseUint(s[:len(s)-1], 10, 32)
-	unit, ok := map[byte]time.Duration{
-		'H': time.Hour, 'M': time.Minute, 'S': time.Second, 'm': time.Millisecond, 'u': time.Microsecond, 'n': time.Nanosecond,
-	}[s[len(s)-1]]
-	if err != nil || !ok || time.Duration(n) > 1<<62/unit {
+	if err != nil || time.Duration(n) > 1<<62/unit {
 		return 0, false
 	}
 	return time.Duration(n) * unit, true
 }
 
-// sayExpired puts gRPC's DEADLINE_EXCEEDED into the trailers, which are the header when no answer has begun.
-func sayExpired(h http.Header) {
-	h.Set("Grpc-Status", "4")
-	h.Set("Grpc-Message", "jurat: the deadline passed before the service had answered")
+// late reports whether the deadline of a gRPC call has passed. A server then resets the stream, which says so to its own
+// client only: to one behind a proxy that passes on a failure, it would look like a broken service.
+func (x *exchange) late() bool { return !x.limit.IsZero() && !time.Now().Before(x.limit) }
+
+// expired says DEADLINE_EXCEEDED in the client's own terms.
+func (x *exchange) expired() {
+	status := message.Fields{{Name: "grpc-status", Value: "4"}, {Name: "grpc-message", Value: "jurat: the deadline passed before the service had answered"}}
+	if x.answered {
+		as := x.as
+		x.close()
+		if as != nil {
+			as.abort()
+		}
+		x.client.finish(status)
+		return
+	}
+	x.say(&message.Response{Status: http.StatusOK, Fields: slices.Concat(message.Fields{{Name: "content-type", Value: "application/grpc"}}, status)}, nil)
 }

@@ -4,27 +4,11 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"sync"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
 )
-
-const bufferSize = 32 << 10
-
-// buffers holds arrays rather than slices, so that handing one back does not allocate.
-type buffers struct{ pool sync.Pool }
-
-// Get and Put are those of httputil.BufferPool.
-func (b *buffers) Get() []byte {
-	if p, ok := b.pool.Get().(*[bufferSize]byte); ok {
-		return p[:]
-	}
-	return make([]byte, bufferSize)
-}
-
-func (b *buffers) Put(p []byte) { b.pool.Put((*[bufferSize]byte)(p)) }
 
 var errIdle = errors.New("nothing moved for too long")
 

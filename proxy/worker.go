@@ -5,9 +5,11 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/h2"
 	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
@@ -15,9 +17,18 @@ import (
 type worker struct {
 	side    *httpSide
 	loop    *loop.Loop
-	clients map[interface{ retire() }]struct{}
+	clients map[front]struct{}
 	idle    []*back1 // the last one used is the first to be used again
-	out     []byte   // for heads that are written
+	shared  []*back2
+	dialing *call  // of a connection that is to be shared
+	out     []byte // for heads that are written
+	pool    *h2.Pool
+	born    time.Time
+}
+
+// front is a connection of a client.
+type front interface {
+	retire() // lets the requests under way finish, and no more begin
 }
 
 // keepIdle bounds the connections to the service that one loop keeps open without a use, and keepFor how long: below the 5 s
@@ -27,20 +38,37 @@ const (
 	keepFor  = 4 * time.Second
 )
 
-// call is a connection to the service in the making.
-type call struct {
-	exchange *exchange
-	cancel   context.CancelFunc
+func newWorker(side *httpSide, l *loop.Loop) *worker {
+	return &worker{side: side, loop: l, clients: make(map[front]struct{}), pool: h2.NewPool(), born: time.Now()}
 }
 
-// drop forgets the one who called. The connection is kept for the next.
-func (c *call) drop() {
-	c.exchange = nil
-	c.cancel()
+// clock is the time since the worker was made.
+func (w *worker) clock() time.Duration { return w.loop.Now().Sub(w.born) }
+
+// call is a connection to the service in the making, and who waits for it.
+type call struct {
+	worker *worker
+	waits  []*exchange
+	cancel context.CancelFunc
+}
+
+// drop forgets one who waits. The connection is kept for others, if any wait.
+func (c *call) drop(x *exchange) {
+	c.waits = slices.DeleteFunc(c.waits, func(other *exchange) bool { return other == x })
+	if len(c.waits) == 0 {
+		if c.worker.dialing == c {
+			c.worker.dialing = nil
+		}
+		c.cancel()
+	}
 }
 
 // connect gives the exchange a connection to the service, now or later; a new one where fresh is asked for.
-func (w *worker) connect(x *exchange, grpc, fresh bool) {
+func (w *worker) connect(x *exchange, fresh bool) {
+	if x.req.Upgrade == "" && (w.side.backend.scheme == "h2c" || x.grpc) {
+		w.share(x)
+		return
+	}
 	for n := len(w.idle); n > 0 && !fresh; n = len(w.idle) {
 		b := w.idle[n-1]
 		w.idle = w.idle[:n-1]
@@ -49,54 +77,101 @@ func (w *worker) connect(x *exchange, grpc, fresh bool) {
 			return
 		}
 	}
+	w.dial(x, func(c *call, raw net.Conn) error {
+		b := &back1{worker: w}
+		conn, err := w.open(raw, b)
+		if err != nil {
+			return err
+		}
+		b.conn = conn
+		if len(c.waits) == 0 {
+			w.keep(b)
+		}
+		for _, x := range c.waits {
+			x.calling = nil
+			w.assign(x, b, true)
+		}
+		return nil
+	})
+}
+
+// share gives the exchange a stream of a connection that has others.
+func (w *worker) share(x *exchange) {
+	w.shared = slices.DeleteFunc(w.shared, func(b *back2) bool { return b.conn.Closed() })
+	for _, b := range w.shared {
+		if b.h.CanOpen() {
+			b.start(x, b.used)
+			return
+		}
+	}
+	if c := w.dialing; c != nil {
+		c.waits, x.calling = append(c.waits, x), c
+		return
+	}
+	w.dialing = w.dial(x, func(c *call, raw net.Conn) error {
+		if w.dialing == c {
+			w.dialing = nil
+		}
+		b, err := w.openShared(raw)
+		if err != nil {
+			return err
+		}
+		w.shared = append(w.shared, b)
+		for _, x := range c.waits {
+			x.calling = nil
+			if b.h.CanOpen() {
+				b.start(x, false)
+			} else {
+				w.share(x)
+			}
+		}
+		return nil
+	})
+}
+
+// dial connects to the service, and has use take the connection.
+func (w *worker) dial(x *exchange, use func(*call, net.Conn) error) *call {
 	ctx, cancel := context.WithCancel(w.side.ctx)
-	c := &call{x, cancel}
+	c := &call{w, []*exchange{x}, cancel}
 	x.calling = c
 	backend, limit := w.side.backend, w.side.limits.Connect
 	w.side.work.Go(func() {
 		defer cancel()
 		raw, err := backend.dial(ctx, limit)
-		if !w.loop.Do(func() { w.dialled(c, raw, err) }) && raw != nil {
+		done := func() {
+			if err == nil {
+				err = use(c, raw)
+			}
+			if err == nil {
+				return
+			}
+			if w.dialing == c {
+				w.dialing = nil
+			}
+			for _, x := range slices.Clone(c.waits) {
+				x.calling = nil
+				x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
+			}
+		}
+		if !w.loop.Do(done) && raw != nil {
 			_ = raw.Close()
 		}
 	})
+	return c
 }
 
-func (w *worker) dialled(c *call, raw net.Conn, err error) {
-	x := c.exchange
-	var b *back1
-	if err == nil {
-		b, err = w.open1(raw)
-	}
-	if err != nil {
-		if x != nil {
-			x.calling = nil
-			x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
-		}
-		return
-	}
-	if x == nil {
-		w.keep(b)
-		return
-	}
-	w.assign(x, b, true)
-}
-
-func (w *worker) open1(raw net.Conn) (*back1, error) {
-	b := &back1{worker: w}
-	conn, err := w.loop.Open(raw, nil, b)
+func (w *worker) open(raw net.Conn, h loop.Handler) (*loop.Conn, error) {
+	conn, err := w.loop.Open(raw, nil, h)
 	if err != nil {
 		loop.Reset(raw)
 		return nil, &attest.Error{Code: attest.CodeInternal, Check: "backend", Err: err}
 	}
-	b.conn = conn
-	return b, nil
+	return conn, nil
 }
 
 func (w *worker) assign(x *exchange, b *back1, fresh bool) {
-	if err := b.start(x); err != nil {
+	if b.start(x) != nil {
 		w.keep(b)
-		x.calling = nil
 		x.reply(http.StatusBadRequest, "", "bad request")
 		return
 	}
@@ -116,12 +191,20 @@ func (w *worker) keep(b *back1) {
 // take takes over an established connection of a client.
 func (w *worker) take(l *link, logger *slog.Logger) {
 	d := newFront1(w, l, logger)
-	conn, err := w.loop.Open(l.conn.NetConn(), l, d)
-	if err != nil {
-		l.reset()
-		return
+	h := newFront2(w, l)
+	var handler loop.Handler = d
+	if l.state.NegotiatedProtocol == "h2" {
+		handler = h
 	}
-	d.opened(conn)
+	conn, err := w.loop.Open(l.conn.NetConn(), l, handler)
+	switch {
+	case err != nil:
+		l.reset()
+	case handler == d:
+		d.opened(conn)
+	default:
+		h.opened(conn)
+	}
 }
 
 // retire lets the requests under way finish, and no more begin.
@@ -133,4 +216,16 @@ func (w *worker) retire() {
 		b.conn.Close()
 	}
 	w.idle = nil
+	for _, b := range w.shared {
+		b.h.Shutdown()
+		b.conn.Ready()
+	}
+}
+
+// leave ends what is left of the connections to the service.
+func (w *worker) leave() {
+	for _, b := range w.shared {
+		b.conn.Close()
+	}
+	w.shared = nil
 }

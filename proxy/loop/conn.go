@@ -68,6 +68,7 @@ type Conn struct {
 	handler Handler
 	driver  driver
 	closed  func()
+	source  func()
 	out     []byte // written, and not taken by the driver
 	taken   int    // of out
 	timer   Timer
@@ -97,6 +98,16 @@ func (c *Conn) SetHandler(h Handler) { c.handler = h }
 
 // OnClose has f called once the connection is closed for good.
 func (c *Conn) OnClose(f func()) { c.closed = f }
+
+// SetSource has f called before output is sent, to write what there is by then. Ready asks for that.
+func (c *Conn) SetSource(f func()) { c.source = f }
+
+// Ready says that the source has something to write.
+func (c *Conn) Ready() {
+	if !c.dead {
+		c.soil()
+	}
+}
 
 // Closed reports whether it is.
 func (c *Conn) Closed() bool { return c.dead }
@@ -231,6 +242,13 @@ func (c *Conn) send() {
 	if c.broken != nil {
 		c.finish(c.broken)
 		return
+	}
+	if c.source != nil && !c.closes {
+		c.dirty = true // what the source writes is sent right now
+		c.source()
+		if c.dirty = false; c.dead {
+			return
+		}
 	}
 	left, err := c.driver.flush()
 	for err == nil && left == 0 && c.taken < len(c.out) {

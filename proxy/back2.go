@@ -1,0 +1,217 @@
+package proxy
+
+import (
+	"errors"
+	"io"
+	"net"
+	"net/http"
+
+	"github.com/jurat-tls/jurat/proxy/h2"
+	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/message"
+)
+
+// back2 is a connection to the service that speaks HTTP/2: many requests share it.
+type back2 struct {
+	worker *worker
+	conn   *loop.Conn
+	h      *h2.Conn
+	timer  loop.Timer
+	used   bool
+	why    error // of the end of the connection
+	free   []*ask2
+}
+
+func (w *worker) openShared(raw net.Conn) (*back2, error) {
+	b := &back2{worker: w}
+	conn, err := w.open(raw, b)
+	if err != nil {
+		return nil, err
+	}
+	b.conn = conn
+	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
+	conn.SetSource(func() { fill(conn, b.h) })
+	conn.OnClose(func() { w.loop.Stop(&b.timer) })
+	b.rest()
+	conn.Ready() // our settings
+	return b, nil
+}
+
+// rest lets a connection go that has nothing to do.
+func (b *back2) rest() {
+	if b.h.Streams() == 0 {
+		b.worker.loop.Set(&b.timer, b.worker.loop.Now().Add(keepFor), func() {
+			if b.h.Streams() == 0 {
+				b.h.Shutdown()
+				b.conn.Close()
+			}
+		})
+	}
+}
+
+// start sends a request.
+func (b *back2) start(x *exchange, used bool) {
+	x.req.Scheme = "http"
+	none := x.req.Length == message.NoBody || x.req.Length == 0
+	s, err := b.h.Request(&x.req, none)
+	if err != nil {
+		x.reply(http.StatusBadRequest, "", "bad request")
+		return
+	}
+	a := b.ask()
+	a.s, a.x, s.User = s, x, a
+	b.used = true
+	b.worker.loop.Stop(&b.timer)
+	b.conn.Ready()
+	x.connected(a, !used)
+}
+
+func (b *back2) ask() *ask2 {
+	if n := len(b.free); n > 0 {
+		a := b.free[n-1]
+		b.free = b.free[:n-1]
+		return a
+	}
+	return &ask2{back: b}
+}
+
+// Data takes what the service has sent.
+func (b *back2) Data(p []byte) {
+	if err := b.h.Feed(b.worker.clock(), p); err != nil {
+		b.why = err
+	}
+	b.conn.Ready()
+}
+
+// Drained lets the streams go on.
+func (b *back2) Drained() { b.conn.Ready() }
+
+// End takes the end of the connection, and of all that is under way on it.
+func (b *back2) End(err error) {
+	if b.why = err; err == nil {
+		b.why = io.ErrUnexpectedEOF
+	}
+	b.h.Abort(h2.NoError)
+	b.conn.Close()
+}
+
+// asking is what a back2 hears of its streams.
+type asking struct{ *back2 }
+
+func (b asking) Response(s *h2.Stream, r *message.Response, end bool) {
+	if x := b.exchange(s, end); x != nil {
+		x.response(r, end)
+	}
+}
+
+// exchange is what the stream is for, the last time where end says so.
+func (b asking) exchange(s *h2.Stream, end bool) *exchange {
+	a, ok := s.User.(*ask2)
+	if !ok {
+		return nil
+	}
+	x := a.x
+	if end {
+		a.x = nil
+	}
+	return x
+}
+
+func (b asking) Data(s *h2.Stream, p []byte, end bool) {
+	a, _ := s.User.(*ask2)
+	x := b.exchange(s, end)
+	if x == nil {
+		s.Consumed(len(p))
+		return
+	}
+	x.responseBody(p, end)
+	switch {
+	case a.s == nil:
+	case a.held:
+		a.owed += len(p)
+	default:
+		a.s.Consumed(len(p))
+	}
+}
+
+func (b asking) Trailers(s *h2.Stream, f message.Fields) {
+	if x := b.exchange(s, true); x != nil {
+		x.responseEnd(f)
+	}
+}
+
+func (b asking) Writable(s *h2.Stream) {
+	if a, ok := s.User.(*ask2); ok {
+		if all, end := a.again(); all && !end && a.x != nil {
+			a.x.serviceReady()
+		}
+	}
+}
+
+var errStream = errors.New("the service broke the call off")
+
+func (b asking) Closed(s *h2.Stream, why h2.Cause) {
+	a, ok := s.User.(*ask2)
+	if !ok {
+		return
+	}
+	x := a.x
+	s.User = nil
+	*a = ask2{back: b.back2, sender: sender{out: a.out[:0]}}
+	if len(b.free) < keepStreams*4 {
+		b.free = append(b.free, a)
+	}
+	b.rest()
+	if x == nil {
+		return
+	}
+	err := errStream
+	if b.why != nil {
+		err = b.why
+	}
+	if why.Code == h2.RefusedStream {
+		x.fresh = false // it was not processed, however new the connection is
+	}
+	x.serviceGone(err, false)
+}
+
+// GoAway needs no more than that no request is given to the connection, which it sees to itself.
+func (b asking) GoAway(*h2.Conn, uint32, h2.ErrCode) {}
+
+// ask2 is one request on a connection to the service.
+type ask2 struct {
+	sender
+	back *back2
+	x    *exchange // nil once it has been answered, or does not care any more
+	held bool      // the response's body has to wait
+	owed int       // bytes by which the window opens when it need not
+}
+
+func (a *ask2) body(p []byte, last bool) bool {
+	all := a.send(p, last)
+	a.back.conn.Ready()
+	return all
+}
+
+func (a *ask2) finish(trailers message.Fields) {
+	a.end(trailers)
+	a.back.conn.Ready()
+}
+
+func (a *ask2) abort() {
+	a.x = nil
+	if a.s != nil {
+		a.s.Reset(h2.Cancel)
+		a.back.conn.Ready()
+	}
+}
+
+func (a *ask2) hold(held bool) {
+	a.held = held
+	if !held && a.owed > 0 && a.s != nil {
+		n := a.owed
+		a.owed = 0
+		a.s.Consumed(n)
+		a.back.conn.Ready()
+	}
+}

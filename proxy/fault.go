@@ -1,0 +1,29 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+var errNotAsked = errors.New("the service switched protocols unasked")
+
+// plainError is err without what net/http quotes from a message: that may be a value of a header.
+func plainError(err error) string {
+	var coded *attest.Error
+	var network interface{ Timeout() bool }
+	switch {
+	case errors.As(err, &coded), errors.As(err, &network):
+		return err.Error()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+		return "the connection was closed"
+	case errors.Is(err, context.Canceled):
+		return "cancelled"
+	case errors.Is(err, errNotAsked):
+		return err.Error()
+	default:
+		return "not an answer in HTTP"
+	}
+}

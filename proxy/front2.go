@@ -1,0 +1,320 @@
+package proxy
+
+import (
+	"net/http"
+	"slices"
+	"time"
+
+	"github.com/jurat-tls/jurat/proxy/h2"
+	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/message"
+)
+
+// How long nothing may come from a client with requests under way before it is asked for a sign of life, and how long it may
+// take to give one.
+const (
+	silence = 30 * time.Second
+	sign    = 15 * time.Second
+)
+
+// front2 is a client's connection that speaks HTTP/2.
+type front2 struct {
+	worker *worker
+	link   *link
+	conn   *loop.Conn
+	h      *h2.Conn
+	timer  loop.Timer
+	heard  time.Time // when something last came
+	quiet  time.Time // since when there has been no request
+	greets bool      // no request has come yet
+	asked  bool      // for a sign of life
+	free   []*stream2
+}
+
+func newFront2(w *worker, l *link) *front2 {
+	return &front2{worker: w, link: l}
+}
+
+func (d *front2) opened(conn *loop.Conn) {
+	w := d.worker
+	d.conn = conn
+	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams}, w.pool, serving{d})
+	w.clients[d] = struct{}{}
+	conn.OnClose(func() {
+		delete(w.clients, d)
+		w.loop.Stop(&d.timer)
+	})
+	conn.SetSource(d.fill)
+	d.heard, d.quiet, d.greets = w.loop.Now(), w.loop.Now(), true
+	d.tick()
+	if w.side.closing.Load() {
+		d.retire()
+	}
+	conn.Ready() // our settings
+}
+
+// retire lets the requests under way finish, and no more begin.
+func (d *front2) retire() {
+	d.h.Shutdown()
+	if d.h.Streams() == 0 {
+		d.h.Shutdown() // there is nothing that could be lost
+	}
+	d.conn.Ready()
+}
+
+// tick looks after a connection on which nothing happens.
+func (d *front2) tick() {
+	w := d.worker
+	now := w.loop.Now()
+	next := d.heard.Add(silence)
+	if d.h.Streams() == 0 {
+		limit := w.side.limits.KeepAlive
+		if d.greets {
+			limit = w.side.limits.Header
+		}
+		if next = d.quiet.Add(limit); !next.After(now) {
+			d.retire()
+			next = now.Add(sign)
+			if d.greets || d.asked { // it had its time to go
+				d.conn.Close()
+				return
+			}
+			d.asked = true
+		}
+	} else if !next.After(now) {
+		if d.asked {
+			d.End(errIdle)
+			d.conn.Abort()
+			return
+		}
+		d.asked = true
+		d.h.Ping()
+		d.conn.Ready()
+		next = now.Add(sign)
+	}
+	w.loop.Set(&d.timer, next, d.tick)
+}
+
+// Data takes what the client has sent.
+func (d *front2) Data(p []byte) {
+	d.heard, d.asked = d.worker.loop.Now(), false
+	_ = d.h.Feed(d.worker.clock(), p) // fill sees to the end
+	d.conn.Ready()
+}
+
+// fill writes what the streams have to say.
+func (d *front2) fill() { fill(d.conn, d.h) }
+
+// fill moves what a connection of HTTP/2 has to say to the one below, and closes that where it is over.
+func fill(conn *loop.Conn, h *h2.Conn) {
+	for out := h.Output(); len(out) > 0; out = h.Output() {
+		room := conn.Write(out)
+		h.Sent(len(out))
+		if !room {
+			return
+		}
+	}
+	if h.Done() {
+		conn.Linger()
+	}
+}
+
+// Drained lets the streams go on.
+func (d *front2) Drained() { d.conn.Ready() }
+
+// End takes the end of the connection. A client that sends no more is taken for one that has gone.
+func (d *front2) End(error) {
+	d.h.Abort(h2.NoError)
+	d.conn.Close()
+}
+
+// serving is what a front2 hears of its streams.
+type serving struct{ *front2 }
+
+// Request takes up a request.
+func (d serving) Request(s *h2.Stream, r *message.Request, end bool) {
+	t := d.stream()
+	t.s, s.User = s, t
+	d.greets = false
+	fields := append(t.x.req.Fields[:0], r.Fields...)
+	t.x.req = *r
+	t.x.req.Fields = fields
+	t.ended = end
+	if end && r.Length == message.NoBody {
+		switch r.Method {
+		case http.MethodPost, http.MethodPut, http.MethodPatch: // whose servers want to be told that there is no body
+			t.x.req.Length = 0
+		}
+	}
+	t.x.begin()
+}
+
+func (d serving) Data(s *h2.Stream, p []byte, end bool) {
+	t, ok := s.User.(*stream2)
+	if !ok {
+		return
+	}
+	t.ended = end
+	switch {
+	case !t.x.open: // an answer has been given already
+		s.Consumed(len(p))
+		return
+	case t.held:
+		t.in, t.inEnd = append(t.in, p...), end
+		return
+	}
+	t.x.requestBody(p, end)
+	t.consumed(len(p))
+}
+
+func (d serving) Trailers(s *h2.Stream, f message.Fields) {
+	t, ok := s.User.(*stream2)
+	if !ok {
+		return
+	}
+	t.ended = true
+	switch {
+	case !t.x.open:
+	case t.held:
+		t.inEnd, t.inTrailers = true, slices.Clone(f)
+	default:
+		t.x.requestEnd(f)
+	}
+}
+
+func (d serving) Writable(s *h2.Stream) {
+	if t, ok := s.User.(*stream2); ok {
+		t.flush(t.x.clientReady)
+	}
+}
+
+func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
+	t, ok := s.User.(*stream2)
+	if !ok {
+		return
+	}
+	d.quiet = d.worker.loop.Now()
+	t.s, s.User = nil, nil
+	t.x.clientGone()
+	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
+	*t = stream2{front: d.front2, x: t.x, sender: sender{out: t.out[:0]}}
+	if len(d.free) < keepStreams {
+		d.free = append(d.free, t)
+	}
+}
+
+// GoAway needs no answer: a client closes when it likes.
+func (d serving) GoAway(*h2.Conn, uint32, h2.ErrCode) {}
+
+// keepStreams bounds what a connection keeps of streams that have ended.
+const keepStreams = 8
+
+func (d *front2) stream() *stream2 {
+	if n := len(d.free); n > 0 {
+		t := d.free[n-1]
+		d.free = d.free[:n-1]
+		t.x.client = t
+		return t
+	}
+	t := &stream2{front: d}
+	t.x.worker, t.x.link, t.x.client, t.x.log = d.worker, d.link, t, d.worker.side.log
+	return t
+}
+
+// stream2 is one request of a client, with its exchange.
+type stream2 struct {
+	sender
+	front *front2
+	x     exchange
+
+	ended      bool   // all of the request has arrived
+	held       bool   // its body has to wait
+	in         []byte // which it does here, within the window of the stream
+	inEnd      bool
+	inTrailers message.Fields
+	owed       int // bytes by which the window opens when it need not wait any more
+}
+
+// consumed opens the window for n bytes that were passed on, or does so when they have been.
+func (t *stream2) consumed(n int) {
+	switch {
+	case t.held:
+		t.owed += n
+	case t.s != nil && n > 0:
+		t.s.Consumed(n)
+		t.front.conn.Ready()
+	}
+}
+
+func (t *stream2) hold(held bool) {
+	if t.held == held {
+		return
+	}
+	t.held = held
+	if held {
+		return
+	}
+	n, in, end, trailers := t.owed+len(t.in), t.in, t.inEnd, t.inTrailers
+	t.owed, t.in, t.inEnd, t.inTrailers = 0, nil, false, nil
+	if len(trailers) > 0 {
+		t.x.requestBody(in, false)
+		t.x.requestEnd(trailers)
+	} else {
+		t.x.requestBody(in, end)
+	}
+	t.consumed(n)
+}
+
+func (t *stream2) hasEnded() bool { return t.ended }
+
+func (t *stream2) respond(r *message.Response, last bool) error {
+	if t.s == nil {
+		return nil
+	}
+	err := t.s.Respond(r, last)
+	if err == nil && last {
+		t.over()
+	}
+	t.front.conn.Ready()
+	return err
+}
+
+func (t *stream2) body(p []byte, last bool) bool {
+	all := t.send(p, last)
+	if all && last {
+		t.over()
+	}
+	t.front.conn.Ready()
+	return all
+}
+
+func (t *stream2) finish(trailers message.Fields) {
+	if t.end(trailers) {
+		t.over()
+	}
+	t.front.conn.Ready()
+}
+
+// flush goes on with a response whose client was slower. more asks for the rest.
+func (t *stream2) flush(more func()) {
+	switch all, end := t.again(); {
+	case all && end:
+		t.over()
+	case all:
+		more()
+	}
+}
+
+// over tells a client that has been answered to send no more of its request.
+func (t *stream2) over() {
+	if t.s != nil && !t.ended {
+		t.s.Reset(h2.NoError)
+	}
+}
+
+func (t *stream2) abort() {
+	if t.s != nil {
+		t.s.Reset(h2.InternalError)
+		t.front.conn.Ready()
+	}
+}
