@@ -238,7 +238,6 @@ func (b *back1) Drained() {
 func (b *back1) End(err error) {
 	x := b.exchange
 	b.exchange = nil
-	b.worker.loop.Stop(&b.timer)
 	if x == nil {
 		b.conn.Close()
 		return

@@ -31,7 +31,7 @@ func (w *worker) openShared(raw net.Conn) (*back2, error) {
 	b.conn = conn
 	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
-	conn.OnClose(func() { w.loop.Stop(&b.timer) })
+	conn.OnClose(func() { w.loop.Remove(&b.timer) })
 	b.rest()
 	conn.Ready() // our settings
 	return b, nil

@@ -47,7 +47,8 @@ func (d *front1) opened(conn *loop.Conn) {
 	d.worker.clients[d] = struct{}{}
 	conn.OnClose(func() {
 		delete(d.worker.clients, d)
-		d.worker.loop.Stop(&d.timer)
+		d.worker.loop.Remove(&d.timer)
+		d.worker.loop.Remove(&d.x.timer)
 	})
 	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
 	if d.worker.side.closing.Load() {
@@ -176,7 +177,7 @@ func (d *front1) bodyStep(p []byte) (int, error) {
 // switchTo2 goes on in HTTP/2, where the handshake left the protocol open and the client has begun like that.
 func (d *front1) switchTo2(p []byte) {
 	delete(d.worker.clients, d)
-	d.worker.loop.Stop(&d.timer)
+	d.worker.loop.Remove(&d.timer)
 	h := newFront2(d.worker, d.link)
 	d.conn.SetHandler(h)
 	h.opened(d.conn)
@@ -303,7 +304,8 @@ func (d *front1) hasEnded() bool { return !d.inBody }
 func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	w := d.worker
 	delete(w.clients, d)
-	w.loop.Stop(&d.timer)
+	w.loop.Remove(&d.timer)
+	w.loop.Remove(&d.x.timer)
 	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}
 	t.join(d.conn, to)
 	d.conn.OnClose(nil)

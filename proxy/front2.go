@@ -42,7 +42,10 @@ func (d *front2) opened(conn *loop.Conn) {
 	w.clients[d] = struct{}{}
 	conn.OnClose(func() {
 		delete(w.clients, d)
-		w.loop.Stop(&d.timer)
+		w.loop.Remove(&d.timer)
+		for _, t := range d.free {
+			w.loop.Remove(&t.x.timer)
+		}
 	})
 	conn.SetSource(d.fill)
 	d.heard, d.quiet, d.greets = w.loop.Now(), w.loop.Now(), true
@@ -200,6 +203,8 @@ func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
 	*t = stream2{front: d.front2, x: t.x, sender: sender{out: t.out[:0]}}
 	if len(d.free) < keepStreams {
 		d.free = append(d.free, t)
+	} else {
+		d.worker.loop.Remove(&t.x.timer)
 	}
 }
 

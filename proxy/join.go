@@ -78,7 +78,7 @@ func (t *tunnel) expire() { t.cut(errIdle) }
 
 // cut breaks both connections off.
 func (t *tunnel) cut(err error) {
-	t.loop.Stop(&t.timer)
+	t.loop.Remove(&t.timer)
 	for i := range t.ways {
 		t.ways[i].from.Abort()
 	}
@@ -113,7 +113,7 @@ func (w *way) End(err error) {
 	switch {
 	case err != nil && w.ended:
 		// It said all that it had to say, which a reset would take away again from who has not read it yet.
-		w.loop.Stop(&w.timer)
+		w.loop.Remove(&w.timer)
 		w.to.Linger()
 		w.broke(err)
 		return
@@ -124,7 +124,7 @@ func (w *way) End(err error) {
 	w.ended = true
 	w.to.CloseWrite()
 	if w.ways[0].ended && w.ways[1].ended {
-		w.loop.Stop(&w.timer)
+		w.loop.Remove(&w.timer)
 		w.from.Close()
 		w.to.Close()
 	}

@@ -34,7 +34,7 @@ type front interface {
 // keepIdle bounds the connections to the service that one loop keeps open without a use, and keepFor how long: below the 5 s
 // after which Node closes, or a request would meet the close.
 const (
-	keepIdle = 256
+	keepIdle = 1024
 	keepFor  = 4 * time.Second
 )
 
@@ -84,6 +84,7 @@ func (w *worker) connect(x *exchange, fresh bool) {
 			return err
 		}
 		b.conn = conn
+		conn.OnClose(func() { w.loop.Remove(&b.timer) })
 		if len(c.waits) == 0 {
 			w.keep(b)
 		}

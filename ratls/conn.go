@@ -53,6 +53,9 @@ func (c *Conn) Presented() Presented {
 // Read gives the refusal of our own evidence its code: in TLS 1.3 a client of the certificate tier learns of it only here.
 func (c *Conn) Read(p []byte) (int, error) {
 	n, err := c.stream.Read(p)
+	if passing, ok := err.(net.Error); err == nil || ok && passing.Timeout() { // the rule where a loop reads
+		return n, err
+	}
 	if coded := PeerError(err); attest.CodeOf(coded) == attest.CodePeerRefused {
 		err = coded
 	}

@@ -206,7 +206,7 @@ func (c *Conn) shut(abort bool) {
 		return
 	}
 	c.dead = true
-	c.loop.Stop(&c.timer)
+	c.loop.Remove(&c.timer)
 	delete(c.loop.conns, c)
 	if c.out != nil {
 		put(c.out)

@@ -5,12 +5,12 @@ import (
 	"time"
 )
 
-// Timer calls a function of its loop at a time. The zero value is not set. It may be set again and again, and costs little to
-// be put off: what limits the idle time of a connection is put off with every byte.
+// Timer calls a function of its loop at a time. The zero value is not set. It may be set, stopped and put off again and
+// again, and that costs next to nothing: what limits the idle time of a connection is put off with every byte.
 type Timer struct {
 	f     func()
 	at    time.Time // when to call; zero when not set
-	key   time.Time // by which the heap has it
+	key   time.Time // by which the heap has it, at or before that
 	index int       // in the heap, plus 1; 0 when not in it
 }
 
@@ -28,9 +28,12 @@ func (l *Loop) Set(t *Timer, at time.Time, f func()) {
 	// Later than the heap thinks: it learns of it when that time has come.
 }
 
-// Stop forgets what was set.
-func (l *Loop) Stop(t *Timer) {
-	t.at, t.f = time.Time{}, nil
+// Stop forgets what was set. The heap forgets the timer when its time has come.
+func (l *Loop) Stop(t *Timer) { t.at, t.f = time.Time{}, nil }
+
+// Remove is Stop for a timer that is not set again: nothing holds on to what it belongs to.
+func (l *Loop) Remove(t *Timer) {
+	l.Stop(t)
 	if t.index > 0 {
 		heap.Remove(&l.timers, t.index-1)
 	}
@@ -57,8 +60,9 @@ func (h *timers) run(l *Loop) {
 		}
 		f := t.f
 		heap.Pop(h)
-		t.at, t.f = time.Time{}, nil
-		l.guard(f)
+		if l.Stop(t); f != nil {
+			l.guard(f)
+		}
 	}
 }
 

@@ -136,6 +136,9 @@ func (c *Conn) Read(p []byte) (int, error) {
 
 // broken is the error of a read that failed. An end of the transport is none of the stream: anyone on the path can make it.
 func (c *Conn) broken(err error) error {
+	if passing, ok := err.(net.Error); ok && passing.Timeout() && c.failure.Load() == nil {
+		return err
+	}
 	var coded *attest.Error
 	if errors.As(err, &coded) {
 		return c.fail(err)
