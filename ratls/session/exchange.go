@@ -231,6 +231,13 @@ func (e *end) server(ctx context.Context) error {
 	if err := e.receive(kindHello, &hello); err != nil {
 		return err
 	}
+	var q *question
+	if e.verifier != nil {
+		var err error
+		if q, err = e.ask(); err != nil {
+			return err
+		}
+	}
 	asked, err := e.request()
 	if err != nil {
 		return err
@@ -242,11 +249,7 @@ func (e *end) server(ctx context.Context) error {
 	past := e.resume(hello.Earlier)
 	e.protocol = protocol
 	answer := frame(nil, kindHello, encode(serverHello{Protocol: protocol, Earlier: past != nil, Asks: e.verifier != nil}))
-	var q *question
-	if e.verifier != nil {
-		if q, err = e.ask(); err != nil {
-			return err
-		}
+	if q != nil {
 		answer = frame(answer, kindRequest, q.raw)
 	}
 	// A client that has gone must not cost a quote, so its next frame is waited for while ours is made. One that is to show

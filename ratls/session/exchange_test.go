@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -482,7 +483,7 @@ func TestNoExporters(t *testing.T) {
 				mine, got = got, mine
 			}
 			code(t, mine, attest.CodeSessionExchange)
-			if !strings.Contains(mine.Error(), "ExportKeyingMaterial") || got == nil {
+			if !strings.Contains(mine.Error(), "no request") || got == nil {
 				t.Errorf("%v; the other end: %v", mine, got)
 			}
 		})
@@ -500,4 +501,69 @@ func relay(t *testing.T, a, b *tls.Conn) {
 		})
 	}
 	t.Cleanup(func() { _, _ = a.Close(), b.Close(); work.Wait() })
+}
+
+// Where Read is called whenever something has arrived, nothing else reads: requests are taken by it after the end, too.
+func TestPolled(t *testing.T) {
+	raw, conn, demand := asking(t, func(p *prover) session.Prover { return p })
+	if !conn.Polled() {
+		t.Error("nothing to read for after the end")
+	}
+	// poll reads what is there, up to what is not.
+	poll := func() (got []byte, err error) {
+		buf := make([]byte, 100)
+		for err == nil {
+			var n int
+			_ = conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+			n, err = conn.Read(buf)
+			got = append(got, buf[:n]...)
+		}
+		return got, err
+	}
+	if got, err := poll(); len(got) > 0 || !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	_, _ = raw.Write(append(frame(data, []byte("last")), frame(end, nil)...))
+	for got, err := []byte(nil), error(nil); err != io.EOF; {
+		var more []byte
+		if more, err = poll(); err != io.EOF && !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(err)
+		}
+		if got = append(got, more...); err == io.EOF && string(got) != "last" {
+			t.Fatalf("got %q", got)
+		}
+	}
+	answered := make(chan struct{})
+	_, _ = raw.Write(demand(2))
+	go func() {
+		defer close(answered)
+		read(t, raw, authenticator)
+	}()
+	select {
+	case <-answered:
+		t.Error("something else reads")
+	case <-time.After(50 * time.Millisecond):
+	}
+	for waiting := true; waiting; {
+		if got, err := poll(); len(got) > 0 || err != io.EOF {
+			t.Fatalf("got %q, %v", got, err)
+		}
+		select {
+		case <-answered:
+			waiting = false
+		default:
+		}
+	}
+	_, _ = raw.Write(frame(data, []byte("more")))
+	for {
+		got, err := poll()
+		if err == io.EOF && len(got) == 0 {
+			continue
+		}
+		code(t, err, attest.CodeSessionExchange)
+		break
+	}
+	if _, err := conn.Write([]byte("x")); attest.CodeOf(err) != attest.CodeSessionExchange {
+		t.Errorf("a write on a connection that has failed: %v", err)
+	}
 }

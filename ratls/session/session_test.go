@@ -12,6 +12,7 @@ import (
 	"encoding/asn1"
 	"errors"
 	"io"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -267,7 +268,7 @@ func TestPresentedLeaf(t *testing.T) {
 			t.Errorf("a leaf for %x", chain)
 		}
 	}
-	if new(session.Presented).Leaf() != nil {
+	if (&session.Presented{Chain: shown.Chain}).Leaf() != nil || new(session.Presented).Leaf() != nil {
 		t.Error("a leaf of nothing")
 	}
 	_ = client.conn.Close()
@@ -295,6 +296,10 @@ func TestExpat(t *testing.T) {
 			client, server := s.run(t)
 			code(t, client.err, c.code)
 			if c.code != "" {
+				var coded *attest.Error
+				if told := errors.As(client.err, &coded) && strings.Contains(coded.Hint, "profile"); told != (c.code == attest.CodeUnknownFormat) {
+					t.Errorf("hint %q for %s", coded.Hint, c.code)
+				}
 				if n := p.quotes.Load(); n != 0 && c.code != attest.CodeUnknownFormat {
 					t.Errorf("%d quotes", n)
 				}
