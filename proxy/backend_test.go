@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand"
 	"net"
 	"net/http"
 	"strings"
@@ -182,5 +183,76 @@ func TestClientBreaksOff(t *testing.T) {
 	}
 	if err := <-bodies; err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("the service saw a whole body: %v", err)
+	}
+}
+
+// TestStall: a client that goes silent in the middle of its request, or does not read the response, is let go; one that is
+// only slow is not.
+func TestStall(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	ends := make(chan error, 1)
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/much" {
+			_, err := io.Copy(w, io.LimitReader(rand.New(rand.NewSource(1)), 64<<20))
+			ends <- err
+			return
+		}
+		_, err := io.Copy(w, r.Body)
+		ends <- err
+	}))
+	in := start(t, inboundHTTP(t, shake(nil, "h2", "http/1.1"), addr, proxy.Limits{Stall: limit}, nil))
+	for _, alpn := range []string{"http/1.1", "h2"} {
+		t.Run(alpn, func(t *testing.T) {
+			c := client(t, direct(in), alpn)
+			pr, pw := io.Pipe()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/", pr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_ = pw
+			res, err := c.Do(req)
+			if err == nil {
+				if res.StatusCode != http.StatusRequestTimeout {
+					t.Errorf("got %s", res.Status)
+				}
+				res.Body.Close()
+			} else if alpn == "h2" {
+				t.Error(err)
+			}
+			pw.Close()
+			if err := <-ends; err == nil {
+				t.Error("the service saw a whole body")
+			}
+			pr, pw = io.Pipe()
+			go func() {
+				for range 8 {
+					<-time.After(limit / 4)
+					_, _ = io.WriteString(pw, "slow ")
+				}
+				pw.Close()
+			}()
+			if req, err = http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/", pr); err != nil {
+				t.Fatal(err)
+			}
+			if res, body := do(t, c, req); res.StatusCode != 200 || body != strings.Repeat("slow ", 8) {
+				t.Errorf("got %s, %q", res.Status, body)
+			}
+			if err := <-ends; err != nil {
+				t.Error(err)
+			}
+			if req, err = http.NewRequestWithContext(t.Context(), http.MethodGet, "http://x/much", nil); err != nil {
+				t.Fatal(err)
+			}
+			if res, err = c.Do(req); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ends; err == nil {
+				t.Error("the service sent everything to a client that does not read")
+			}
+			if _, err := io.Copy(io.Discard, res.Body); err == nil {
+				t.Error("a response that was cut off looks whole")
+			}
+			res.Body.Close()
+		})
 	}
 }

@@ -41,12 +41,14 @@ type exchange struct {
 	grpc   bool      // it is a gRPC call
 	limit  time.Time // the deadline of that; zero for none
 	timer  loop.Timer
+	stall  loop.Timer
 	log    *slog.Logger
 
 	open     bool
 	answered bool // the last head of the response has been passed on
 	sent     bool // some of the request's body has
 	ended    bool // all of the request has
+	full     bool // the client does not take more of the response for now
 	fresh    bool // the connection to the service has not been used before
 	tries    int
 	calling  *call
@@ -55,7 +57,7 @@ type exchange struct {
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
 	w := x.worker
-	x.open, x.answered, x.sent, x.ended, x.tries, x.as, x.calling = true, false, false, false, 0, nil, nil
+	x.open, x.answered, x.sent, x.ended, x.full, x.tries, x.as, x.calling = true, false, false, false, false, 0, nil, nil
 	x.grpc = isGRPC(&x.req)
 	x.limit = time.Time{}
 	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
@@ -131,6 +133,7 @@ func (x *exchange) connected(s origin, fresh bool) {
 		x.ended = true
 		x.await()
 	}
+	x.watch()
 	x.client.hold(false)
 }
 
@@ -156,6 +159,24 @@ func (x *exchange) expire() {
 
 var errNoAnswer = errors.New("the service took too long to answer")
 
+// watch bounds the time in which the request has to go on.
+func (x *exchange) watch() {
+	if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.ended {
+		x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
+	} else if !x.full {
+		x.worker.loop.Stop(&x.stall)
+	}
+}
+
+// stalled ends an exchange whose client is too slow.
+func (x *exchange) stalled() {
+	if x.answered {
+		x.cut()
+		return
+	}
+	x.reply(http.StatusRequestTimeout, "", "the request took too long")
+}
+
 // requestBody passes on a part of the request's body; last says that it is the end.
 func (x *exchange) requestBody(p []byte, last bool) {
 	if x.as == nil || len(p) == 0 && !last {
@@ -163,7 +184,10 @@ func (x *exchange) requestBody(p []byte, last bool) {
 	}
 	x.sent, x.ended = true, last
 	if !x.as.body(p, last) {
+		x.worker.loop.Stop(&x.stall) // the service is slower
 		x.client.hold(true)
+	} else {
+		x.watch()
 	}
 	if last {
 		x.await()
@@ -184,10 +208,15 @@ func (x *exchange) requestEnd(trailers message.Fields) {
 }
 
 // serviceReady goes on with the request after its body was too fast.
-func (x *exchange) serviceReady() { x.client.hold(false) }
+func (x *exchange) serviceReady() {
+	x.watch()
+	x.client.hold(false)
+}
 
 // clientReady goes on with the response after its body was too fast.
 func (x *exchange) clientReady() {
+	x.full = false
+	x.watch()
 	if x.as != nil {
 		x.as.hold(false)
 	}
@@ -234,6 +263,10 @@ func (x *exchange) responseBody(p []byte, last bool) {
 		x.client.body(p, true)
 	case !x.client.body(p, false) && x.as != nil:
 		x.as.hold(true)
+		if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.full {
+			x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
+		}
+		x.full = true
 	}
 }
 
@@ -258,6 +291,7 @@ func (x *exchange) part() {
 func (x *exchange) close() {
 	x.open, x.as = false, nil
 	x.worker.loop.Stop(&x.timer)
+	x.worker.loop.Stop(&x.stall)
 	if x.calling != nil {
 		x.calling.drop(x)
 		x.calling = nil
@@ -375,4 +409,10 @@ func (x *exchange) broken() {
 	} else if x.open {
 		x.reply(http.StatusBadRequest, "", "the body of the request broke off")
 	}
+}
+
+// forget lets go of the exchange's timers: it is not used again.
+func (x *exchange) forget() {
+	x.worker.loop.Remove(&x.timer)
+	x.worker.loop.Remove(&x.stall)
 }

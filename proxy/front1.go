@@ -48,7 +48,7 @@ func (d *front1) opened(conn *loop.Conn) {
 	conn.OnClose(func() {
 		delete(d.worker.clients, d)
 		d.worker.loop.Remove(&d.timer)
-		d.worker.loop.Remove(&d.x.timer)
+		d.x.forget()
 	})
 	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
 	if d.worker.side.closing.Load() {
@@ -305,7 +305,7 @@ func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	w := d.worker
 	delete(w.clients, d)
 	w.loop.Remove(&d.timer)
-	w.loop.Remove(&d.x.timer)
+	d.x.forget()
 	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}
 	t.join(d.conn, to)
 	d.conn.OnClose(nil)

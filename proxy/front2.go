@@ -44,7 +44,7 @@ func (d *front2) opened(conn *loop.Conn) {
 		delete(w.clients, d)
 		w.loop.Remove(&d.timer)
 		for _, t := range d.free {
-			w.loop.Remove(&t.x.timer)
+			t.x.forget()
 		}
 	})
 	conn.SetSource(d.fill)

@@ -14,11 +14,7 @@ func (c *Conn) arm() {
 	if c.opts.Reattest <= 0 || c.verifier == nil {
 		return
 	}
-	wait := c.opts.Reattest
-	if r := c.Result(); r.Reconnected() {
-		wait = max(wait-age(r), 0) // a reconnect makes evidence no younger
-	}
-	c.schedule(wait, c.reattest)
+	c.schedule(max(c.opts.Reattest-age(c.Result()), 0), c.reattest) // a reconnect makes evidence no younger
 }
 
 // age is that of the evidence behind a Result.
