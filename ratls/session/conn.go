@@ -246,9 +246,6 @@ func (c *Conn) data(part []byte) (int, error) {
 	if c.closing {
 		return 0, net.ErrClosed
 	}
-	if len(part) == 0 {
-		return 0, nil
-	}
 	first := part[:min(len(part), shared)]
 	c.out = append(header(c.out[:0], kindData, len(part)), first...)
 	n, err := c.tls.Write(c.out)
