@@ -75,14 +75,6 @@ func (b Backend) CheckRaw() error {
 	return nil
 }
 
-// authority stands in the URL of a request. It decides nothing: every connection goes to the one address.
-func (b Backend) authority() string {
-	if b.network == "unix" {
-		return "localhost"
-	}
-	return b.target
-}
-
 // dial connects to the service, or answers an *attest.Error.
 func (b Backend) dial(ctx context.Context, limit time.Duration) (net.Conn, error) {
 	d := net.Dialer{Timeout: limit}

@@ -4,7 +4,6 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"net/http"
 	"strconv"
 	"strings"
 
@@ -39,16 +38,6 @@ func (l *link) identity() *identity {
 	}
 	l.forward.Store(id)
 	return id
-}
-
-func (id *identity) set(h http.Header) {
-	if id == nil {
-		return
-	}
-	h.Set(HeaderResult, id.result)
-	if id.xfcc != "" {
-		h.Set(HeaderXFCC, id.xfcc)
-	}
 }
 
 // resultValue is r as a dictionary of RFC 9651. A member that is not known is left out.
