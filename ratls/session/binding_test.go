@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +82,10 @@ func TestExpectRefuses(t *testing.T) {
 			code(t, err, c.code)
 			if ev != nil || !strings.Contains(err.Error(), c.want) {
 				t.Errorf("got %v, %v", ev, err)
+			}
+			var coded *attest.Error
+			if told := errors.As(err, &coded) && strings.Contains(coded.Hint, "profile"); told != (c.code == attest.CodeUnknownFormat) {
+				t.Errorf("hint %q", coded.Hint)
 			}
 			// What was not understood expects nothing, which no evidence meets.
 			r := attest.NewAppraiser(attest.NoEndorser{}).Appraise(t.Context(), &attest.Evidence{Format: "test", Raw: []byte{1}}, want, judgeFunc(accept), time.Now())

@@ -96,9 +96,6 @@ func (c *Conn) ConnectionState() tls.ConnectionState {
 
 // Read reads the application's bytes. It answers io.EOF only where the other end has said that it sends no more.
 func (c *Conn) Read(p []byte) (int, error) {
-	if c.ended.Load() && !c.polls.Load() {
-		return 0, io.EOF
-	}
 	c.rmu.Lock()
 	defer c.rmu.Unlock()
 	if c.ended.Load() && c.polls.Load() {
