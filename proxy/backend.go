@@ -75,6 +75,14 @@ func (b Backend) CheckRaw() error {
 	return nil
 }
 
+// authority is the Host of a request that came without one, as HTTP/1.0 allows.
+func (b Backend) authority() string {
+	if b.network == "unix" {
+		return "localhost"
+	}
+	return b.target
+}
+
 // dial connects to the service, or answers an *attest.Error.
 func (b Backend) dial(ctx context.Context, limit time.Duration) (net.Conn, error) {
 	d := net.Dialer{Timeout: limit}

@@ -90,10 +90,12 @@ func fits(r *message.Request) bool {
 // identify tells the service who the client is, and keeps the client from doing so.
 func (x *exchange) identify() {
 	f := withoutTrailers(x.req.Fields.Remove(message.Identifies), message.Identifies)
-	f = append(f,
-		message.Field{Name: "X-Forwarded-For", Value: x.link.host()},
-		message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority},
-		message.Field{Name: "X-Forwarded-Proto", Value: "https"})
+	f = append(f, message.Field{Name: "X-Forwarded-For", Value: x.link.host()}, message.Field{Name: "X-Forwarded-Proto", Value: "https"})
+	if x.req.Authority != "" {
+		f = append(f, message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority})
+	} else {
+		x.req.Authority = x.worker.side.backend.authority()
+	}
 	if id := x.link.identity(); id != nil {
 		f = append(f, message.Field{Name: HeaderResult, Value: id.result})
 		if id.xfcc != "" {

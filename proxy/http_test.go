@@ -355,3 +355,25 @@ func TestClientGoneEndsRequest(t *testing.T) {
 	}
 	<-ended
 }
+
+// TestHTTP10: a client of long ago, which names no host and expects the end of the connection to end the body.
+func TestHTTP10(t *testing.T) {
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, r.Host+" "+strings.Join(r.Header["X-Forwarded-Host"], ","))
+		_ = http.NewResponseController(w).Flush()
+		_, _ = io.WriteString(w, " end")
+	}))
+	in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), addr, proxy.Limits{}, nil))
+	for head, want := range map[string]string{"": addr + "  end", "Host: shop.example\r\n": "shop.example shop.example end"} {
+		c, err := dialTLS(t.Context(), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.WriteString(c, "GET / HTTP/1.0\r\n"+head+"\r\n")
+		got, err := io.ReadAll(c)
+		if _, body, _ := strings.Cut(string(got), "\r\n\r\n"); err != nil || body != want || strings.Contains(string(got), "chunked") {
+			t.Errorf("got %q, %v", got, err)
+		}
+		c.Close()
+	}
+}
