@@ -20,7 +20,7 @@ const otherDir, otherWait = "EVLOG_OTHER_DIR", "EVLOG_OTHER_WAIT"
 func TestOther(t *testing.T) {
 	dir := os.Getenv(otherDir)
 	if dir == "" {
-		t.Skip("part of another test")
+		return // nobody's
 	}
 	lockWait, _ = time.ParseDuration(os.Getenv(otherWait))
 	_, key, _ := ed25519.GenerateKey(rand.Reader)

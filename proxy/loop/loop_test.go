@@ -246,16 +246,15 @@ func TestEnds(t *testing.T) {
 				t.Errorf("got %v", err)
 			}
 		})
-		t.Run("end of the transport", func(t *testing.T) {
-			if !secure {
-				t.SkipNow()
-			}
-			far, s := opened()
-			_ = far.(*tls.Conn).NetConn().Close()
-			if err := <-s.ended; !errors.Is(err, loop.ErrTruncated) {
-				t.Errorf("got %v", err)
-			}
-		})
+		if secure {
+			t.Run("end of the transport", func(t *testing.T) {
+				far, s := opened()
+				_ = far.(*tls.Conn).NetConn().Close()
+				if err := <-s.ended; !errors.Is(err, loop.ErrTruncated) {
+					t.Errorf("got %v", err)
+				}
+			})
+		}
 		t.Run("half closed", func(t *testing.T) {
 			far, s := opened()
 			_ = far.CloseWrite()
