@@ -18,7 +18,10 @@ type httpSide struct {
 	closing atomic.Bool
 	ctx     context.Context // of connecting to the service
 	cancel  context.CancelFunc
-	work    sync.WaitGroup
+
+	mu       sync.Mutex
+	released bool
+	work     sync.WaitGroup
 }
 
 func newHTTPSide(engine *Engine, backend Backend, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
@@ -47,8 +50,21 @@ func (h *httpSide) drain(context.Context) {
 	}
 }
 
+// spawn runs f beside the loops, unless that is over.
+func (h *httpSide) spawn(f func()) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.released {
+		h.work.Go(f)
+	}
+	return !h.released
+}
+
 // release ends what is left of the connections to the service.
 func (h *httpSide) release() {
+	h.mu.Lock()
+	h.released = true // a client that is about to be cut off may still ask for something
+	h.mu.Unlock()
 	h.cancel()
 	h.work.Wait()
 	for _, w := range h.workers {

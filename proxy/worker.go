@@ -136,7 +136,7 @@ func (w *worker) dial(x *exchange, use func(*call, net.Conn) error) *call {
 	c := &call{w, []*exchange{x}, cancel}
 	x.calling = c
 	backend, limit := w.side.backend, w.side.limits.Connect
-	w.side.work.Go(func() {
+	if !w.side.spawn(func() {
 		defer cancel()
 		raw, err := backend.dial(ctx, limit)
 		done := func() {
@@ -157,7 +157,12 @@ func (w *worker) dial(x *exchange, use func(*call, net.Conn) error) *call {
 		if !w.loop.Do(done) && raw != nil {
 			_ = raw.Close()
 		}
-	})
+	}) {
+		cancel()
+		x.calling = nil
+		x.fail(attest.CodeBackendUnreachable, http.StatusBadGateway, context.Canceled)
+		return nil
+	}
 	return c
 }
 
