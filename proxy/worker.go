@@ -196,21 +196,20 @@ func (w *worker) keep(b *back1) {
 
 // take takes over an established connection of a client.
 func (w *worker) take(l *link, logger *slog.Logger) {
-	d := newFront1(w, l, logger)
-	h := newFront2(w, l)
-	var handler loop.Handler = d
-	if l.state.NegotiatedProtocol == "h2" {
-		handler = h
-	}
-	conn, err := w.loop.Open(l.conn.NetConn(), l, handler)
-	switch {
-	case err != nil:
+	conn, err := w.loop.Open(l.conn.NetConn(), l, nil)
+	if err != nil {
 		l.reset()
-	case handler == d:
-		d.opened(conn)
-	default:
-		h.opened(conn)
+		return
 	}
+	if l.state.NegotiatedProtocol == "h2" {
+		d := newFront2(w, l)
+		conn.SetHandler(d)
+		d.opened(conn)
+		return
+	}
+	d := newFront1(w, l, logger)
+	conn.SetHandler(d)
+	d.opened(conn)
 }
 
 // retire lets the requests under way finish, and no more begin.
