@@ -110,6 +110,9 @@ func (d *front2) fill() { fill(d.conn, d.h) }
 
 // fill moves what a connection of HTTP/2 has to say to the one below, and closes that where it is over.
 func fill(conn *loop.Conn, h *h2.Conn) {
+	if conn.Full() && h.Err() == nil { // a peer that does not read
+		return
+	}
 	for out := h.Output(); len(out) > 0; out = h.Output() {
 		room := conn.Write(out)
 		h.Sent(len(out))
@@ -201,10 +204,10 @@ func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
 	t.x.clientGone()
 	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
 	*t = stream2{front: d.front2, x: t.x, sender: sender{out: t.out[:0]}}
-	if len(d.free) < keepStreams {
+	if len(d.free) < keepStreams && !d.conn.Closed() {
 		d.free = append(d.free, t)
 	} else {
-		d.worker.loop.Remove(&t.x.timer)
+		t.x.forget()
 	}
 }
 
