@@ -151,7 +151,10 @@ func (c *Conn) Write(p []byte) bool {
 // room reports whether more is welcome, with that much waiting here.
 func (c *Conn) room(waiting int) bool {
 	if waiting <= low { // the driver has nothing before it has taken that
-		left, _ := c.driver.flush()
+		left, err := c.driver.flush()
+		if err != nil {
+			c.fail(err)
+		}
 		waiting += left
 	}
 	if waiting > high {
@@ -333,6 +336,9 @@ func (c *Conn) deliver(p []byte) {
 func (c *Conn) finish(err error) {
 	if c.dead {
 		return
+	}
+	if err == nil {
+		err = c.broken // a write has been told in place of the read, which then sees a proper end
 	}
 	if err == nil {
 		if c.ended {
