@@ -98,7 +98,7 @@ func (d *front1) take(p []byte) {
 		return
 	}
 	d.rest = append(d.rest[:0], p...) // it may overlap, towards the front
-	if d.busy && len(d.rest) > maxAhead {
+	if (d.busy || d.conn.Full()) && len(d.rest) > maxAhead {
 		d.conn.Pause()
 	}
 }
@@ -108,7 +108,7 @@ var errWait = errors.New("what follows has to wait")
 // step takes one piece of a request off p.
 func (d *front1) step(p []byte) (int, error) {
 	switch {
-	case d.inBody && d.held, d.busy && !d.inBody:
+	case d.inBody && d.held, !d.inBody && (d.busy || d.conn.Full()): // who does not read answers need not ask
 		return 0, errWait
 	case d.inBody:
 		return d.bodyStep(p)
@@ -208,7 +208,7 @@ func lowerStatus(status int) string {
 
 func (d *front1) respond(r *message.Response, last bool) error {
 	w := d.worker
-	if _, announced := r.Fields.Get("Trailer"); announced && !r.Bodiless(d.x.req.Method) {
+	if _, announced := r.Fields.Get("Trailer"); announced && !last && !r.Bodiless(d.x.req.Method) {
 		r.Length = message.Unknown // a body of known length has no trailers in HTTP/1.1
 	}
 	keep := d.persists && !d.last && (d.hasEnded() || r.Status < 200)
@@ -309,6 +309,7 @@ func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}
 	t.join(d.conn, to)
 	d.conn.OnClose(nil)
+	d.conn.Resume() // so much may have come ahead that it was paused
 	ahead := d.rest
 	d.rest = nil
 	if len(more) > 0 {
@@ -319,10 +320,12 @@ func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	}
 }
 
-// Drained lets the response's body go on.
+// Drained lets the response's body go on, or the next request.
 func (d *front1) Drained() {
 	if d.x.open {
 		d.x.clientReady()
+	} else {
+		d.resume()
 	}
 }
 

@@ -110,6 +110,9 @@ func (d *front2) fill() { fill(d.conn, d.h) }
 
 // fill moves what a connection of HTTP/2 has to say to the one below, and closes that where it is over.
 func fill(conn *loop.Conn, h *h2.Conn) {
+	if conn.Full() && h.Err() == nil { // a peer that does not read
+		return
+	}
 	for out := h.Output(); len(out) > 0; out = h.Output() {
 		room := conn.Write(out)
 		h.Sent(len(out))
@@ -199,12 +202,13 @@ func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
 	d.quiet = d.worker.loop.Now()
 	t.s, s.User = nil, nil
 	t.x.clientGone()
+	d.worker.loop.Stop(&t.x.stall)
 	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
 	*t = stream2{front: d.front2, x: t.x, sender: sender{out: t.out[:0]}}
-	if len(d.free) < keepStreams {
+	if len(d.free) < keepStreams && !d.conn.Closed() {
 		d.free = append(d.free, t)
 	} else {
-		d.worker.loop.Remove(&t.x.timer)
+		t.x.forget()
 	}
 }
 
@@ -286,8 +290,11 @@ func (t *stream2) respond(r *message.Response, last bool) error {
 
 func (t *stream2) body(p []byte, last bool) bool {
 	all := t.send(p, last)
-	if all && last {
+	switch {
+	case all && last:
 		t.over()
+	case last:
+		t.tail()
 	}
 	t.front.conn.Ready()
 	return all
@@ -296,6 +303,8 @@ func (t *stream2) body(p []byte, last bool) bool {
 func (t *stream2) finish(trailers message.Fields) {
 	if t.end(trailers) {
 		t.over()
+	} else {
+		t.tail()
 	}
 	t.front.conn.Ready()
 }
@@ -307,6 +316,14 @@ func (t *stream2) flush(more func()) {
 		t.over()
 	case all:
 		more()
+	}
+}
+
+// tail bounds how long the client may take for the end of a response, which nothing waits for any more.
+func (t *stream2) tail() {
+	w := t.front.worker
+	if d := w.side.limits.Stall; d > 0 && !t.x.grpc && t.s != nil {
+		w.loop.Set(&t.x.stall, w.loop.Now().Add(d), t.abort)
 	}
 }
 

@@ -72,7 +72,7 @@ func (w *worker) connect(x *exchange, fresh bool) {
 	for n := len(w.idle); n > 0 && !fresh; n = len(w.idle) {
 		b := w.idle[n-1]
 		w.idle = w.idle[:n-1]
-		if !b.conn.Closed() {
+		if !b.conn.Closed() { // the service may have closed it a moment ago
 			w.assign(x, b, false)
 			return
 		}

@@ -50,7 +50,7 @@ const direct = 16 << 10
 // closing is how long a connection may take to send what it was given before it is cut off, and how long a lingering one is
 // listened to.
 const (
-	closing   = 5 * time.Second
+	closing   = time.Minute
 	lingering = time.Second
 )
 
@@ -109,8 +109,11 @@ func (c *Conn) Ready() {
 	}
 }
 
-// Closed reports whether it is.
-func (c *Conn) Closed() bool { return c.dead }
+// Closed reports whether it is, or is about to be: what is written to it is dropped.
+func (c *Conn) Closed() bool { return c.dead || c.closes }
+
+// Full reports whether a Write has answered false, and Drained has not followed.
+func (c *Conn) Full() bool { return c.full && !c.dead }
 
 // Buffered is how much was written and has not left.
 func (c *Conn) Buffered() int {
@@ -148,7 +151,10 @@ func (c *Conn) Write(p []byte) bool {
 // room reports whether more is welcome, with that much waiting here.
 func (c *Conn) room(waiting int) bool {
 	if waiting <= low { // the driver has nothing before it has taken that
-		left, _ := c.driver.flush()
+		left, err := c.driver.flush()
+		if err != nil {
+			c.fail(err)
+		}
 		waiting += left
 	}
 	if waiting > high {
@@ -330,6 +336,9 @@ func (c *Conn) deliver(p []byte) {
 func (c *Conn) finish(err error) {
 	if c.dead {
 		return
+	}
+	if err == nil {
+		err = c.broken // a write has been told in place of the read, which then sees a proper end
 	}
 	if err == nil {
 		if c.ended {

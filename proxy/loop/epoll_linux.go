@@ -172,19 +172,20 @@ func (d *polled) happened(events uint32) {
 	}
 	c := d.conn
 	defer c.rescue()
-	if events&unix.EPOLLOUT != 0 {
+	writable := events&unix.EPOLLOUT != 0
+	if writable {
 		d.blocked = false
 		d.watchAs(d.events &^ unix.EPOLLOUT)
+	}
+	// What has arrived goes first: it may be the last words of an end that takes no more.
+	if events == 0 || events != unix.EPOLLOUT && d.events&unix.EPOLLIN != 0 {
+		d.read(events != 0)
+	}
+	if writable && !c.dead {
 		c.send()
 	}
-	if c.dead || events == unix.EPOLLOUT {
+	if c.dead {
 		return
-	}
-	if events == 0 || d.events&unix.EPOLLIN != 0 {
-		d.read(events != 0)
-		if c.dead {
-			return
-		}
 	}
 	// Whoever reads comes to the end by reading. Others would be told of it for ever.
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && d.events&unix.EPOLLIN == 0 && !d.absent {

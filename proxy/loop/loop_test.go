@@ -447,3 +447,36 @@ func tcp(t *testing.T) (a, b net.Conn) {
 	}
 	return a, b
 }
+
+// A write that finds the connection broken off takes the error away from the read that follows, which then sees a proper end.
+func TestBrokenOffUnderAWrite(t *testing.T) {
+	g, err := loop.NewGroup(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	to := &sink{ended: make(chan error, 2)}
+	broken := connect(t, g, false, func(c *loop.Conn) loop.Handler { to.c = c; return to })
+	from := &sink{ended: make(chan error, 1)}
+	far := connect(t, g, false, func(c *loop.Conn) loop.Handler {
+		from.c = c
+		return &passer{from, to}
+	})
+	do(from.c, func() { // both happen in one round, in this order
+		_, _ = far.Write([]byte("x"))
+		time.Sleep(20 * time.Millisecond)
+		_ = broken.(*net.TCPConn).SetLinger(0)
+		_ = broken.Close()
+		time.Sleep(20 * time.Millisecond)
+	})
+	if err := <-to.ended; err == nil {
+		t.Error("an end that looks proper")
+	}
+}
+
+type passer struct {
+	*sink
+	to *sink
+}
+
+func (p *passer) Data([]byte) { p.to.c.Write(make([]byte, 32<<10)) }
