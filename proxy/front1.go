@@ -142,7 +142,9 @@ func (d *front1) step(p []byte) (int, error) {
 		return 0, errWait
 	}
 	w.loop.Stop(&d.timer)
-	d.persists, d.busy, d.begun, d.held = meta.Persistent, true, false, false
+	// What comes behind a CONNECT, which is refused, was meant for a tunnel.
+	d.persists = meta.Persistent && d.x.req.Method != http.MethodConnect
+	d.busy, d.begun, d.held = true, false, false
 	if meta.Body != 0 {
 		d.inBody = true
 		d.body1.Start(meta.Body, limits)

@@ -29,6 +29,7 @@ func TestNothingAfterTheLast(t *testing.T) {
 	in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), silent(t), proxy.Limits{}, nil))
 	for _, first := range []string{
 		"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\nConnection: close\r\n\r\n",
+		"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n", // behind it may be what was meant for the tunnel
 		"GET / HTTP/1.0\r\nHost: /\r\n\r\n",
 	} {
 		c, err := dialTLS(t.Context(), in, "http/1.1")
@@ -309,6 +310,9 @@ func TestSlowReaderOfTheLast(t *testing.T) {
 
 // TestEarlyAnswerAndGone: a service that refuses a body closes right away.
 func TestEarlyAnswerAndGone(t *testing.T) {
+	if *portable {
+		t.Skip("its writes may learn of the reset before its reads come to the answer")
+	}
 	addr := rawOrigin(t, func(c *net.TCPConn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
