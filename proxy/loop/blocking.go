@@ -51,7 +51,9 @@ type blocking struct {
 	read   bool     // the reader may go on
 	jobs   []func() // of the writer
 	gone   bool
-	busy   int // bytes that the writer has; of the loop
+	works  bool  // the writer is at a job
+	broke  error // what a job has come to
+	busy   int   // bytes that the writer has; of the loop
 	failed error
 }
 
@@ -72,6 +74,9 @@ func (d *blocking) reader() {
 	taken := make(chan struct{})
 	for d.mayRead() {
 		n, err := d.tryRead(buf)
+		if errors.Is(err, io.EOF) {
+			err = d.settled(err)
+		}
 		ok := d.conn.loop.Do(func() {
 			defer func() { taken <- struct{}{} }()
 			defer d.conn.rescue()
@@ -95,6 +100,31 @@ func (d *blocking) reader() {
 		}
 	}
 }
+
+// settled is how the connection has ended, where a read says that it ended properly. When the other end resets it, a write
+// under way may take the error, and the read behind it finds a plain end.
+func (d *blocking) settled(eof error) error {
+	over := false
+	timer := time.AfterFunc(settling, func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		over = true
+		d.cond.Broadcast()
+	})
+	defer timer.Stop()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for d.works && !d.gone && !over {
+		d.cond.Wait()
+	}
+	if d.broke != nil {
+		return d.broke
+	}
+	return eof
+}
+
+// settling is how long a write may take to learn of a reset that has come already.
+const settling = 100 * time.Millisecond
 
 func (d *blocking) tryRead(buf []byte) (n int, err error) {
 	defer func() {
@@ -132,8 +162,12 @@ func (d *blocking) writer() {
 		}
 		job := d.jobs[0]
 		d.jobs = d.jobs[1:]
+		d.works = true
 		d.mu.Unlock()
 		job()
+		d.mu.Lock()
+		d.works = false
+		d.mu.Unlock()
 	}
 }
 
@@ -144,6 +178,10 @@ func (d *blocking) do(size int, job func() error) {
 	defer d.mu.Unlock()
 	d.jobs = append(d.jobs, func() {
 		err := d.try(job)
+		d.mu.Lock()
+		d.works, d.broke = false, errors.Join(d.broke, err)
+		d.cond.Broadcast()
+		d.mu.Unlock()
 		d.conn.loop.Do(func() {
 			defer d.conn.rescue()
 			d.busy -= size
