@@ -31,7 +31,7 @@ func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger 
 		service, err := backend.dial(s.ctx, s.limits.Connect)
 		if err != nil {
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
-			_ = l.Close()
+			l.reset() // an empty answer would look whole
 			return
 		}
 		join(engine, l, service, s.limits.Tunnel, logger)

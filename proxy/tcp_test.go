@@ -247,7 +247,7 @@ func TestTCPServiceDown(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer c.Close()
-	if got, err := io.ReadAll(c); err != nil || len(got) > 0 {
+	if got, err := io.ReadAll(c); err == nil || len(got) > 0 {
 		t.Errorf("got %q, %v", got, err)
 	}
 	if !strings.Contains(logs.String(), `"code":"J104"`) {
