@@ -16,8 +16,8 @@ type back1 struct {
 	exchange *exchange // nil while idle
 	timer    loop.Timer
 
+	framer1  // of the request's body
 	method   string
-	chunked  bool // the request's body
 	written  bool // all of the request is
 	response message.Response
 	scan     h1.Scan
@@ -40,8 +40,7 @@ func (b *back1) start(x *exchange) error {
 	}
 	w.out = out[:0]
 	w.loop.Stop(&b.timer)
-	b.exchange, b.method, b.chunked, b.written, b.inBody = x, x.req.Method, meta.Body == h1.Chunked, false, false
-	b.written = meta.Body == 0
+	b.exchange, b.method, b.chunked, b.written, b.inBody = x, x.req.Method, meta.Body == h1.Chunked, meta.Body == 0, false
 	b.conn.Write(out)
 	return nil
 }
@@ -64,36 +63,18 @@ func joinCookies(f message.Fields) message.Fields {
 }
 
 func (b *back1) body(p []byte, last bool) bool {
-	more := true
-	switch w := b.worker; {
-	case len(p) == 0:
-	case b.chunked:
-		w.out = h1.AppendChunkSize(w.out[:0], len(p))
-		b.conn.Write(w.out)
-		b.conn.Write(p)
-		more = b.conn.Write(chunkEnd)
-	default:
-		more = b.conn.Write(p)
-	}
+	more := b.send(b.worker, b.conn, p)
 	if last {
 		b.finish(nil)
 	}
 	return more
 }
 
-var chunkEnd = []byte(h1.ChunkEnd)
-
 func (b *back1) finish(trailers message.Fields) {
 	b.written = true
-	if !b.chunked {
-		return
+	if b.end(b.worker, b.conn, trailers) != nil { // a trailer that can't be one does not keep the body from ending
+		_ = b.end(b.worker, b.conn, nil)
 	}
-	out, err := h1.AppendLastChunk(b.worker.out[:0], trailers)
-	if err != nil { // a trailer that can't be one does not keep the body from ending
-		out, _ = h1.AppendLastChunk(b.worker.out[:0], nil)
-	}
-	b.worker.out = out[:0]
-	b.conn.Write(out)
 }
 
 // abort ends a connection whose exchange is over before its time.

@@ -22,6 +22,7 @@ type front1 struct {
 	x      exchange
 	timer  loop.Timer
 
+	framer1         // of the response's body
 	rest     []byte // what arrived and could not be taken yet
 	taking   bool   // it is being looked at
 	scan     h1.Scan
@@ -31,7 +32,6 @@ type front1 struct {
 	inBody   bool // of a request
 	busy     bool // with an exchange
 	persists bool
-	chunked  bool // the response's body
 	held     bool // the request's body has to wait
 	last     bool // no request after this one
 }
@@ -230,17 +230,7 @@ func (d *front1) respond(r *message.Response, last bool) error {
 }
 
 func (d *front1) body(p []byte, last bool) bool {
-	more := true
-	switch w := d.worker; {
-	case len(p) == 0:
-	case d.chunked:
-		w.out = h1.AppendChunkSize(w.out[:0], len(p))
-		d.conn.Write(w.out)
-		d.conn.Write(p)
-		more = d.conn.Write(chunkEnd)
-	default:
-		more = d.conn.Write(p)
-	}
+	more := d.send(d.worker, d.conn, p)
 	if last {
 		d.finish(nil)
 	}
@@ -249,16 +239,9 @@ func (d *front1) body(p []byte, last bool) bool {
 
 // finish ends a response, and goes on with the next request.
 func (d *front1) finish(trailers message.Fields) {
-	w := d.worker
-	if d.chunked {
-		out, err := h1.AppendLastChunk(w.out[:0], trailers)
-		if err != nil {
-			d.conn.Abort()
-			return
-		}
-		w.out = out[:0]
-		d.conn.Write(out)
-		d.chunked = false
+	if d.end(d.worker, d.conn, trailers) != nil {
+		d.conn.Abort()
+		return
 	}
 	d.done()
 }
