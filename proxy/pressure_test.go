@@ -358,3 +358,29 @@ func TestHTTP2Tail(t *testing.T) {
 		}
 	}
 }
+
+// TestAheadIsBounded: what a client sends while it waits for a response stays with the client.
+func TestAheadIsBounded(t *testing.T) {
+	in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) }), proxy.Limits{}, nil))
+	c, err := dialTLS(t.Context(), in, "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.NetConn().Close()
+	if _, err := io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"); err != nil {
+		t.Fatal(err)
+	}
+	const most = 16 << 20 // the kernel's buffers hold less
+	_ = c.SetWriteDeadline(time.Now().Add(2 * time.Second))
+	left, chunk := 0, make([]byte, 16<<10)
+	for left <= most {
+		n, err := c.Write(chunk)
+		if left += n; err != nil {
+			if !timeout(err) {
+				t.Error(err)
+			}
+			return
+		}
+	}
+	t.Errorf("%d bytes left the client", left)
+}
