@@ -199,7 +199,10 @@ func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
 	if !ok {
 		return
 	}
-	d.quiet = d.worker.loop.Now()
+	d.quiet, d.asked = d.worker.loop.Now(), false
+	if d.h.Streams() == 0 && !d.conn.Closed() { // the timer may be set for later than the limit of an idle connection
+		d.worker.loop.Set(&d.timer, d.quiet.Add(d.worker.side.limits.KeepAlive), d.tick)
+	}
 	t.s, s.User = nil, nil
 	t.x.clientGone()
 	d.worker.loop.Stop(&t.x.stall)

@@ -541,7 +541,12 @@ func TestIdleHTTPConnectionsEnd(t *testing.T) {
 	server := start(t, in)
 	for _, alpn := range []string{"h2", "http/1.1"} {
 		get(t, client(t, direct(server), alpn), "http://x/")
+		began := time.Now()
 		until(t, alpn+" to be closed", func() bool { return in.Stats().Active == 0 })
+		// Not when the limit of its first request would have been over.
+		if took := time.Since(began); took > 9*time.Second {
+			t.Errorf("%s was closed after %v", alpn, took)
+		}
 	}
 }
 
