@@ -19,6 +19,10 @@ const (
 	CodeBackendFailed Code = "J107"
 	// CodeCrowded: too many sessions wait for evidence.
 	CodeCrowded Code = "J108"
+	// CodeNoEndpoint: the cluster has no endpoint to go to.
+	CodeNoEndpoint Code = "J109"
+	// CodeOverload: the cluster has as much to do as it may.
+	CodeOverload Code = "J110"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -190,6 +194,8 @@ var codeTable = map[Code]codeInfo{
 	CodeTimeout:              {exit: 3, title: "the peer did not answer in time", remedy: "try again and check the network path"},
 	CodeBackendFailed:        {exit: 3, title: "the service behind the proxy broke off its answer", remedy: "see the log of the service"},
 	CodeCrowded:              {exit: 3, title: "too many sessions wait for evidence", remedy: "try again in a moment; the TEE serves one batch of sessions after the other"},
+	CodeNoEndpoint:           {exit: 3, title: "the cluster has no endpoint to go to", remedy: "see /clusters of the admin API for what is known of its endpoints"},
+	CodeOverload:             {exit: 3, title: "the cluster has as much to do as it may", remedy: "add endpoints or raise the circuit breakers of the cluster"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

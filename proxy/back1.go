@@ -11,8 +11,10 @@ import (
 
 // back1 is a connection to the service that speaks HTTP/1.1: one request after the other.
 type back1 struct {
+	pool     *pool
 	worker   *worker
 	conn     *loop.Conn
+	idle     bool      // in the pool
 	exchange *exchange // nil while idle
 	timer    loop.Timer
 
@@ -190,7 +192,7 @@ func (b *back1) release(alone bool) {
 	b.exchange, b.inBody = nil, false
 	if b.persists && b.written && alone {
 		b.conn.Resume()
-		b.worker.keep(b)
+		b.pool.keep(b)
 	} else {
 		b.conn.Close()
 	}

@@ -13,6 +13,7 @@ import (
 
 // back2 is a connection to the service that speaks HTTP/2: many requests share it.
 type back2 struct {
+	pool   *pool
 	worker *worker
 	conn   *loop.Conn
 	h      *h2.Conn
@@ -22,8 +23,9 @@ type back2 struct {
 	free   []*ask2
 }
 
-func (w *worker) openShared(raw net.Conn) (*back2, error) {
-	b := &back2{worker: w}
+func (p *pool) openShared(raw net.Conn) (*back2, error) {
+	w := p.worker
+	b := &back2{pool: p, worker: w}
 	conn, err := w.open(raw, b)
 	if err != nil {
 		return nil, err
@@ -31,7 +33,10 @@ func (w *worker) openShared(raw net.Conn) (*back2, error) {
 	b.conn = conn
 	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
-	conn.OnClose(func() { w.loop.Remove(&b.timer) })
+	conn.OnClose(func() {
+		w.loop.Remove(&b.timer)
+		p.left()
+	})
 	b.rest()
 	conn.Ready() // our settings
 	return b, nil
@@ -40,7 +45,7 @@ func (w *worker) openShared(raw net.Conn) (*back2, error) {
 // rest lets a connection go that has nothing to do.
 func (b *back2) rest() {
 	if b.h.Streams() == 0 {
-		b.worker.loop.Set(&b.timer, b.worker.loop.Now().Add(keepFor), func() {
+		b.worker.loop.Set(&b.timer, b.worker.loop.Now().Add(b.pool.cluster.keep), func() {
 			if b.h.Streams() == 0 {
 				b.h.Shutdown()
 				b.conn.Close()
@@ -52,6 +57,9 @@ func (b *back2) rest() {
 // start sends a request.
 func (b *back2) start(x *exchange, used bool) {
 	x.req.Scheme = "http"
+	if b.pool.cluster.Attested() {
+		x.req.Scheme = "https"
+	}
 	none := x.req.Length == message.NoBody || x.req.Length == 0
 	s, err := b.h.Request(&x.req, none)
 	if err != nil {
@@ -148,7 +156,10 @@ func (b asking) Writable(s *h2.Stream) {
 	}
 }
 
-var errStream = errors.New("the service broke the call off")
+var (
+	errStream        = errors.New("the service broke the call off")
+	errRefusedStream = errors.New("the service refused the call")
+)
 
 func (b asking) Closed(s *h2.Stream, why h2.Cause) {
 	a, ok := s.User.(*ask2)
@@ -170,7 +181,7 @@ func (b asking) Closed(s *h2.Stream, why h2.Cause) {
 		err = b.why
 	}
 	if why.Code == h2.RefusedStream {
-		x.fresh = false // it was not processed, however new the connection is
+		err, x.fresh = errRefusedStream, false // it was not processed, however new the connection is
 	}
 	x.serviceGone(err, false)
 }

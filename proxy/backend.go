@@ -1,13 +1,14 @@
 package proxy
 
 import (
-	"context"
+	randv2 "math/rand/v2"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 // Backend is the address of the service behind an inbound server. The zero value is none.
@@ -75,20 +76,25 @@ func (b Backend) CheckRaw() error {
 	return nil
 }
 
-// authority is the Host of a request that came without one, as HTTP/1.0 allows.
-func (b Backend) authority() string {
-	if b.network == "unix" {
-		return "localhost"
-	}
-	return b.target
-}
-
-// dial connects to the service, or answers an *attest.Error.
-func (b Backend) dial(ctx context.Context, limit time.Duration) (net.Conn, error) {
-	d := net.Dialer{Timeout: limit}
-	conn, err := d.DialContext(ctx, b.network, b.target)
+// cluster is b as the one endpoint of a cluster, without bounds of its own.
+func (b Backend) cluster(timeout time.Duration) (*Cluster, error) {
+	balance, err := upstream.New(upstream.Config{
+		Name:            b.String(),
+		CircuitBreakers: upstream.CircuitBreakers{MaxConnections: -1, MaxPendingRequests: -1, MaxRequests: -1, MaxRetries: -1},
+	}, time.Now, randv2.Uint64)
 	if err != nil {
-		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: b.String(), Err: err}
+		return nil, err
 	}
-	return conn, nil
+	id := upstream.Identity{Address: b.target}
+	if b.network == "unix" {
+		id.Address = "unix:" + b.target
+	}
+	if _, err := balance.Update([]upstream.LocalityEndpoints{{Endpoints: []upstream.EndpointConfig{{Identity: id}}}}); err != nil {
+		return nil, err
+	}
+	protocol := ProtocolAuto
+	if b.scheme == "h2c" {
+		protocol = ProtocolHTTP2
+	}
+	return NewPlainCluster(balance, protocol, timeout), nil
 }

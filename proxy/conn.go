@@ -43,11 +43,24 @@ type link struct {
 	once    sync.Once
 	forward atomic.Pointer[identity]
 	address string // of the peer, without its port; made once
+	plain   bool   // the connection is not attested, nor protected
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
-	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed}
+	_, plain := conn.(plainConn)
+	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed, plain: plain}
 }
+
+// upper is what a loop drives above the transport; nil where there is nothing.
+func (l *link) upper() loop.Upper {
+	if l.plain {
+		return nil
+	}
+	return l
+}
+
+// ended follows the end of a connection, which the loop does not tell where there is nothing above the transport.
+func (l *link) ended() { l.once.Do(func() { l.closed(l) }) }
 
 // host is the address that the peer comes from, without its port.
 func (l *link) host() string {
@@ -59,6 +72,28 @@ func (l *link) host() string {
 	}
 	return l.address
 }
+
+// Plain takes a client as it is, without a word about evidence. It is for listeners that this machine alone can reach.
+func Plain(_ context.Context, raw net.Conn) (Conn, error) {
+	if wire, ok := raw.(*loop.Wire); ok { // nothing is above it that would need one
+		raw = wire.Conn
+	}
+	return plainConn{raw}, nil
+}
+
+// plainConn is a connection that was taken as it is.
+type plainConn struct{ net.Conn }
+
+func (c plainConn) CloseWrite() error {
+	if w, ok := c.Conn.(interface{ CloseWrite() error }); ok {
+		return w.CloseWrite()
+	}
+	return c.Conn.Close()
+}
+
+func (c plainConn) ConnectionState() tls.ConnectionState { return tls.ConnectionState{} }
+func (c plainConn) NetConn() net.Conn                    { return c.Conn }
+func (c plainConn) Result() *attest.Result               { return nil }
 
 var errPanic = errors.New("panic in a connection")
 

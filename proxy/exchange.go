@@ -11,6 +11,8 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
+	"github.com/jurat-tls/jurat/proxy/route"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 // client is the side of an exchange that the request came from.
@@ -38,11 +40,31 @@ type exchange struct {
 	client client
 	as     origin // nil until there is a connection to the service
 	req    message.Request
-	grpc   bool      // it is a gRPC call
-	limit  time.Time // the deadline of that; zero for none
-	timer  loop.Timer
-	stall  loop.Timer
+	grpc   bool       // it is a gRPC call
+	limit  time.Time  // the deadline of that; zero for none
+	timer  loop.Timer // for the response
+	stall  loop.Timer // for an end that is too slow
 	log    *slog.Logger
+
+	cluster      *Cluster
+	endpoint     *upstream.Endpoint // of the try that is under way
+	began        time.Time          // that was
+	outcome      upstream.Outcome   // what it says about the endpoint
+	decision     route.Decision
+	times        times
+	whole        time.Time // when all of the request had been sent
+	retry        *route.Retry
+	retries      int
+	tried        []*upstream.Endpoint
+	retrying     bool   // the try counts as a retry
+	keeping      bool   // the request's body is kept, to be sent again
+	kept         []byte // of it
+	keptTrailers message.Fields
+	try          loop.Timer // for the response of this try
+	idle         loop.Timer // for anything to move
+	pause        loop.Timer // before the next try
+	cookie       string     // a Set-Cookie that goes with the response
+	copies       []*mirror
 
 	open     bool
 	answered bool // the last head of the response has been passed on
@@ -50,7 +72,7 @@ type exchange struct {
 	ended    bool // all of the request has
 	full     bool // the client does not take more of the response for now
 	fresh    bool // the connection to the service has not been used before
-	tries    int
+	tries    int  // of one endpoint
 	calling  *call
 }
 
@@ -63,6 +85,7 @@ func (x *exchange) begin() {
 	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
 		x.limit = w.loop.Now().Add(d)
 	}
+	x.reset()
 	w.side.stats.requests.Add(1)
 	switch r := &x.req; {
 	case r.Method == http.MethodConnect && !(r.Version == message.HTTP2 && r.Upgrade != ""):
@@ -75,8 +98,21 @@ func (x *exchange) begin() {
 		// After an upgrade the client talks to the service past this proxy. One to HTTP/2 would be a way to send any header.
 		r.Upgrade = ""
 	}
+	if !x.route() {
+		return
+	}
 	x.identify()
-	x.call()
+	x.startCopies()
+	x.keeping = x.retry.Number() > 0 && x.req.Upgrade == ""
+	x.touch()
+	x.pick()
+}
+
+// reset forgets the request before this one.
+func (x *exchange) reset() {
+	x.endpoint, x.outcome, x.whole = nil, upstream.NoVerdict, time.Time{}
+	x.retries, x.tried, x.retrying, x.kept, x.keptTrailers, x.cookie = 0, x.tried[:0], false, nil, nil, ""
+	x.copies = nil
 }
 
 // fits reports whether the head of a request can be passed on: a host of other characters could become an empty Host beside
@@ -90,11 +126,9 @@ func fits(r *message.Request) bool {
 // identify tells the service who the client is, and keeps the client from doing so.
 func (x *exchange) identify() {
 	f := withoutTrailers(x.req.Fields.Remove(message.Identifies), message.Identifies)
-	f = append(f, message.Field{Name: "X-Forwarded-For", Value: x.link.host()}, message.Field{Name: "X-Forwarded-Proto", Value: "https"})
+	f = append(f, message.Field{Name: "X-Forwarded-For", Value: x.link.host()}, message.Field{Name: "X-Forwarded-Proto", Value: x.scheme()})
 	if x.req.Authority != "" {
 		f = append(f, message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority})
-	} else {
-		x.req.Authority = x.worker.side.backend.authority()
 	}
 	if id := x.link.identity(); id != nil {
 		f = append(f, message.Field{Name: HeaderResult, Value: id.result})
@@ -121,11 +155,11 @@ func withoutTrailers(f message.Fields, match func(string) bool) message.Fields {
 	return slices.DeleteFunc(f, func(field message.Field) bool { return field.Value == "" && message.Same(field.Name, "Trailer") })
 }
 
-// call asks for a connection to the service.
-func (x *exchange) call() {
+// call asks for a connection to the endpoint; a new one where fresh is asked for.
+func (x *exchange) call(fresh bool) {
 	x.tries++
 	x.client.hold(true)
-	x.worker.connect(x, x.tries > 1)
+	x.worker.poolOf(x.cluster, x.endpoint).connect(x, fresh)
 }
 
 // connected goes on with a connection that has the head of the request already.
@@ -133,10 +167,18 @@ func (x *exchange) connected(s origin, fresh bool) {
 	x.as, x.fresh, x.calling = s, fresh, nil
 	if x.req.Length == message.NoBody || x.req.Length == 0 {
 		x.ended = true
+	}
+	more := true
+	if x.sent && x.keeping {
+		more = x.replay()
+	}
+	if x.ended {
 		x.await()
 	}
-	x.watch()
-	x.client.hold(false)
+	if more {
+		x.watch()
+		x.client.hold(false)
+	}
 }
 
 // await bounds the time to the response.
@@ -144,14 +186,25 @@ func (x *exchange) await() {
 	if x.answered {
 		return
 	}
-	if !x.limit.IsZero() {
-		x.worker.loop.Set(&x.timer, x.limit, x.expire)
-	} else if d := x.worker.side.limits.Answer; d > 0 && !x.grpc {
-		x.worker.loop.Set(&x.timer, x.worker.loop.Now().Add(d), x.expire)
+	l := x.worker.loop
+	if x.whole.IsZero() {
+		x.whole = l.Now()
+	}
+	switch routed := x.decision.Action() != 0; {
+	case !x.limit.IsZero():
+		l.Set(&x.timer, x.limit, x.expire)
+	case routed && x.times.total > 0:
+		l.Set(&x.timer, x.whole.Add(x.times.total), x.expire)
+	case !routed && x.worker.side.limits.Answer > 0 && !x.grpc:
+		l.Set(&x.timer, l.Now().Add(x.worker.side.limits.Answer), x.expire)
+	}
+	if d := x.times.perTry; d > 0 {
+		l.Set(&x.try, l.Now().Add(d), x.tryExpired)
 	}
 }
 
 func (x *exchange) expire() {
+	x.outcome = upstream.Timeout
 	if !x.limit.IsZero() {
 		x.expired()
 		return
@@ -185,6 +238,13 @@ func (x *exchange) requestBody(p []byte, last bool) {
 		return
 	}
 	x.sent, x.ended = true, last
+	if x.keeping {
+		x.keep(p)
+	}
+	for _, m := range x.copies {
+		m.more(p, last, nil)
+	}
+	x.touch()
 	if !x.as.body(p, last) {
 		x.worker.loop.Stop(&x.stall) // the service is slower
 		x.client.hold(true)
@@ -202,9 +262,16 @@ func (x *exchange) requestEnd(trailers message.Fields) {
 		x.requestBody(nil, true)
 		return
 	}
-	x.ended = true
 	if x.as != nil {
-		x.as.finish(trailers.Remove(message.Identifies))
+		trailers = trailers.Remove(message.Identifies)
+		x.sent, x.ended = true, true
+		if x.keeping {
+			x.keptTrailers = slices.Clone(trailers)
+		}
+		for _, m := range x.copies {
+			m.more(nil, true, trailers)
+		}
+		x.as.finish(trailers)
 		x.await()
 	}
 }
@@ -230,6 +297,17 @@ func (x *exchange) response(r *message.Response, last bool) {
 		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
 		return
 	}
+	if !r.Informational() {
+		x.outcome = upstream.OutcomeOf(r.Status)
+		as := x.as
+		if x.again(x.retry.OnStatus(r.Status) || x.retry.OnGRPC(grpcStatus(r))) {
+			// A connection whose response is whole already serves others.
+			if as != nil && (!last || !x.ended) {
+				as.abort()
+			}
+			return
+		}
+	}
 	r.Fields = withoutTrailers(r.Fields.Remove(message.Ours), message.Ours)
 	if r.Informational() {
 		if x.req.Version != message.HTTP10 {
@@ -237,8 +315,18 @@ func (x *exchange) response(r *message.Response, last bool) {
 		}
 		return
 	}
-	x.answered = true
-	x.worker.loop.Stop(&x.timer)
+	if x.decision.Action() != 0 {
+		r.Fields = x.decision.EditResponse(r.Fields)
+	}
+	if x.cookie != "" {
+		r.Fields = append(r.Fields, message.Field{Name: "Set-Cookie", Value: x.cookie})
+	}
+	x.answered, x.kept, x.keeping = true, nil, false
+	x.worker.loop.Stop(&x.try)
+	if x.times.total == 0 {
+		x.worker.loop.Stop(&x.timer)
+	}
+	x.touch()
 	if last {
 		// What is left of the request has no meaning any more.
 		x.part()
@@ -260,9 +348,14 @@ func (x *exchange) response(r *message.Response, last bool) {
 func (x *exchange) responseBody(p []byte, last bool) {
 	switch {
 	case !x.open:
+		return
 	case last:
 		x.part()
 		x.client.body(p, true)
+		return
+	}
+	x.touch()
+	switch {
 	case !x.client.body(p, false) && x.as != nil:
 		x.as.hold(true)
 		if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.full {
@@ -292,8 +385,20 @@ func (x *exchange) part() {
 // close ends the exchange's own part.
 func (x *exchange) close() {
 	x.open, x.as = false, nil
-	x.worker.loop.Stop(&x.timer)
-	x.worker.loop.Stop(&x.stall)
+	l := x.worker.loop
+	l.Stop(&x.timer)
+	l.Stop(&x.stall)
+	l.Stop(&x.try)
+	l.Stop(&x.idle)
+	l.Stop(&x.pause)
+	x.settle()
+	x.kept, x.keeping = nil, false
+	for _, m := range x.copies { // which can't be whole any more
+		if !m.ended && !x.ended {
+			m.x.clientGone()
+		}
+	}
+	x.copies = nil
 	if x.calling != nil {
 		x.calling.drop(x)
 		x.calling = nil
@@ -322,10 +427,27 @@ func (x *exchange) serviceGone(err error, seen bool) {
 	x.as = nil
 	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
 		x.worker.loop.Stop(&x.timer)
-		x.call()
+		x.worker.loop.Stop(&x.try)
+		x.call(true)
+		return
+	}
+	x.outcome = upstream.Reset
+	why := route.FailureReset
+	if errors.Is(err, errRefusedStream) {
+		why = route.FailureRefusedStream
+	}
+	if x.again(x.retry.OnFailure(why)) {
 		return
 	}
 	x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
+}
+
+// unreached goes on where no connection to the endpoint came about.
+func (x *exchange) unreached(err error) {
+	x.outcome = upstream.ConnectFailure
+	if !x.again(x.retry.OnFailure(route.FailureConnect)) {
+		x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
+	}
 }
 
 // repeatable reports whether the request may reach the service twice (RFC 9110 section 9.2.2).
@@ -415,6 +537,7 @@ func (x *exchange) broken() {
 
 // forget lets go of the exchange's timers: it is not used again.
 func (x *exchange) forget() {
-	x.worker.loop.Remove(&x.timer)
-	x.worker.loop.Remove(&x.stall)
+	for _, t := range []*loop.Timer{&x.timer, &x.stall, &x.try, &x.idle, &x.pause} {
+		x.worker.loop.Remove(t)
+	}
 }

@@ -49,6 +49,7 @@ func (d *front1) opened(conn *loop.Conn) {
 		delete(d.worker.clients, d)
 		d.worker.loop.Remove(&d.timer)
 		d.x.forget()
+		d.link.ended()
 	})
 	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
 	if d.worker.side.closing.Load() {
@@ -293,7 +294,7 @@ func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	d.x.forget()
 	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}
 	t.join(d.conn, to)
-	d.conn.OnClose(nil)
+	d.conn.OnClose(d.link.ended)
 	d.conn.Resume() // so much may have come ahead that it was paused
 	ahead := d.rest
 	d.rest = nil

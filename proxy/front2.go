@@ -46,6 +46,7 @@ func (d *front2) opened(conn *loop.Conn) {
 		for _, t := range d.free {
 			t.x.forget()
 		}
+		d.link.ended()
 	})
 	conn.SetSource(d.fill)
 	d.heard, d.quiet, d.greets = w.loop.Now(), w.loop.Now(), true

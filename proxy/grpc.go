@@ -52,6 +52,16 @@ func grpcTimeout(r *message.Request) (time.Duration, bool) {
 	return time.Duration(n) * unit, true
 }
 
+// grpcStatus is that of a response without messages; beyond all codes where there is none.
+func grpcStatus(r *message.Response) uint32 {
+	v, ok := r.Fields.Get("Grpc-Status")
+	n, err := strconv.ParseUint(v, 10, 5)
+	if !ok || err != nil {
+		return 31
+	}
+	return uint32(n)
+}
+
 // late reports whether the deadline of a gRPC call has passed. A server then resets the stream, which says so to its own
 // client only: to one behind a proxy that passes on a failure, it would look like a broken service.
 func (x *exchange) late() bool { return !x.limit.IsZero() && !time.Now().Before(x.limit) }

@@ -11,7 +11,7 @@ import (
 type httpSide struct {
 	stats   *counters
 	log     *slog.Logger
-	backend Backend
+	routing atomic.Pointer[Routing]
 	limits  Limits
 	workers []*worker
 	next    atomic.Uint32
@@ -24,8 +24,9 @@ type httpSide struct {
 	work     sync.WaitGroup
 }
 
-func newHTTPSide(engine *Engine, backend Backend, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
-	h := &httpSide{stats: stats, log: logger, backend: backend, limits: limits}
+func newHTTPSide(engine *Engine, routing *Routing, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
+	h := &httpSide{stats: stats, log: logger, limits: limits}
+	h.routing.Store(routing)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for _, l := range engine.group.Loops() {
 		h.workers = append(h.workers, newWorker(h, l))

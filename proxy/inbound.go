@@ -3,40 +3,68 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	randv2 "math/rand/v2"
 	"net"
 
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// NewInboundHTTP serves HTTP/1.1 and HTTP/2 over attested connections from the service at backend. gRPC goes to it as
-// HTTP/2 with prior knowledge, WebSocket as HTTP/1.1, and everything else as HTTP/1.1 unless backend says h2c.
+// NewInboundHTTP is NewHTTP for attested clients of the service at backend. gRPC goes to it as HTTP/2 with prior knowledge,
+// WebSocket as HTTP/1.1, and everything else as HTTP/1.1 unless backend says h2c.
 func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
 	if backend.target == "" {
 		return nil, badBackend("", "an address")
 	}
-	s := newInbound(engine, handshake, logger, limits)
-	h := newHTTPSide(engine, backend, s.limits, &s.stats, s.log)
-	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) { h.take(l, logger) }
-	s.drain, s.release = h.drain, h.release
-	return s, nil
+	c, err := backend.cluster(limits.withDefaults().Connect)
+	if err != nil {
+		return nil, err
+	}
+	return NewHTTP(engine, handshake, RouteTo(c), logger, limits), nil
 }
 
-// NewInboundTCP joins every attested connection with one of its own to the service at backend.
+// NewHTTP serves HTTP/1.1 and HTTP/2 over the connections that handshake makes, as routing says.
+func NewHTTP(engine *Engine, handshake Handshake, routing *Routing, logger *slog.Logger, limits Limits) *Server {
+	s := newInbound(engine, handshake, logger, limits)
+	h := newHTTPSide(engine, routing, s.limits, &s.stats, s.log)
+	s.http = h
+	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) { h.take(l, logger) }
+	s.drain, s.release = h.drain, h.release
+	return s
+}
+
+// Reroute replaces what becomes of the requests that begin from now on. It answers false where s does not serve HTTP.
+func (s *Server) Reroute(routing *Routing) bool {
+	if s.http != nil {
+		s.http.routing.Store(routing)
+	}
+	return s.http != nil
+}
+
+// NewInboundTCP is NewTCP for attested clients of the service at backend.
 func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
 	if err := backend.CheckRaw(); err != nil {
 		return nil, err
 	}
+	c, err := backend.cluster(limits.withDefaults().Connect)
+	if err != nil {
+		return nil, err
+	}
+	return NewTCP(engine, handshake, c, logger, limits), nil
+}
+
+// NewTCP joins every connection that handshake makes with one of its own to an endpoint of the cluster.
+func NewTCP(engine *Engine, handshake Handshake, cluster *Cluster, logger *slog.Logger, limits Limits) *Server {
 	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
-		service, err := backend.dial(s.ctx, s.limits.Connect)
+		to, done, err := cluster.raw(s.ctx, randv2.Uint64)
 		if err != nil {
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset() // an empty answer would look whole
 			return
 		}
-		join(engine, l, service, s.limits.Tunnel, logger)
+		join(engine, l, to, s.limits.Tunnel, logger, done)
 	}
-	return s, nil
+	return s
 }
 
 func newInbound(engine *Engine, handshake Handshake, logger *slog.Logger, limits Limits) *Server {

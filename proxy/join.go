@@ -8,19 +8,25 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 var errIdle = errors.New("nothing moved for too long")
 
 // join moves bytes both ways between an attested connection and a plain one until both directions have ended, and closes
 // both. The end of one direction is passed on while the other goes on. Anything but a proper end is passed on as a reset:
-// whoever is at the other end must not take half of a message for the whole. It answers at once.
-func join(e *Engine, l *link, plain net.Conn, idle time.Duration, logger *slog.Logger) {
-	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger}
+// whoever is at the other end must not take half of a message for the whole. It answers at once; done, which may be nil, is told
+// of the end.
+func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(upstream.Outcome)) {
+	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger, done: done}
 	t.loop.Prepare(l.conn.NetConn())
-	if !t.loop.Do(func() { t.open(l, plain) }) {
+	if far, ok := other.(*link); ok {
+		t.loop.Prepare(far.conn.NetConn())
+	}
+	if !t.loop.Do(func() { t.open(l, other) }) {
 		l.reset()
-		loop.Reset(plain)
+		resetConn(other)
+		t.finished(upstream.NoVerdict)
 	}
 }
 
@@ -31,6 +37,16 @@ type tunnel struct {
 	idle  time.Duration
 	timer loop.Timer
 	log   *slog.Logger
+	done  func(upstream.Outcome) // nil where nobody cares
+}
+
+// finished tells of the end, once.
+func (t *tunnel) finished(o upstream.Outcome) {
+	t.loop.Remove(&t.timer)
+	if t.done != nil {
+		t.done(o)
+		t.done = nil
+	}
 }
 
 // way is one direction of a tunnel.
@@ -40,18 +56,26 @@ type way struct {
 	ended    bool
 }
 
-func (t *tunnel) open(l *link, plain net.Conn) {
-	near, err := t.loop.Open(l.conn.NetConn(), l, nil)
+func (t *tunnel) open(l *link, other net.Conn) {
+	near, err := t.loop.Open(l.conn.NetConn(), l.upper(), nil)
 	if err != nil {
 		l.reset()
-		loop.Reset(plain)
+		resetConn(other)
+		t.finished(upstream.NoVerdict)
 		t.broke(err)
 		return
 	}
-	far, err := t.loop.Open(plain, nil, nil)
+	near.OnClose(l.ended)
+	var far *loop.Conn
+	if attested, ok := other.(*link); ok {
+		far, err = t.loop.Open(attested.conn.NetConn(), attested, nil)
+	} else {
+		far, err = t.loop.Open(other, nil, nil)
+	}
 	if err != nil {
 		near.Abort()
-		loop.Reset(plain)
+		resetConn(other)
+		t.finished(upstream.NoVerdict)
 		t.broke(err)
 		return
 	}
@@ -78,7 +102,7 @@ func (t *tunnel) expire() { t.cut(errIdle) }
 
 // cut breaks both connections off.
 func (t *tunnel) cut(err error) {
-	t.loop.Remove(&t.timer)
+	t.finished(upstream.Reset)
 	for i := range t.ways {
 		t.ways[i].from.Abort()
 	}
@@ -113,7 +137,7 @@ func (w *way) End(err error) {
 	switch {
 	case err != nil && w.ended:
 		// It said all that it had to say, which a reset would take away again from who has not read it yet.
-		w.loop.Remove(&w.timer)
+		w.finished(upstream.Success)
 		w.to.Linger()
 		w.broke(err)
 		return
@@ -124,7 +148,7 @@ func (w *way) End(err error) {
 	w.ended = true
 	w.to.CloseWrite()
 	if w.ways[0].ended && w.ways[1].ended {
-		w.loop.Remove(&w.timer)
+		w.finished(upstream.Success)
 		w.from.Close()
 		w.to.Close()
 	}

@@ -19,12 +19,7 @@ import (
 func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) *Server {
 	s := newServer(engine, limits, logger)
 	s.establish = func(ctx context.Context, _ net.Conn) (Conn, error) { return dial(ctx) }
-	s.judge = func(r *attest.Result) error {
-		if r == nil {
-			return &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}
-		}
-		return r.Err()
-	}
+	s.judge = affirmedPeer
 	s.refused = func(raw net.Conn, err error) {
 		if s.ctx.Err() == nil {
 			apologise(raw, err)
@@ -32,7 +27,7 @@ func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) 
 		_ = raw.Close()
 	}
 	s.carry = func(raw net.Conn, l *link, logger *slog.Logger) {
-		join(engine, l, raw, s.limits.Tunnel, logger)
+		join(engine, l, raw, s.limits.Tunnel, logger, nil)
 	}
 	return s
 }

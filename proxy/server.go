@@ -27,6 +27,7 @@ type Server struct {
 	carry     func(raw net.Conn, l *link, logger *slog.Logger) // runs in the connection's goroutine
 	drain     func(context.Context)                            // lets requests finish; nil when there are none
 	release   func()                                           // frees what is shared; nil when there is nothing
+	http      *httpSide                                        // nil where it does not serve HTTP
 
 	ctx         context.Context // ends when Shutdown begins
 	cancel      context.CancelFunc

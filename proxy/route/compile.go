@@ -158,15 +158,11 @@ func (c *compiler) forward(at string, e *entry, r *Route, inner edits) {
 		c.bad(at+".host_rewrite_literal", quote(a.HostRewrite), "a host, with or without a port")
 	}
 	e.host = a.HostRewrite
-	e.timeouts = Timeouts{Request: withDefault(a.Timeout, 15*time.Second), Idle: withDefault(a.IdleTimeout, 5*time.Minute)}
+	e.timeouts = Timeouts{Request: withDefault(a.Timeout, 15*time.Second), Idle: withDefault(a.IdleTimeout, 5*time.Minute), Defaults: a.Timeout == 0}
 	if a.RetryPolicy != nil {
 		e.retry = c.retry(at+".retry_policy", a.RetryPolicy)
 		e.timeouts.PerTry, e.timeouts.PerTryIdle = a.RetryPolicy.PerTryTimeout, a.RetryPolicy.PerTryIdleTimeout
 	}
-	if a.HedgeOnPerTryTimeout && e.timeouts.PerTry == 0 {
-		c.bad(at+".hedge_on_per_try_timeout", "true", "a retry_policy with a per_try_timeout")
-	}
-	e.hedge = a.HedgeOnPerTryTimeout
 	e.mirrors = c.mirror(at+".request_mirror_policies", a.RequestMirrorPolicies)
 	e.hash = c.hash(at+".hash_policy", a.HashPolicy)
 }

@@ -131,7 +131,6 @@ func TestCompileErrors(t *testing.T) {
 		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: groups, Substitution: `\!`} }), r + ".route.regex_rewrite.substitution"},
 		{with(func(r *route.Route) { r.Match, r.Route.PrefixRewrite = route.RouteMatch{Connect: true}, "/a" }), r + ".route.prefix_rewrite"},
 		{with(func(r *route.Route) { r.Match, r.Route.PrefixRewrite = route.RouteMatch{SafeRegex: "/"}, "/a" }), r + ".route.prefix_rewrite"},
-		{action(func(a *route.RouteAction) { a.HedgeOnPerTryTimeout = true }), r + ".route.hedge_on_per_try_timeout"},
 
 		{retry(route.RetryPolicy{}), r + ".route.retry_policy.retry_on"},
 		{retry(route.RetryPolicy{RetryOn: []string{"5xx", "6xx"}}), r + ".route.retry_policy.retry_on[1]"},

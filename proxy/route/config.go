@@ -102,7 +102,6 @@ type RouteAction struct {
 	IdleTimeout time.Duration `yaml:"idle_timeout"` // of a stream on which nothing moves, 5 min; negative for ever
 
 	RetryPolicy           *RetryPolicy    `yaml:"retry_policy"`
-	HedgeOnPerTryTimeout  bool            `yaml:"hedge_on_per_try_timeout"` // a try that timed out stays in the race
 	RequestMirrorPolicies []RequestMirror `yaml:"request_mirror_policies"`
 	HashPolicy            []HashPolicy    `yaml:"hash_policy"`
 }

@@ -22,6 +22,7 @@ type Timeouts struct {
 	PerTry     time.Duration // for one try
 	Idle       time.Duration // of a stream on which nothing moves
 	PerTryIdle time.Duration // of one try on which nothing moves
+	Defaults   bool          // Request is the default, and not what the configuration says
 }
 
 // Decision is the route that a request belongs to. It is a value that holds no memory of the request. The zero value is
@@ -55,9 +56,6 @@ func (d Decision) Timeouts() Timeouts { return d.entry.timeouts }
 
 // Retry is nil, of which all methods but BackOff may be called, where nothing is tried again.
 func (d Decision) Retry() *Retry { return d.entry.retry }
-
-// Hedge reports whether a try that ran out of its time goes on beside the next one.
-func (d Decision) Hedge() bool { return d.entry.hedge }
 
 // Mirrors are where copies go. They are shared, and not to be changed.
 func (d Decision) Mirrors() []Mirror { return d.entry.mirrors }

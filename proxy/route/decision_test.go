@@ -182,14 +182,14 @@ func forward(a route.RouteAction) route.Config {
 
 func TestTimeouts(t *testing.T) {
 	d := decide(t, forward(route.RouteAction{}), get("a", "/"))
-	if got := d.Timeouts(); got != (route.Timeouts{Request: 15 * time.Second, Idle: 5 * time.Minute}) || d.Action() != route.Forward || d.Hedge() {
+	if got := d.Timeouts(); got != (route.Timeouts{Request: 15 * time.Second, Idle: 5 * time.Minute, Defaults: true}) || d.Action() != route.Forward {
 		t.Errorf("got %+v", got)
 	}
 	d = decide(t, forward(route.RouteAction{
-		Timeout: -1, IdleTimeout: time.Second, HedgeOnPerTryTimeout: true,
+		Timeout: -1, IdleTimeout: time.Second,
 		RetryPolicy: &route.RetryPolicy{RetryOn: []string{"5xx"}, PerTryTimeout: 2, PerTryIdleTimeout: 3},
 	}), get("a", "/"))
-	if got := d.Timeouts(); got != (route.Timeouts{Idle: time.Second, PerTry: 2, PerTryIdle: 3}) || !d.Hedge() {
+	if got := d.Timeouts(); got != (route.Timeouts{Idle: time.Second, PerTry: 2, PerTryIdle: 3}) {
 		t.Errorf("got %+v", got)
 	}
 }

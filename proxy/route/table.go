@@ -35,7 +35,6 @@ type entry struct {
 	host     string
 	timeouts Timeouts
 	retry    *Retry
-	hedge    bool
 	mirrors  []Mirror
 	hash     []hashPolicy
 	redirect redirect

@@ -1,0 +1,200 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/upstream"
+)
+
+// Protocol is what HTTP requests go to a cluster in.
+type Protocol uint8
+
+// The protocols. WebSocket goes in HTTP/1.1 whatever is chosen.
+const (
+	ProtocolAuto Protocol = iota // HTTP/1.1 to plain endpoints, but gRPC in HTTP/2; what an attested endpoint agrees to
+	ProtocolHTTP1
+	ProtocolHTTP2 // with prior knowledge, where endpoints are plain
+)
+
+// DialEndpoint connects to an endpoint and appraises it. protocols are what may be agreed on, the best first; none for raw
+// bytes. Give the handshake a Watch of the transport below it.
+type DialEndpoint func(ctx context.Context, to upstream.Identity, protocols ...string) (Conn, error)
+
+// Cluster is endpoints that do the same, and how they are connected to. Servers share it.
+type Cluster struct {
+	balance  *upstream.Cluster
+	dial     DialEndpoint // nil where endpoints are plain
+	protocol Protocol
+	timeout  time.Duration
+	keep     time.Duration
+	stats    counters // of attested connections
+}
+
+// How long a connection to an endpoint is kept open without a use. Plain: below the 5 s after which Node closes, or a request
+// would meet the close. Attested: below the 2 minutes of a jurat, since the next one costs a quote.
+const (
+	keepPlain    = 4 * time.Second
+	keepAttested = 90 * time.Second
+)
+
+// NewPlainCluster is for services beside this proxy: whatever is sent to them is sent in plain. timeout bounds connecting;
+// 0 takes 5 s.
+func NewPlainCluster(balance *upstream.Cluster, protocol Protocol, timeout time.Duration) *Cluster {
+	if timeout <= 0 {
+		timeout = 5 * time.Second
+	}
+	return &Cluster{balance: balance, protocol: protocol, timeout: timeout, keep: keepPlain}
+}
+
+// NewAttestedCluster is for peers that have to be affirmed before they get a byte. timeout bounds connecting and the
+// appraisal; 0 takes 10 s.
+func NewAttestedCluster(balance *upstream.Cluster, dial DialEndpoint, protocol Protocol, timeout time.Duration) *Cluster {
+	if dial == nil { // never in plain by mistake
+		dial = func(context.Context, upstream.Identity, ...string) (Conn, error) {
+			return nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errors.New("no way to connect")}
+		}
+	}
+	if timeout <= 0 {
+		timeout = 10 * time.Second
+	}
+	return &Cluster{balance: balance, dial: dial, protocol: protocol, timeout: timeout, keep: keepAttested}
+}
+
+// Balance is what chooses among the endpoints.
+func (c *Cluster) Balance() *upstream.Cluster { return c.balance }
+
+// Attested reports whether endpoints have to be affirmed.
+func (c *Cluster) Attested() bool { return c.dial != nil }
+
+// Stats counts the attested connections to the endpoints.
+func (c *Cluster) Stats() Stats { return c.stats.snapshot() }
+
+// offers are the protocols to agree on for a request that is to share its connection, or not.
+func (c *Cluster) offers(shared bool) []string {
+	switch {
+	case !shared:
+		return []string{"http/1.1"}
+	case c.protocol == ProtocolHTTP2:
+		return []string{"h2"}
+	default:
+		return []string{"h2", "http/1.1"}
+	}
+}
+
+// connect answers a connection to an endpoint, which is a *link where it is attested, or an *attest.Error.
+func (c *Cluster) connect(ctx context.Context, to upstream.Identity, protocols ...string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	defer cancel()
+	if !c.Attested() {
+		return dialPlain(ctx, to)
+	}
+	conn, err := c.appraised(ctx, to, protocols)
+	if err != nil {
+		c.stats.refuse(attest.CodeOf(err))
+		return nil, err
+	}
+	c.stats.established(conn.Result())
+	c.stats.active.Add(1)
+	return newLink(conn, &c.stats, func(*link) { c.stats.active.Add(-1) }), nil
+}
+
+func (c *Cluster) appraised(ctx context.Context, to upstream.Identity, protocols []string) (conn Conn, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			conn, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
+		}
+	}()
+	conn, err = c.dial(ctx, to, protocols...)
+	switch {
+	case err != nil:
+		return nil, withCode(ctx, err)
+	case conn == nil:
+		return nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errors.New("no connection")}
+	}
+	if err := affirmedPeer(conn.Result()); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// affirmedPeer is what a peer that was dialled has to be.
+func affirmedPeer(r *attest.Result) error {
+	if r == nil {
+		return &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}
+	}
+	return r.Err()
+}
+
+func dialPlain(ctx context.Context, to upstream.Identity) (net.Conn, error) {
+	network, address := "tcp", to.Address
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: to.Address, Err: err}
+	}
+	return conn, nil
+}
+
+// resetConn breaks off what connect answered.
+func resetConn(raw net.Conn) {
+	if l, ok := raw.(*link); ok {
+		l.reset()
+		return
+	}
+	loop.Reset(raw)
+}
+
+// raw connects to an endpoint of the cluster for raw bytes, and to another one where that fails. done is to be called at the
+// end of the connection.
+func (c *Cluster) raw(ctx context.Context, random func() uint64) (conn net.Conn, done func(upstream.Outcome), err error) {
+	var tried []*upstream.Endpoint
+	for range 3 {
+		e, pickErr := c.balance.Pick(upstream.Info{Random: random(), Tried: tried, Attempts: 2 * len(tried)})
+		if pickErr == nil {
+			pickErr = e.Begin()
+		}
+		if pickErr != nil {
+			if err == nil {
+				err = c.unavailable(pickErr)
+			}
+			return nil, nil, err
+		}
+		began := time.Now()
+		if !c.balance.Acquire(upstream.Connections) {
+			e.Done(upstream.NoVerdict, 0)
+			return nil, nil, c.unavailable(upstream.ErrOverflow)
+		}
+		conn, err = c.connect(ctx, e.Identity())
+		if err == nil {
+			return conn, func(o upstream.Outcome) {
+				c.balance.Release(upstream.Connections)
+				e.Done(o, time.Since(began))
+			}, nil
+		}
+		c.balance.Release(upstream.Connections)
+		e.Done(upstream.ConnectFailure, time.Since(began))
+		tried = append(tried, e)
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	return nil, nil, err
+}
+
+// unavailable is an error of Pick or Begin in words for people.
+func (c *Cluster) unavailable(err error) error {
+	code := attest.CodeNoEndpoint
+	if errors.Is(err, upstream.ErrOverflow) {
+		code = attest.CodeOverload
+	}
+	return &attest.Error{Code: code, Check: "cluster", Subject: c.balance.Name()}
+}
