@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -52,8 +53,11 @@ func (d *front1) opened(conn *loop.Conn) {
 		d.link.ended()
 	})
 	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
-	if d.worker.side.closing.Load() {
+	switch {
+	case d.worker.side.closing.Load():
 		d.retire()
+	case d.worker.side.easing.Load():
+		d.ease()
 	}
 }
 
@@ -62,6 +66,17 @@ func (d *front1) retire() {
 	d.last = true
 	if !d.busy && !d.begun {
 		d.conn.Close()
+	}
+}
+
+// easeFor is how long a client that is to go elsewhere keeps a connection without a request.
+const easeFor = 5 * time.Second
+
+// ease says with the next response that it is the last one. Closing an idle connection at once could meet a request.
+func (d *front1) ease() {
+	d.last = true
+	if !d.busy && !d.begun {
+		d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(easeFor), d.slow)
 	}
 }
 
@@ -253,11 +268,15 @@ func (d *front1) done() {
 	switch {
 	case d.conn.Closed():
 		return
-	case !d.persists || d.last:
+	case !d.persists || d.last && w.side.closing.Load():
 		d.conn.Linger()
 		return
 	}
-	w.loop.Set(&d.timer, w.loop.Now().Add(w.side.limits.KeepAlive), d.slow)
+	idle := w.side.limits.KeepAlive
+	if d.last { // the client could not know
+		idle = min(idle, easeFor)
+	}
+	w.loop.Set(&d.timer, w.loop.Now().Add(idle), d.slow)
 	d.resume()
 }
 

@@ -51,8 +51,11 @@ func (d *front2) opened(conn *loop.Conn) {
 	conn.SetSource(d.fill)
 	d.heard, d.quiet, d.greets = w.loop.Now(), w.loop.Now(), true
 	d.tick()
-	if w.side.closing.Load() {
+	switch {
+	case w.side.closing.Load():
 		d.retire()
+	case w.side.easing.Load():
+		d.ease()
 	}
 	conn.Ready() // our settings
 }
@@ -63,6 +66,12 @@ func (d *front2) retire() {
 	if d.h.Streams() == 0 {
 		d.h.Shutdown() // there is nothing that could be lost
 	}
+	d.conn.Ready()
+}
+
+// ease says that no more requests are taken, and takes those that were sent before the client has heard of it.
+func (d *front2) ease() {
+	d.h.Shutdown()
 	d.conn.Ready()
 }
 

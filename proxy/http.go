@@ -16,6 +16,7 @@ type httpSide struct {
 	workers []*worker
 	next    atomic.Uint32
 	closing atomic.Bool
+	easing  atomic.Bool
 	ctx     context.Context // of connecting to the service
 	cancel  context.CancelFunc
 
@@ -48,6 +49,14 @@ func (h *httpSide) drain(context.Context) {
 	h.closing.Store(true)
 	for _, w := range h.workers {
 		w.loop.Do(w.retire)
+	}
+}
+
+// ease has the clients go elsewhere.
+func (h *httpSide) ease() {
+	h.easing.Store(true)
+	for _, w := range h.workers {
+		w.loop.Do(w.ease)
 	}
 }
 

@@ -25,10 +25,10 @@ func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger
 // NewHTTP serves HTTP/1.1 and HTTP/2 over the connections that handshake makes, as routing says.
 func NewHTTP(engine *Engine, handshake Handshake, routing *Routing, logger *slog.Logger, limits Limits) *Server {
 	s := newInbound(engine, handshake, logger, limits)
-	h := newHTTPSide(engine, routing, s.limits, &s.stats, s.log)
+	h := newHTTPSide(engine, routing, s.limits, s.stats, s.log)
 	s.http = h
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) { h.take(l, logger) }
-	s.drain, s.release = h.drain, h.release
+	s.drain, s.ease, s.release = h.drain, h.ease, h.release
 	return s
 }
 

@@ -18,7 +18,7 @@ type Server struct {
 	engine *Engine
 	limits Limits
 	log    *slog.Logger
-	stats  counters
+	stats  *counters
 
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
@@ -26,17 +26,20 @@ type Server struct {
 	refused   func(raw net.Conn, err error)                    // says goodbye to raw
 	carry     func(raw net.Conn, l *link, logger *slog.Logger) // runs in the connection's goroutine
 	drain     func(context.Context)                            // lets requests finish; nil when there are none
+	ease      func()                                           // has clients of HTTP go elsewhere; nil when there are none
 	release   func()                                           // frees what is shared; nil when there is nothing
 	http      *httpSide                                        // nil where it does not serve HTTP
 
 	ctx         context.Context // ends when Shutdown begins
 	cancel      context.CancelFunc
+	gone        chan struct{} // closed when no more connections are taken
 	connections chan struct{}
 	handshakes  chan struct{}
 	work        sync.WaitGroup
 
 	mu        sync.Mutex
 	closing   bool
+	retired   bool // no more connections, but those that were admitted may go on
 	listeners map[net.Listener]struct{}
 	open      map[*link]struct{}
 	pending   map[*pending]struct{}
@@ -50,7 +53,8 @@ func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		engine: engine, limits: limits, log: logger, ctx: ctx, cancel: cancel,
+		engine: engine, limits: limits, log: logger, stats: new(counters), ctx: ctx, cancel: cancel,
+		gone:        make(chan struct{}),
 		connections: make(chan struct{}, limits.Connections),
 		handshakes:  make(chan struct{}, limits.Handshakes),
 		listeners:   make(map[net.Listener]struct{}),
@@ -71,38 +75,76 @@ func (s *Server) Serve(ln net.Listener) error {
 		return nil
 	}
 	defer s.leave(ln)
+	return accept(s.gone, ln, s.log, func(raw net.Conn) bool {
+		if s.Admit(raw) {
+			return true
+		}
+		_ = raw.Close()
+		return false
+	})
+}
+
+// accept hands on what arrives at ln until that fails, or take answers false. It is no failure where gone is closed.
+func accept(gone <-chan struct{}, ln net.Listener, log *slog.Logger, take func(net.Conn) bool) error {
 	var pause time.Duration
 	for {
 		raw, err := ln.Accept()
 		switch {
 		case err == nil:
 			pause = 0
-		case s.ctx.Err() != nil:
+		case closed(gone):
 			return nil
 		case exhausted(err):
 			// Giving up here would turn a flood that ate the descriptors into an outage.
 			pause = min(max(2*pause, 5*time.Millisecond), time.Second)
-			s.log.Warn("cannot accept for now", "error", err.Error())
+			log.Warn("cannot accept for now", "error", err.Error())
 			select {
 			case <-time.After(pause):
-			case <-s.ctx.Done():
+			case <-gone:
 			}
 			continue
 		default:
 			return err
 		}
-		s.stats.accepted.Add(1)
-		// Waiting here, instead of behind a goroutine each, leaves what exceeds the limits in the kernel's queue.
-		if !s.take(s.connections) {
-			_ = raw.Close()
+		if !take(raw) {
 			return nil
 		}
-		if !s.takePlace() {
-			<-s.connections
-			_ = raw.Close()
-			return nil
-		}
-		s.work.Go(func() { s.handle(raw) })
+	}
+}
+
+// Admit takes a connection that was accepted elsewhere. It waits where the limits are reached: what exceeds them is left in
+// the kernel's queue. It answers false, and leaves raw alone, once the server takes no more.
+func (s *Server) Admit(raw net.Conn) bool {
+	if !s.take(s.connections) {
+		return false
+	}
+	if !s.takePlace() {
+		<-s.connections
+		return false
+	}
+	s.mu.Lock()
+	if s.retired || s.closing {
+		s.mu.Unlock()
+		<-s.handshakes
+		<-s.connections
+		return false
+	}
+	s.work.Add(1)
+	s.mu.Unlock()
+	s.stats.accepted.Add(1)
+	go func() {
+		defer s.work.Done()
+		s.handle(raw)
+	}()
+	return true
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 
@@ -119,7 +161,7 @@ func (s *Server) take(slots chan struct{}) bool {
 	select {
 	case slots <- struct{}{}:
 		return true
-	case <-s.ctx.Done():
+	case <-s.gone:
 		return false
 	}
 }
@@ -140,7 +182,7 @@ func (s *Server) takePlace() bool {
 		case s.handshakes <- struct{}{}:
 			timer.Stop()
 			return true
-		case <-s.ctx.Done():
+		case <-s.gone:
 			timer.Stop()
 			return false
 		case <-timer.C:
@@ -191,7 +233,7 @@ func (s *Server) begin() (ctx context.Context, done func()) {
 func (s *Server) enter(ln net.Listener) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closing {
+	if s.closing || s.retired {
 		return false
 	}
 	s.listeners[ln] = struct{}{}
@@ -258,7 +300,7 @@ func (s *Server) shake(raw net.Conn) (l *link, err error) {
 	if err != nil {
 		return nil, withCode(ctx, err)
 	}
-	return newLink(conn, &s.stats, s.forget), nil
+	return newLink(conn, s.stats, s.forget), nil
 }
 
 // withCode gives an error without a code that of a failed handshake.
@@ -302,15 +344,54 @@ func (s *Server) checkEmpty() {
 	}
 }
 
+// retire has no more connections admitted.
+func (s *Server) retire() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.retired {
+		s.retired = true
+		close(s.gone)
+	}
+	for ln := range s.listeners {
+		_ = ln.Close()
+	}
+}
+
+// Retire is a Shutdown that hurries nobody, for a server that another one has taken over from: handshakes go on, clients of
+// HTTP may send one more request, and learn with its response that the connection ends. Idle ones end in a few seconds. What
+// is left when ctx ends is cut off.
+func (s *Server) Retire(ctx context.Context) error {
+	s.retire()
+	if s.ease != nil {
+		s.ease()
+	}
+	established := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(established)
+	}()
+	select {
+	case <-established:
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	s.closing = true
+	s.checkEmpty()
+	s.mu.Unlock()
+	select {
+	case <-s.empty:
+	case <-ctx.Done():
+	}
+	return s.Shutdown(ctx)
+}
+
 // Shutdown stops accepting, breaks off handshakes, lets HTTP requests and raw connections finish until ctx ends, and
 // then cuts off what is left. It answers ctx's error when something had to be cut off.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.cancel() // first, so that Serve knows why its listener closes
+	s.retire()
 	s.mu.Lock()
 	s.closing = true
-	for ln := range s.listeners {
-		_ = ln.Close()
-	}
 	s.checkEmpty()
 	s.mu.Unlock()
 	if s.drain != nil {

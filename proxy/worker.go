@@ -26,6 +26,7 @@ type worker struct {
 // front is a connection of a client.
 type front interface {
 	retire() // lets the requests under way finish, and no more begin
+	ease()   // lets one more begin, where the client can't know better
 }
 
 func newWorker(side *httpSide, l *loop.Loop) *worker {
@@ -60,6 +61,12 @@ func (w *worker) retire() {
 	}
 	for _, p := range w.pools {
 		p.retire()
+	}
+}
+
+func (w *worker) ease() {
+	for c := range w.clients {
+		c.ease()
 	}
 }
 
