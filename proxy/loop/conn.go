@@ -83,7 +83,8 @@ type Conn struct {
 	closes  bool // Close was called
 	halved  bool // the driver was told of the end of this direction
 	parted  bool // and of that of the connection
-	lingers bool
+	lingers bool // Linger was called
+	listens bool // it is what is going on
 	dead    bool
 }
 
@@ -315,9 +316,11 @@ func (c *Conn) farewell() bool {
 	case left > 0:
 		return true
 	case c.lingers && !c.ended:
-		c.lingers = false
-		_ = c.driver.closeWrite()
-		c.loop.Set(&c.timer, c.loop.now.Add(lingering), func() { c.shut(false) })
+		if !c.listens {
+			c.listens = true
+			_ = c.driver.closeWrite()
+			c.loop.Set(&c.timer, c.loop.now.Add(lingering), func() { c.shut(false) })
+		}
 		return true
 	default:
 		c.shut(false)

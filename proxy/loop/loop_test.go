@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -320,6 +321,27 @@ func TestEnds(t *testing.T) {
 			if got, err := io.ReadAll(far); string(got) != "no" || err != nil {
 				t.Errorf("got %q, %v", got, err)
 			}
+		})
+		if secure && strings.Contains(t.Name(), "portable") {
+			return // TLS over a connection that waits can't say goodbye without closing it
+		}
+		t.Run("lingering, and told to send", func(t *testing.T) {
+			far, s := opened()
+			closed := false
+			do(s.c, func() {
+				s.c.OnClose(func() { closed = true })
+				s.c.Write([]byte("no"))
+				s.c.Linger()
+			})
+			if got, err := io.ReadAll(far); string(got) != "no" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			do(s.c, s.c.Ready)
+			do(s.c, func() {
+				if closed {
+					t.Error("it is not listened to any more")
+				}
+			})
 		})
 	})
 }

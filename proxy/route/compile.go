@@ -17,15 +17,14 @@ const (
 	maxBody   = 64 << 10 // bytes of a direct response
 )
 
-// Attested reports whether a copy of a request may go to a cluster: its endpoints are attested, or allowed to get the
-// plaintext of others.
+// Attested reports whether the endpoints of a cluster have to prove what they are.
 type Attested func(cluster string) bool
 
-// Compile makes a Table. mirrors is asked about every cluster that requests are mirrored to; nil allows none. The error
-// joins an *attest.Error for each value that is not allowed, whose Subject is its place in the configuration, such as
+// Compile makes a Table. Copies of requests go to attested clusters alone, but for those of a route whose requests themselves
+// go to none: no copy may be less protected than what it is of. attested tells which are; nil allows no copies. The error joins an *attest.Error for each value that is not allowed, whose Subject is its place in the configuration, such as
 // "virtual_hosts[0].routes[2].match.path".
-func Compile(config Config, mirrors Attested) (*Table, error) {
-	c := &compiler{mirrors: mirrors}
+func Compile(config Config, attested Attested) (*Table, error) {
+	c := &compiler{attested: attested}
 	t := &Table{ignorePort: config.IgnorePortInHostMatching, keepEscapedSlashes: config.UnsafeKeepEscapedSlashes}
 	t.exact, t.suffixes.hosts, t.prefixes.hosts = map[string]*virtualHost{}, map[string]*virtualHost{}, map[string]*virtualHost{}
 	global := c.edits("", config.RequestHeaders, config.ResponseHeaders)
@@ -53,8 +52,8 @@ func Compile(config Config, mirrors Attested) (*Table, error) {
 }
 
 type compiler struct {
-	mirrors Attested
-	errs    []error
+	attested Attested
+	errs     []error
 }
 
 func (c *compiler) bad(at, got, want string) {
@@ -163,7 +162,7 @@ func (c *compiler) forward(at string, e *entry, r *Route, inner edits) {
 		e.retry = c.retry(at+".retry_policy", a.RetryPolicy)
 		e.timeouts.PerTry, e.timeouts.PerTryIdle = a.RetryPolicy.PerTryTimeout, a.RetryPolicy.PerTryIdleTimeout
 	}
-	e.mirrors = c.mirror(at+".request_mirror_policies", a.RequestMirrorPolicies)
+	e.mirrors = c.mirror(at+".request_mirror_policies", a.RequestMirrorPolicies, e)
 	e.hash = c.hash(at+".hash_policy", a.HashPolicy)
 }
 

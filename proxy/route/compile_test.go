@@ -195,6 +195,23 @@ func TestCompileErrors(t *testing.T) {
 	}
 }
 
+// A copy is as protected as what it is of.
+func TestMirrorsOfPlainRoutes(t *testing.T) {
+	attested := func(name string) bool { return name == "attested" }
+	for want, action := range map[bool][]*route.RouteAction{
+		true:  {{Cluster: "plain"}, {WeightedClusters: []route.WeightedCluster{{Name: "plain", Weight: 1}, {Name: "other", Weight: 1}}}},
+		false: {{Cluster: "attested"}, {WeightedClusters: []route.WeightedCluster{{Name: "plain", Weight: 1}, {Name: "attested", Weight: 1}}}},
+	} {
+		for _, a := range action {
+			a.RequestMirrorPolicies = []route.RequestMirror{{Cluster: "copies"}}
+			_, err := route.Compile(route.Config{VirtualHosts: []route.VirtualHost{{Name: "v", Domains: []string{"*"}, Routes: []route.Route{{Match: route.RouteMatch{Prefix: "/"}, Route: a}}}}}, attested)
+			if (err == nil) != want {
+				t.Errorf("%+v: %v", a, err)
+			}
+		}
+	}
+}
+
 // Without a word about a cluster nothing is mirrored to it, and all that is wrong is told, within reason.
 func TestCompileManyErrors(t *testing.T) {
 	var c route.Config

@@ -2,6 +2,7 @@ package route
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 )
 
@@ -14,7 +15,7 @@ type Mirror struct {
 // Wanted reports whether this request is copied. random is evenly distributed.
 func (m Mirror) Wanted(random uint64) bool { return random%m.denominator < m.numerator }
 
-func (c *compiler) mirror(at string, policies []RequestMirror) []Mirror {
+func (c *compiler) mirror(at string, policies []RequestMirror, of *entry) []Mirror {
 	var out []Mirror
 	for i, p := range policies {
 		at := fmt.Sprintf("%s[%d]", at, i)
@@ -30,10 +31,19 @@ func (c *compiler) mirror(at string, policies []RequestMirror) []Mirror {
 		switch {
 		case p.Cluster == "":
 			c.bad(at+".cluster", `""`, "the name of a cluster")
-		case c.mirrors == nil || !c.mirrors(p.Cluster):
-			c.bad(at+".cluster", quote(p.Cluster), "a cluster that is attested, or allowed to get the plaintext of others")
+		case !c.mayCopy(of, p.Cluster):
+			c.bad(at+".cluster", quote(p.Cluster), "a cluster that is attested, as those are that the request goes to")
 		}
 		out = append(out, m)
 	}
 	return out
+}
+
+// mayCopy reports whether a copy of a route's requests is as protected in a cluster as they are.
+func (c *compiler) mayCopy(of *entry, cluster string) bool {
+	if c.attested == nil {
+		return false
+	}
+	attested := len(of.targets) == 0 && c.attested(of.plain.cluster) || slices.ContainsFunc(of.targets, func(t target) bool { return c.attested(t.cluster) })
+	return c.attested(cluster) || !attested
 }

@@ -1,0 +1,547 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	randv2 "math/rand/v2"
+	"net"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/route"
+	"github.com/jurat-tls/jurat/proxy/upstream"
+)
+
+// Builder makes what a configuration names and the data plane does not understand.
+type Builder interface {
+	// Listen opens an address.
+	Listen(address string) (net.Listener, error)
+	// Handshake makes the connections of a listener that is not Plain.
+	Handshake(l *config.Listener) (Handshake, error)
+	// Dial makes the connections to the endpoints of a cluster that is Attested.
+	Dial(c *config.Cluster) (DialEndpoint, error)
+}
+
+// Runtime does what a configuration says, and changes to another one while it runs: nothing that is under way is dropped.
+type Runtime struct {
+	engine   *Engine
+	log      *slog.Logger
+	drain    time.Duration
+	ctx      context.Context // of what watches the clusters, and of the listeners
+	cancel   context.CancelFunc
+	failed   chan error
+	work     sync.WaitGroup
+	retiring sync.WaitGroup // of servers that were replaced
+
+	mu       sync.Mutex
+	epoch    string
+	ports    map[string]*port
+	clusters map[string]*member
+	closed   bool
+}
+
+// NewRuntime makes one that does nothing yet. drain is how long connections may go on whose listener has changed.
+func NewRuntime(engine *Engine, drain time.Duration, logger *slog.Logger) *Runtime {
+	if logger == nil {
+		logger = slog.New(slog.DiscardHandler)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Runtime{
+		engine: engine, log: logger, drain: drain, ctx: ctx, cancel: cancel, failed: make(chan error, 1),
+		ports: map[string]*port{}, clusters: map[string]*member{},
+	}
+}
+
+// port is an open address, and the server that takes what arrives there.
+type port struct {
+	listener net.Listener
+	server   atomic.Pointer[Server]
+	config   config.Listener
+	epoch    string
+	stats    *counters // of all its servers
+	gone     chan struct{}
+}
+
+// member is a cluster at work.
+type member struct {
+	*Cluster
+	config config.Cluster
+	epoch  string
+	stop   context.CancelFunc
+}
+
+// Apply changes to a configuration, all of it or nothing. epoch stands for all that build knows beside it, such as policies and
+// our own identity: where it differs from the last one, every listener gets a new server, and the old one's connections are
+// drained. Where it does not, listeners and clusters that are the same go on, and of those in which only routes or endpoints
+// changed just these change.
+func (r *Runtime) Apply(ctx context.Context, c *config.Config, epoch string, build Builder) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return context.Canceled
+	}
+	n := &next{Runtime: r, build: build, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}}
+	if err := n.make(ctx, c); err != nil {
+		n.undo()
+		return err
+	}
+	n.commit()
+	return nil
+}
+
+// next is a configuration that is about to be applied.
+type next struct {
+	*Runtime
+	build    Builder
+	to       string // epoch
+	ports    map[string]*port
+	clusters map[string]*member
+	plain    map[string]*Cluster // by address: what To names
+	opened   []net.Listener
+	started  []*member
+	swaps    []func()
+}
+
+func (n *next) make(ctx context.Context, c *config.Config) error {
+	for i := range c.Clusters {
+		if err := n.cluster(ctx, &c.Clusters[i]); err != nil {
+			return err
+		}
+	}
+	for i := range c.Listeners {
+		if err := n.listener(&c.Listeners[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undo lets go of what was made for nothing.
+func (n *next) undo() {
+	for _, ln := range n.opened {
+		_ = ln.Close()
+	}
+	for _, m := range n.started {
+		m.stop()
+	}
+}
+
+// commit makes the change. Nothing can go wrong any more.
+func (n *next) commit() {
+	r := n.Runtime
+	for _, swap := range n.swaps {
+		swap()
+	}
+	for address, p := range r.ports {
+		if n.ports[address] != p {
+			close(p.gone)
+			_ = p.listener.Close()
+			r.retire(p.server.Load())
+		}
+	}
+	for name, m := range r.clusters {
+		if n.clusters[name] != m {
+			m.stop()
+		}
+	}
+	r.ports, r.clusters, r.epoch = n.ports, n.clusters, n.to
+}
+
+// retire lets a server go that was replaced.
+func (r *Runtime) retire(s *Server) {
+	r.retiring.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), r.drain)
+		defer cancel()
+		stop := context.AfterFunc(r.ctx, cancel)
+		defer stop()
+		if err := s.Retire(ctx); err != nil {
+			r.log.Warn("connections cut off", "error", err.Error())
+		}
+	})
+}
+
+// endpoints of a cluster that does not ask the DNS.
+func endpointsOf(c *config.Cluster) []upstream.LocalityEndpoints {
+	if len(c.Endpoints) > 0 {
+		return []upstream.LocalityEndpoints{{Endpoints: c.Endpoints}}
+	}
+	return c.Localities
+}
+
+func (n *next) cluster(ctx context.Context, c *config.Cluster) error {
+	if n.clusters[c.Name] != nil {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Got: c.Name, Want: "a name that no other cluster has"}
+	}
+	if old := n.Runtime.clusters[c.Name]; old != nil && old.epoch == n.to && sameButEndpoints(old.config, *c) {
+		n.clusters[c.Name] = old
+		if c.DNS == nil {
+			n.swaps = append(n.swaps, func() {
+				old.config = *c
+				if _, err := old.balance.Update(endpointsOf(c)); err != nil { // which was tried before
+					n.log.Error("endpoints", "cluster", c.Name, "error", err.Error())
+				}
+			})
+		}
+		return n.try(c)
+	}
+	m, err := n.start(ctx, c)
+	if err != nil {
+		return err
+	}
+	n.clusters[c.Name] = m
+	return nil
+}
+
+// try finds out whether endpoints can be taken.
+func (n *next) try(c *config.Cluster) error {
+	if c.DNS != nil {
+		return nil
+	}
+	b, err := upstream.New(c.Config, time.Now, randv2.Uint64)
+	if err == nil {
+		_, err = b.Update(endpointsOf(c))
+	}
+	return within(c.Name, err)
+}
+
+// within says which cluster or listener an error is about.
+func within(name string, err error) error {
+	var coded *attest.Error
+	if errors.As(err, &coded) {
+		named := *coded
+		if named.Subject = name; coded.Subject != "" {
+			named.Subject = name + ": " + coded.Subject
+		}
+		return &named
+	}
+	return err
+}
+
+func sameButEndpoints(a, b config.Cluster) bool {
+	if a.DNS == nil && b.DNS == nil {
+		a.Endpoints, b.Endpoints, a.Localities, b.Localities = nil, nil, nil, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// start makes a cluster, and has it watched. It waits a moment for the first addresses that the DNS has.
+func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
+	balance, err := upstream.New(c.Config, time.Now, randv2.Uint64)
+	if err != nil {
+		return nil, within(c.Name, err)
+	}
+	protocol := map[string]Protocol{"http1": ProtocolHTTP1, "http2": ProtocolHTTP2}[c.Protocol]
+	m := &member{config: *c, epoch: n.to}
+	if c.Attested == nil {
+		m.Cluster = NewPlainCluster(balance, protocol, c.ConnectTimeout)
+	} else {
+		dial, err := n.build.Dial(c)
+		if err != nil {
+			return nil, within(c.Name, err)
+		}
+		m.Cluster = NewAttestedCluster(balance, dial, protocol, c.ConnectTimeout)
+	}
+	var dns *upstream.Resolution
+	first := make(chan struct{})
+	if c.DNS == nil {
+		_, err = balance.Update(endpointsOf(c))
+	} else {
+		var once sync.Once
+		dns, err = upstream.NewResolution(*c.DNS, net.DefaultResolver, randv2.Uint64, func(l []upstream.LocalityEndpoints) {
+			if _, err := balance.Update(l); err != nil {
+				n.log.Error("addresses of the DNS", "cluster", c.Name, "error", err.Error())
+			}
+			once.Do(func() { close(first) })
+		})
+	}
+	if err != nil {
+		return nil, within(c.Name, err)
+	}
+	watched, stop := context.WithCancel(n.ctx)
+	m.stop = stop
+	n.started = append(n.started, m)
+	n.work.Go(func() { balance.Run(watched, prober{m.Cluster}) })
+	if dns == nil {
+		return m, nil
+	}
+	n.work.Go(func() { dns.Run(watched) })
+	timer := time.NewTimer(warming)
+	defer timer.Stop()
+	select {
+	case <-first:
+	case <-timer.C:
+		n.log.Warn("no address yet", "cluster", c.Name)
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	return m, nil
+}
+
+// warming is how long a change waits for the first addresses of a cluster.
+const warming = 5 * time.Second
+
+func (n *next) listener(l *config.Listener) error {
+	if n.ports[l.Address] != nil {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: l.Address, Want: "an address that no other listener has"}
+	}
+	old := n.Runtime.ports[l.Address]
+	if old != nil && old.epoch == n.to && sameButRoutes(old.config, *l) && n.sameClusters(l) {
+		n.ports[l.Address] = old
+		routing, err := n.routing(l)
+		if err != nil {
+			return err
+		}
+		n.swaps = append(n.swaps, func() {
+			old.config = *l
+			if routing != nil {
+				old.server.Load().Reroute(routing)
+			}
+		})
+		return nil
+	}
+	s, err := n.server(l)
+	if err != nil {
+		return err
+	}
+	if old != nil {
+		s.stats = old.stats
+		n.ports[l.Address] = old
+		n.swaps = append(n.swaps, func() {
+			old.config, old.epoch = *l, n.to
+			n.retire(old.server.Swap(s))
+		})
+		return nil
+	}
+	ln, err := n.build.Listen(l.Address)
+	if err != nil {
+		return err
+	}
+	n.opened = append(n.opened, ln)
+	p := &port{listener: ln, config: *l, epoch: n.to, stats: s.stats, gone: make(chan struct{})}
+	p.server.Store(s)
+	n.ports[l.Address] = p
+	n.swaps = append(n.swaps, func() {
+		n.work.Go(func() {
+			if err := p.run(n.log); err != nil {
+				select {
+				case n.failed <- &attest.Error{Code: attest.CodeListen, Check: "listen", Subject: l.Address, Err: err}:
+				default:
+				}
+			}
+		})
+	})
+	return nil
+}
+
+func sameButRoutes(a, b config.Listener) bool {
+	if a.HTTP != nil && b.HTTP != nil {
+		a.HTTP, b.HTTP = nil, nil
+	}
+	return reflect.DeepEqual(a, b)
+}
+
+// sameClusters reports whether a listener that names a cluster itself can go on with it.
+func (n *next) sameClusters(l *config.Listener) bool {
+	names := []string{}
+	if l.Cluster != "" {
+		names = append(names, l.Cluster)
+	}
+	for _, p := range l.Passthrough {
+		names = append(names, p.Cluster)
+	}
+	return !slices.ContainsFunc(names, func(name string) bool { return n.clusters[name] != n.Runtime.clusters[name] })
+}
+
+// run hands what arrives to the server of the time.
+func (p *port) run(log *slog.Logger) error {
+	return accept(p.gone, p.listener, log, func(raw net.Conn) bool {
+		for {
+			s := p.server.Load()
+			switch {
+			case s.Admit(raw):
+				return true
+			case p.server.Load() == s: // it was not replaced: this is the end
+				_ = raw.Close()
+				return false
+			}
+		}
+	})
+}
+
+// routing is what an HTTP listener does; nil for others.
+func (n *next) routing(l *config.Listener) (*Routing, error) {
+	if l.HTTP == nil {
+		return nil, nil
+	}
+	all := make(map[string]*Cluster, len(n.clusters))
+	for name, m := range n.clusters {
+		all[name] = m.Cluster
+	}
+	table, err := route.Compile(*l.HTTP, func(name string) bool { return all[name] != nil && all[name].Attested() })
+	if err != nil {
+		return nil, within(nameOf(l), err)
+	}
+	return NewRouting(table, all), nil
+}
+
+func nameOf(l *config.Listener) string {
+	if l.Name != "" {
+		return l.Name
+	}
+	return l.Address
+}
+
+func limitsOf(l config.Limits) Limits {
+	return Limits{
+		Connections: l.Connections, Handshakes: l.Handshakes, Handshake: l.Handshake, Header: l.Header,
+		KeepAlive: l.KeepAlive, Tunnel: l.Tunnel, Stall: l.Stall, Answer: l.Answer,
+	}
+}
+
+func (n *next) server(l *config.Listener) (*Server, error) {
+	handshake := Handshake(Plain)
+	if !l.Plain {
+		var err error
+		if handshake, err = n.build.Handshake(l); err != nil {
+			return nil, within(nameOf(l), err)
+		}
+	}
+	limits := limitsOf(l.Limits)
+	log := n.log.With("listener", nameOf(l))
+	if l.HTTP != nil {
+		routing, err := n.routing(l)
+		if err != nil {
+			return nil, err
+		}
+		return NewHTTP(n.engine, handshake, routing, log, limits), nil
+	}
+	c, err := n.only(l)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case !l.TCP:
+		return NewHTTP(n.engine, handshake, RouteTo(c), log, limits), nil
+	case l.Plain && c.Attested():
+		return NewOutbound(n.engine, c.dialAny, log, limits), nil
+	default:
+		return NewTCP(n.engine, handshake, c, log, limits), nil
+	}
+}
+
+// only is the one cluster of a listener without routes.
+func (n *next) only(l *config.Listener) (*Cluster, error) {
+	if l.To == "" {
+		if m := n.clusters[l.Cluster]; m != nil {
+			return m.Cluster, nil
+		}
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Subject: nameOf(l), Got: l.Cluster, Want: "the name of a cluster"}
+	}
+	b, err := ParseBackend(l.To)
+	if err == nil && l.TCP {
+		err = b.CheckRaw()
+	}
+	if err != nil {
+		return nil, within(nameOf(l), err)
+	}
+	return b.cluster(0)
+}
+
+// dialAny is Dial to any endpoint of an attested cluster.
+func (c *Cluster) dialAny(ctx context.Context) (Conn, error) {
+	conn, done, err := c.raw(ctx, randv2.Uint64)
+	if err != nil {
+		return nil, err
+	}
+	l, ok := conn.(*link)
+	if !ok {
+		resetConn(conn)
+		done(upstream.NoVerdict)
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}
+	}
+	return &counted{Conn: l.conn, link: l, done: done}, nil
+}
+
+// counted is a connection to an endpoint that tells of its end.
+type counted struct {
+	Conn
+	link *link
+	done func(upstream.Outcome)
+	once sync.Once
+}
+
+func (c *counted) Close() error {
+	c.once.Do(func() { c.done(upstream.Success) })
+	return c.link.Close()
+}
+
+func (c *counted) Polled() bool { return c.link.Polled() }
+
+// Failed tells of a listener that has broken.
+func (r *Runtime) Failed() <-chan error { return r.failed }
+
+// ListenerStatus is what is known of a listener.
+type ListenerStatus struct {
+	Name    string
+	Address net.Addr
+	Config  config.Listener
+	Stats   Stats
+}
+
+// Listeners are those of now, in order of their names.
+func (r *Runtime) Listeners() []ListenerStatus {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []ListenerStatus
+	for _, p := range r.ports {
+		all = append(all, ListenerStatus{nameOf(&p.config), p.listener.Addr(), p.config, p.stats.snapshot()})
+	}
+	slices.SortFunc(all, func(a, b ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
+	return all
+}
+
+// Clusters are those of now, in order of their names.
+func (r *Runtime) Clusters() []*Cluster {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var all []*Cluster
+	for _, m := range r.clusters {
+		all = append(all, m.Cluster)
+	}
+	slices.SortFunc(all, func(a, b *Cluster) int { return strings.Compare(a.balance.Name(), b.balance.Name()) })
+	return all
+}
+
+// Shutdown ends all listeners as Server.Shutdown does, and answers ctx's error when something had to be cut off.
+func (r *Runtime) Shutdown(ctx context.Context) error {
+	r.mu.Lock()
+	r.closed = true
+	ports := r.ports
+	r.mu.Unlock()
+	var all sync.WaitGroup
+	errs := make(chan error, len(ports))
+	for _, p := range ports {
+		close(p.gone)
+		_ = p.listener.Close()
+		all.Go(func() { errs <- p.server.Load().Shutdown(ctx) })
+	}
+	all.Wait()
+	stop := context.AfterFunc(ctx, r.cancel) // those that were replaced have as much time
+	r.retiring.Wait()
+	stop()
+	r.cancel()
+	r.work.Wait()
+	close(errs)
+	var err error
+	for e := range errs {
+		err = errors.Join(err, e)
+	}
+	return err
+}
