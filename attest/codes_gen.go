@@ -23,6 +23,8 @@ const (
 	CodeNoEndpoint Code = "J109"
 	// CodeOverload: the cluster has as much to do as it may.
 	CodeOverload Code = "J110"
+	// CodePeerLimit: too many connections from one address.
+	CodePeerLimit Code = "J111"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -196,6 +198,7 @@ var codeTable = map[Code]codeInfo{
 	CodeCrowded:              {exit: 3, title: "too many sessions wait for evidence", remedy: "try again in a moment; the TEE serves one batch of sessions after the other"},
 	CodeNoEndpoint:           {exit: 3, title: "the cluster has no endpoint to go to", remedy: "see /clusters of the admin API for what is known of its endpoints"},
 	CodeOverload:             {exit: 3, title: "the cluster has as much to do as it may", remedy: "add endpoints or raise the circuit breakers of the cluster"},
+	CodePeerLimit:            {exit: 3, title: "too many connections from one address", remedy: "raise limits.connections_per_peer or find out what opens them"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

@@ -40,6 +40,7 @@ type link struct {
 	state   tls.ConnectionState
 	stats   *counters
 	closed  func(*link)
+	leave   func() // the peer has one connection less
 	once    sync.Once
 	forward atomic.Pointer[identity]
 	address string // of the peer, without its port; made once

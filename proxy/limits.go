@@ -5,6 +5,7 @@ import "time"
 // Limits bound what strangers can make a Server hold. A zero field takes the default that its comment names.
 type Limits struct {
 	Connections int // open at once, 16384; further ones wait in the kernel's queue
+	Peer        int // of them from one address, in IPv6 from one /64: all but an eighth, so that nobody shuts out all others; negative for all
 	Handshakes  int // under way at once, 4096; further ones wait in the kernel's queue
 
 	Handshake time.Duration // for a handshake, or for dialing and appraising a peer, 10 s
@@ -37,6 +38,12 @@ func (l Limits) withDefaults() Limits {
 	}
 	atLeast(&l.Connections, 16384)
 	atLeast(&l.Handshakes, 4096)
+	switch {
+	case l.Peer == 0:
+		l.Peer = l.Connections - l.Connections/8
+	case l.Peer < 0:
+		l.Peer = l.Connections
+	}
 	positive := func(v *time.Duration, def time.Duration) {
 		if *v <= 0 {
 			*v = def

@@ -400,7 +400,7 @@ func nameOf(l *config.Listener) string {
 
 func limitsOf(l config.Limits) Limits {
 	return Limits{
-		Connections: l.Connections, Handshakes: l.Handshakes, Handshake: l.Handshake, Header: l.Header,
+		Connections: l.Connections, Peer: l.ConnectionsPerPeer, Handshakes: l.Handshakes, Handshake: l.Handshake, Header: l.Header,
 		KeepAlive: l.KeepAlive, Tunnel: l.Tunnel, Stall: l.Stall, Answer: l.Answer,
 	}
 }

@@ -19,6 +19,7 @@ type Server struct {
 	limits Limits
 	log    *slog.Logger
 	stats  *counters
+	peers  peers
 
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
@@ -53,7 +54,7 @@ func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		engine: engine, limits: limits, log: logger, stats: new(counters), ctx: ctx, cancel: cancel,
+		engine: engine, limits: limits, log: logger, stats: new(counters), peers: peers{most: limits.Peer}, ctx: ctx, cancel: cancel,
 		gone:        make(chan struct{}),
 		connections: make(chan struct{}, limits.Connections),
 		handshakes:  make(chan struct{}, limits.Handshakes),
@@ -251,6 +252,15 @@ func (s *Server) leave(ln net.Listener) {
 // handle takes one accepted connection through its handshake and hands it on.
 func (s *Server) handle(raw net.Conn) {
 	logger := s.log.With("remote", addrString(raw.RemoteAddr()))
+	leave, ok := s.peers.enter(raw.RemoteAddr())
+	if !ok {
+		s.stats.refuse(attest.CodePeerLimit)
+		logger.Warn("connection refused", "code", string(attest.CodePeerLimit), "error", attest.CodePeerLimit.Title())
+		_ = raw.Close()
+		<-s.handshakes
+		<-s.connections
+		return
+	}
 	l, err := s.shake(raw)
 	<-s.handshakes
 	if err != nil {
@@ -260,9 +270,11 @@ func (s *Server) handle(raw net.Conn) {
 			logger.Warn("handshake refused", "code", string(code), "error", err.Error())
 		}
 		s.refused(raw, err)
+		leave()
 		<-s.connections
 		return
 	}
+	l.leave = leave
 	s.stats.established(l.conn.Result())
 	s.stats.active.Add(1)
 	if !s.remember(l) {
@@ -326,6 +338,7 @@ func (s *Server) remember(l *link) bool {
 // forget is called once for every link, when it is closed.
 func (s *Server) forget(l *link) {
 	s.stats.active.Add(-1)
+	l.leave()
 	<-s.connections
 	s.mu.Lock()
 	defer s.mu.Unlock()

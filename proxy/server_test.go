@@ -583,3 +583,45 @@ func TestManyClients(t *testing.T) {
 		t.Errorf("counted %+v", s)
 	}
 }
+
+// TestPeerLimit: one address does not take all places.
+func TestPeerLimit(t *testing.T) {
+	logs := new(journal)
+	service := rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(io.Discard, c) })
+	in := inboundTCP(t, shake(nil), service, proxy.Limits{Connections: 16, Peer: 2}, logs.logger())
+	server := start(t, in)
+	var conns []net.Conn
+	for range 2 {
+		c, err := dialTLS(t.Context(), server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		conns = append(conns, c)
+	}
+	if c, err := dialTLS(t.Context(), server); err == nil {
+		c.Close()
+		t.Error("a third one")
+	}
+	other := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 2)}}
+	raw, err := other.DialContext(t.Context(), "tcp", server)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := overTLS(t.Context(), raw)
+	if err != nil {
+		t.Fatalf("from another address: %v", err)
+	}
+	c.Close()
+	conns[0].Close()
+	until(t, "the place to be free", func() bool {
+		c, err := dialTLS(t.Context(), server)
+		if err == nil {
+			c.Close()
+		}
+		return err == nil
+	})
+	conns[1].Close()
+	if in.Stats().Refused[attest.CodePeerLimit] == 0 || !strings.Contains(logs.String(), `"code":"J111"`) {
+		t.Errorf("counted: %v", in.Stats().Refused)
+	}
+}
