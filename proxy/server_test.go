@@ -553,7 +553,7 @@ func TestIdleHTTPConnectionsEnd(t *testing.T) {
 // TestManyClients runs everything at once, for the race detector.
 func TestManyClients(t *testing.T) {
 	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = io.Copy(w, r.Body) }))
-	in := inboundHTTP(t, shake(affirmed(), "h2", "http/1.1"), addr, proxy.Limits{Connections: 8, Handshakes: 2}, nil)
+	in := inboundHTTP(t, shake(affirmed(), "h2", "http/1.1"), addr, proxy.Limits{Connections: 8, Peer: -1, Handshakes: 2}, nil)
 	server := start(t, in)
 	var all sync.WaitGroup
 	for i := range 16 {
