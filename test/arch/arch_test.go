@@ -135,6 +135,8 @@ func TestImports(t *testing.T) {
 		{ours("proxy/route"), "net$", nil, "a table does no I/O"},
 		{ours("proxy/upstream"), module, []string{ours("attest$")}, "choosing an endpoint knows neither routes nor connections"},
 		{ours("proxy/upstream"), "third party", nil, "choosing an endpoint takes no library"},
+		{ours("proxy/config"), module, []string{ours("attest$"), ours("proxy/route"), ours("proxy/upstream"), ours("proxy/message")}, "a configuration is read by all and knows nobody"},
+		{ours("proxy/handover"), module, nil, "sockets are passed on, whatever for"},
 		{ours("proxy/upstream"), "net$", nil, "who dials, probes and resolves is handed in"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
