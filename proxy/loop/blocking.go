@@ -55,6 +55,7 @@ type blocking struct {
 	broke  error // what a job has come to
 	busy   int   // bytes that the writer has; of the loop
 	failed error
+	parted bool // goodbye was said
 }
 
 func newBlocking(c *Conn, raw net.Conn, upper Upper) *blocking {
@@ -124,7 +125,7 @@ func (d *blocking) settled(eof error) error {
 }
 
 // settling is how long a write may take to learn of a reset that has come already.
-const settling = 100 * time.Millisecond
+const settling = time.Second
 
 func (d *blocking) tryRead(buf []byte) (n int, err error) {
 	defer func() {
@@ -227,7 +228,14 @@ func (d *blocking) watch(read bool) {
 var errOneWay = errors.New("one direction ended and the other end cannot be told")
 
 func (d *blocking) closeWrite() error {
-	half, ok := d.stream.(interface{ CloseWrite() error })
+	end := d.stream
+	if d.parted { // the transport's turn
+		end = d.raw
+		if w, ok := d.raw.(*Wire); ok {
+			end = w.Conn
+		}
+	}
+	half, ok := end.(interface{ CloseWrite() error })
 	if !ok {
 		return errOneWay
 	}
@@ -237,8 +245,9 @@ func (d *blocking) closeWrite() error {
 
 func (d *blocking) goodbye() {
 	if d.upper != nil {
-		d.do(1, func() error {
-			_ = d.upper.Close()
+		d.parted = true
+		d.do(1, func() error { // closing it would close the transport, in which the other end's last words may be waiting
+			_ = d.upper.CloseWrite()
 			return nil
 		})
 	}
