@@ -284,11 +284,14 @@ func (r *Result) PolicyID() string { return r.policyID }
 func (r *Result) Line() int { return r.line }
 
 // EvidenceDigest is the hex SHA-256 of the raw evidence; empty when there was none.
-func (r *Result) EvidenceDigest() string {
+func (r *Result) EvidenceDigest() string { return string(r.AppendEvidenceDigest(nil)) }
+
+// AppendEvidenceDigest appends EvidenceDigest to b.
+func (r *Result) AppendEvidenceDigest(b []byte) []byte {
 	if r.digest == [32]byte{} {
-		return ""
+		return b
 	}
-	return hex.EncodeToString(r.digest[:])
+	return hex.AppendEncode(b, r.digest[:])
 }
 
 // Time is the relying party's clock at the appraisal.

@@ -88,8 +88,12 @@ func TestEvidenceDigest(t *testing.T) {
 		"empty evidence": {&attest.Evidence{}, ""},
 		"none":           {nil, ""},
 	} {
-		if got := appraise(t, c.ev, authentic, policy{pass("a")}).EvidenceDigest(); got != c.want {
+		r := appraise(t, c.ev, authentic, policy{pass("a")})
+		if got := r.EvidenceDigest(); got != c.want {
 			t.Errorf("%s: %q", name, got)
+		}
+		if got := string(r.AppendEvidenceDigest([]byte("x"))); got != "x"+c.want {
+			t.Errorf("%s: appended %q", name, got)
 		}
 	}
 }

@@ -138,6 +138,17 @@ func TestImports(t *testing.T) {
 		{ours("proxy/config"), module, []string{ours("attest$"), ours("proxy/route"), ours("proxy/upstream"), ours("proxy/message")}, "a configuration is read by all and knows nobody"},
 		{ours("proxy/handover"), module, nil, "sockets are passed on, whatever for"},
 		{ours("proxy/upstream"), "net$", nil, "who dials, probes and resolves is handed in"},
+		{ours("proxy/accesslog"), module, []string{ours("attest$")}, "a line is about a request, whoever carried it"},
+		{ours("proxy/accesslog"), "third party", nil, "what keeps secrets and forged lines out of a log can be read here"},
+		{ours("proxy/histogram"), module, nil, "counting does not know what it counts"},
+		{ours("proxy/histogram"), "third party", nil, "counting takes no library"},
+		{ours("proxy/tally"), module, []string{ours("attest$"), ours("proxy/histogram")}, "counting does not know who asks"},
+		{ours("proxy/tally"), "third party", nil, "counting takes no library"},
+		{ours("proxy/metrics"), module, []string{ours("attest$"), ours("proxy$"), ours("proxy/accesslog"), ours("proxy/histogram"), ours("proxy/tally"), ours("proxy/upstream"), ours("ratls/batch")}, "it shows what others count"},
+		{ours("proxy/admin"), module, []string{ours("attest$"), ours("proxy/upstream")}, "what it shows and does is handed in"},
+		{ours("proxy/admin"), "net/http/pprof", nil, "it registers itself at the default mux"},
+		{ours("proxy$"), ours("proxy/metrics"), nil, "the data plane does not know who asks for its numbers"},
+		{ours("proxy$"), ours("proxy/admin"), nil, "the data plane does not know its administrator"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
@@ -154,6 +165,7 @@ func TestImports(t *testing.T) {
 		"go.uber.org/zap":                ours("cmd/jurat"),
 		"golang.org/x/net/http2":         ours("proxy/h2"),
 		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
+		"github.com/prometheus":          ours("proxy/metrics"),
 	}
 	for _, p := range append(list(t, "./..."), list(t, "-tags", "ego", "./...")...) {
 		if inside(p.ImportPath, module+"/test") {
