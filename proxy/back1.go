@@ -14,6 +14,7 @@ type back1 struct {
 	pool     *pool
 	worker   *worker
 	conn     *loop.Conn
+	peer     *link     // nil where it is plain
 	idle     bool      // in the pool
 	exchange *exchange // nil while idle
 	timer    loop.Timer
@@ -207,6 +208,7 @@ func (b *back1) switchOver(x *exchange, more []byte) {
 	}
 	b.exchange = nil
 	x.close()
+	x.report()
 	d.switchOver(b.conn, more)
 }
 

@@ -18,6 +18,7 @@ type back2 struct {
 	conn   *loop.Conn
 	h      *h2.Conn
 	timer  loop.Timer
+	peer   *link // nil where it is plain
 	used   bool
 	why    error // of the end of the connection
 	free   []*ask2
@@ -26,6 +27,7 @@ type back2 struct {
 func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	w := p.worker
 	b := &back2{pool: p, worker: w}
+	b.peer, _ = raw.(*link)
 	conn, err := w.open(raw, b)
 	if err != nil {
 		return nil, err
@@ -56,10 +58,7 @@ func (b *back2) rest() {
 
 // start sends a request.
 func (b *back2) start(x *exchange, used bool) {
-	x.req.Scheme = "http"
-	if b.pool.cluster.Attested() {
-		x.req.Scheme = "https"
-	}
+	x.req.Scheme = b.pool.cluster.scheme()
 	none := x.req.Length == message.NoBody || x.req.Length == 0
 	s, err := b.h.Request(&x.req, none)
 	if err != nil {
@@ -71,7 +70,7 @@ func (b *back2) start(x *exchange, used bool) {
 	b.used = true
 	b.worker.loop.Stop(&b.timer)
 	b.conn.Ready()
-	x.connected(a, !used)
+	x.connected(a, !used, b.peer)
 }
 
 func (b *back2) ask() *ask2 {

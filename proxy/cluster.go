@@ -75,6 +75,14 @@ func (c *Cluster) Attested() bool { return c.dial != nil }
 // Stats counts the attested connections to the endpoints.
 func (c *Cluster) Stats() Stats { return c.stats.snapshot() }
 
+// scheme is what requests go by.
+func (c *Cluster) scheme() string {
+	if c.Attested() {
+		return "https"
+	}
+	return "http"
+}
+
 // offers are the protocols to agree on for a request that is to share its connection, or not.
 func (c *Cluster) offers(shared bool) []string {
 	switch {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
 	"github.com/jurat-tls/jurat/proxy/route"
@@ -65,6 +66,7 @@ type exchange struct {
 	pause        loop.Timer // before the next try
 	cookie       string     // a Set-Cookie that goes with the response
 	copies       []*mirror
+	told         account
 
 	open     bool
 	answered bool // the last head of the response has been passed on
@@ -86,6 +88,7 @@ func (x *exchange) begin() {
 		x.limit = w.loop.Now().Add(d)
 	}
 	x.reset()
+	x.account()
 	w.side.stats.requests.Add(1)
 	switch r := &x.req; {
 	case r.Method == http.MethodConnect && !(r.Version == message.HTTP2 && r.Upgrade != ""):
@@ -163,7 +166,10 @@ func (x *exchange) call(fresh bool) {
 }
 
 // connected goes on with a connection that has the head of the request already.
-func (x *exchange) connected(s origin, fresh bool) {
+func (x *exchange) connected(s origin, fresh bool, peer *link) {
+	if peer != nil {
+		x.told.upstream = peer.conn.Result()
+	}
 	x.as, x.fresh, x.calling = s, fresh, nil
 	if x.req.Length == message.NoBody || x.req.Length == 0 {
 		x.ended = true
@@ -205,6 +211,7 @@ func (x *exchange) await() {
 
 func (x *exchange) expire() {
 	x.outcome = upstream.Timeout
+	x.told.flags |= accesslog.UpstreamRequestTimeout
 	if !x.limit.IsZero() {
 		x.expired()
 		return
@@ -238,6 +245,7 @@ func (x *exchange) requestBody(p []byte, last bool) {
 		return
 	}
 	x.sent, x.ended = true, last
+	x.told.received += uint64(len(p))
 	if x.keeping {
 		x.keep(p)
 	}
@@ -322,6 +330,8 @@ func (x *exchange) response(r *message.Response, last bool) {
 		r.Fields = append(r.Fields, message.Field{Name: "Set-Cookie", Value: x.cookie})
 	}
 	x.answered, x.kept, x.keeping = true, nil, false
+	x.told.status, x.told.first = r.Status, x.worker.loop.Now()
+	x.told.try.Status(r.Status)
 	x.worker.loop.Stop(&x.try)
 	if x.times.total == 0 {
 		x.worker.loop.Stop(&x.timer)
@@ -337,6 +347,7 @@ func (x *exchange) response(r *message.Response, last bool) {
 		return
 	}
 	if last {
+		x.report()
 		return
 	}
 	if !x.limit.IsZero() {
@@ -350,10 +361,13 @@ func (x *exchange) responseBody(p []byte, last bool) {
 	case !x.open:
 		return
 	case last:
+		x.told.sent += uint64(len(p))
 		x.part()
 		x.client.body(p, true)
+		x.report()
 		return
 	}
+	x.told.sent += uint64(len(p))
 	x.touch()
 	switch {
 	case !x.client.body(p, false) && x.as != nil:
@@ -370,6 +384,7 @@ func (x *exchange) responseEnd(trailers message.Fields) {
 	if x.open {
 		x.part()
 		x.client.finish(trailers.Remove(message.Ours))
+		x.report()
 	}
 }
 
@@ -411,10 +426,12 @@ func (x *exchange) clientGone() {
 		return
 	}
 	as := x.as
+	x.told.flags |= accesslog.DownstreamConnectionTermination
 	x.close()
 	if as != nil {
 		as.abort()
 	}
+	x.report()
 }
 
 // serviceGone ends an exchange whose service has gone before the response was whole. A request that the service can't have
@@ -432,6 +449,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 		return
 	}
 	x.outcome = upstream.Reset
+	x.told.flags |= accesslog.UpstreamConnectionTermination
 	why := route.FailureReset
 	if errors.Is(err, errRefusedStream) {
 		why = route.FailureRefusedStream
@@ -445,6 +463,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 // unreached goes on where no connection to the endpoint came about.
 func (x *exchange) unreached(err error) {
 	x.outcome = upstream.ConnectFailure
+	x.told.flags |= accesslog.UpstreamConnectionFailure
 	if !x.again(x.retry.OnFailure(route.FailureConnect)) {
 		x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
 	}
@@ -492,10 +511,12 @@ func (x *exchange) cut() {
 		as.abort()
 	}
 	x.client.abort()
+	x.report()
 }
 
 // reply is a response of the proxy's own.
 func (x *exchange) reply(status int, code attest.Code, text string) {
+	x.told.code = code
 	x.say(plain(status, code), []byte("jurat: "+text+"\n"))
 }
 
@@ -511,11 +532,14 @@ func (x *exchange) say(r *message.Response, text []byte) {
 		r.Length = int64(len(text))
 	}
 	last := text == nil || r.Bodiless(x.req.Method)
+	x.told.status, x.told.first = r.Status, x.worker.loop.Now()
 	if x.client.respond(r, last) != nil {
 		x.client.abort()
 	} else if !last {
+		x.told.sent += uint64(len(text))
 		x.client.body(text, true)
 	}
+	x.report()
 }
 
 func plain(status int, code attest.Code) *message.Response {

@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -208,6 +209,9 @@ func (d *front1) refuse(status int) {
 	d.x.req = message.Request{Method: http.MethodGet, Version: message.HTTP11, Fields: d.x.req.Fields[:0]}
 	d.persists, d.busy, d.begun = false, true, false
 	d.x.open = true
+	d.x.reset()
+	d.x.account()
+	d.x.told.method, d.x.told.flags = "", accesslog.DownstreamProtocolError
 	d.x.reply(status, "", lowerStatus(status))
 }
 

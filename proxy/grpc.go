@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/message"
 )
 
@@ -75,7 +76,9 @@ func (x *exchange) expired() {
 		if as != nil {
 			as.abort()
 		}
+		x.told.code = attest.CodeBackendFailed
 		x.client.finish(status)
+		x.report()
 		return
 	}
 	x.say(&message.Response{Status: http.StatusOK, Fields: slices.Concat(message.Fields{{Name: "content-type", Value: "application/grpc"}}, status)}, nil)

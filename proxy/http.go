@@ -9,16 +9,18 @@ import (
 
 // httpSide is the HTTP half of an inbound server: attested connections go in, requests come out at the service.
 type httpSide struct {
-	stats   *counters
-	log     *slog.Logger
-	routing atomic.Pointer[Routing]
-	limits  Limits
-	workers []*worker
-	next    atomic.Uint32
-	closing atomic.Bool
-	easing  atomic.Bool
-	ctx     context.Context // of connecting to the service
-	cancel  context.CancelFunc
+	stats    *counters
+	log      *slog.Logger
+	observer Observer
+	name     string
+	routing  atomic.Pointer[Routing]
+	limits   Limits
+	workers  []*worker
+	next     atomic.Uint32
+	closing  atomic.Bool
+	easing   atomic.Bool
+	ctx      context.Context // of connecting to the service
+	cancel   context.CancelFunc
 
 	mu       sync.Mutex
 	released bool
@@ -29,8 +31,8 @@ func newHTTPSide(engine *Engine, routing *Routing, limits Limits, stats *counter
 	h := &httpSide{stats: stats, log: logger, limits: limits}
 	h.routing.Store(routing)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
-	for _, l := range engine.group.Loops() {
-		h.workers = append(h.workers, newWorker(h, l))
+	for i, l := range engine.group.Loops() {
+		h.workers = append(h.workers, newWorker(h, l, i))
 	}
 	return h
 }

@@ -5,8 +5,10 @@ import (
 	"log/slog"
 	randv2 "math/rand/v2"
 	"net"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 // NewInboundHTTP is NewHTTP for attested clients of the service at backend. gRPC goes to it as HTTP/2 with prior knowledge,
@@ -56,13 +58,23 @@ func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger 
 func NewTCP(engine *Engine, handshake Handshake, cluster *Cluster, logger *slog.Logger, limits Limits) *Server {
 	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
+		began := time.Now()
 		to, done, err := cluster.raw(s.ctx, randv2.Uint64)
 		if err != nil {
+			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset() // an empty answer would look whole
 			return
 		}
-		join(engine, l, to, s.limits.Tunnel, logger, done)
+		var peer *attest.Result
+		if far, ok := to.(*link); ok {
+			peer = far.conn.Result()
+		}
+		told := s.carried(l, began, cluster.balance.Name(), addrString(to.RemoteAddr()), peer)
+		join(engine, l, to, s.limits.Tunnel, logger, func(o upstream.Outcome, received, sent uint64) {
+			done(o)
+			told(o, received, sent)
+		})
 	}
 	return s
 }

@@ -17,7 +17,7 @@ var errIdle = errors.New("nothing moved for too long")
 // both. The end of one direction is passed on while the other goes on. Anything but a proper end is passed on as a reset:
 // whoever is at the other end must not take half of a message for the whole. It answers at once; done, which may be nil, is told
 // of the end.
-func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(upstream.Outcome)) {
+func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
 	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger, done: done}
 	t.loop.Prepare(l.conn.NetConn())
 	if far, ok := other.(*link); ok {
@@ -37,14 +37,14 @@ type tunnel struct {
 	idle  time.Duration
 	timer loop.Timer
 	log   *slog.Logger
-	done  func(upstream.Outcome) // nil where nobody cares
+	done  func(o upstream.Outcome, received, sent uint64) // nil where nobody cares
 }
 
 // finished tells of the end, once.
 func (t *tunnel) finished(o upstream.Outcome) {
 	t.loop.Remove(&t.timer)
 	if t.done != nil {
-		t.done(o)
+		t.done(o, t.ways[0].moved, t.ways[1].moved)
 		t.done = nil
 	}
 }
@@ -54,6 +54,7 @@ type way struct {
 	*tunnel
 	from, to *loop.Conn
 	ended    bool
+	moved    uint64 // bytes
 }
 
 func (t *tunnel) open(l *link, other net.Conn) {
@@ -121,6 +122,7 @@ func (t *tunnel) broke(err error) {
 // Data passes on what arrives.
 func (w *way) Data(p []byte) {
 	w.touch()
+	w.moved += uint64(len(p))
 	if !w.to.Write(p) {
 		w.from.Pause()
 	}

@@ -27,7 +27,8 @@ func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) 
 		_ = raw.Close()
 	}
 	s.carry = func(raw net.Conn, l *link, logger *slog.Logger) {
-		join(engine, l, raw, s.limits.Tunnel, logger, nil)
+		told := s.carriedOut(l, raw)
+		join(engine, l, raw, s.limits.Tunnel, logger, told)
 	}
 	return s
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -119,6 +120,7 @@ func (p *pool) connect(x *exchange, fresh bool) {
 // use gives a new connection that is not shared to the first who waits for it.
 func (p *pool) use(c *call, raw net.Conn) error {
 	b := &back1{pool: p, worker: p.worker}
+	b.peer, _ = raw.(*link)
 	conn, err := p.worker.open(raw, b)
 	if err != nil {
 		return err
@@ -252,7 +254,7 @@ func (p *pool) assign(x *exchange, b *back1, fresh bool) {
 		x.reply(http.StatusBadRequest, "", "bad request")
 		return
 	}
-	x.connected(b, fresh)
+	x.connected(b, fresh, b.peer)
 }
 
 // keep keeps a connection for the next request.
@@ -290,6 +292,7 @@ func (p *pool) leave() {
 
 // overload answers a request that would be one too many for its cluster.
 func (x *exchange) overload() {
+	x.told.flags |= accesslog.UpstreamOverflow
 	err := x.cluster.unavailable(upstream.ErrOverflow)
 	x.fail(attest.CodeOf(err), http.StatusServiceUnavailable, err)
 }

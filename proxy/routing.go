@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/message"
 	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/upstream"
@@ -47,6 +48,7 @@ func (x *exchange) route() bool {
 	d, err := r.table.Match(&x.req, x.worker.random.Uint64())
 	switch {
 	case err == route.ErrNoRoute:
+		x.told.flags |= accesslog.NoRouteFound
 		x.reply(http.StatusNotFound, "", "no such place")
 		return false
 	case err != nil:
@@ -64,6 +66,7 @@ func (x *exchange) route() bool {
 		return false
 	}
 	if x.cluster = r.clusters[d.Cluster()]; x.cluster == nil {
+		x.told.flags |= accesslog.NoClusterFound
 		x.reply(http.StatusServiceUnavailable, attest.CodeNoEndpoint, attest.CodeNoEndpoint.Title())
 		return false
 	}
@@ -123,6 +126,11 @@ func (x *exchange) pick() {
 		err = e.Begin()
 	}
 	if err != nil {
+		if err == upstream.ErrOverflow {
+			x.told.flags |= accesslog.UpstreamOverflow
+		} else {
+			x.told.flags |= accesslog.NoHealthyUpstream
+		}
 		err = x.cluster.unavailable(err)
 		x.fail(attest.CodeOf(err), http.StatusServiceUnavailable, err)
 		return
@@ -131,6 +139,7 @@ func (x *exchange) pick() {
 	if x.req.Authority == "" { // of HTTP/1.0
 		x.req.Authority = authorityOf(e.Identity())
 	}
+	x.asks()
 	x.call(false)
 }
 
@@ -151,6 +160,7 @@ func (x *exchange) settle() {
 	if x.endpoint == nil {
 		return
 	}
+	x.tryEnded()
 	x.endpoint.Done(x.outcome, x.worker.loop.Now().Sub(x.began))
 	x.endpoint = nil
 	if x.retrying {
@@ -173,10 +183,15 @@ func (x *exchange) keep(p []byte) {
 
 // again tries the request once more, where its route says so for what has happened, and reports whether it does.
 func (x *exchange) again(wanted bool) bool {
-	if !wanted || !x.open || x.answered || x.retries >= x.retry.Number() || x.sent && !x.keeping || x.late() {
+	if !wanted || !x.open || x.answered || x.sent && !x.keeping || x.late() {
+		return false
+	}
+	if x.retries >= x.retry.Number() {
+		x.told.flags |= accesslog.UpstreamRetryLimitExceeded
 		return false
 	}
 	if !x.cluster.balance.Acquire(upstream.Retries) {
+		x.told.flags |= accesslog.UpstreamOverflow
 		return false
 	}
 	w := x.worker
@@ -214,6 +229,7 @@ func (x *exchange) replay() bool {
 
 // tryExpired ends a try that took too long.
 func (x *exchange) tryExpired() {
+	x.told.flags |= accesslog.UpstreamRequestTimeout
 	x.outcome = upstream.Timeout
 	as := x.as
 	if x.again(x.retry.OnFailure(route.FailureTimeout)) {
@@ -237,6 +253,7 @@ func (x *exchange) touch() {
 }
 
 func (x *exchange) idled() {
+	x.told.flags |= accesslog.StreamIdleTimeout
 	x.outcome = upstream.Timeout
 	if !x.answered && x.times.perTryIdle > 0 {
 		as := x.as

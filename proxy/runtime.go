@@ -16,6 +16,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/route"
+	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -32,6 +33,7 @@ type Builder interface {
 // Runtime does what a configuration says, and changes to another one while it runs: nothing that is under way is dropped.
 type Runtime struct {
 	engine   *Engine
+	observer Observer
 	log      *slog.Logger
 	drain    time.Duration
 	ctx      context.Context // of what watches the clusters, and of the listeners
@@ -48,13 +50,13 @@ type Runtime struct {
 }
 
 // NewRuntime makes one that does nothing yet. drain is how long connections may go on whose listener has changed.
-func NewRuntime(engine *Engine, drain time.Duration, logger *slog.Logger) *Runtime {
+func NewRuntime(engine *Engine, drain time.Duration, observer Observer, logger *slog.Logger) *Runtime {
 	if logger == nil {
 		logger = slog.New(slog.DiscardHandler)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Runtime{
-		engine: engine, log: logger, drain: drain, ctx: ctx, cancel: cancel, failed: make(chan error, 1),
+		engine: engine, log: logger, observer: observer, drain: drain, ctx: ctx, cancel: cancel, failed: make(chan error, 1),
 		ports: map[string]*port{}, clusters: map[string]*member{},
 	}
 }
@@ -310,6 +312,7 @@ func (n *next) listener(l *config.Listener) error {
 	if err != nil {
 		return err
 	}
+	s.Observe(n.observer, nameOf(l))
 	if old != nil {
 		s.stats = old.stats
 		n.ports[l.Address] = old
@@ -489,10 +492,11 @@ func (r *Runtime) Failed() <-chan error { return r.failed }
 
 // ListenerStatus is what is known of a listener.
 type ListenerStatus struct {
-	Name    string
-	Address net.Addr
-	Config  config.Listener
-	Stats   Stats
+	Name     string
+	Address  net.Addr
+	Config   config.Listener
+	Stats    Stats
+	Requests tally.RequestStats
 }
 
 // Listeners are those of now, in order of their names.
@@ -501,7 +505,7 @@ func (r *Runtime) Listeners() []ListenerStatus {
 	defer r.mu.Unlock()
 	var all []ListenerStatus
 	for _, p := range r.ports {
-		all = append(all, ListenerStatus{nameOf(&p.config), p.listener.Addr(), p.config, p.stats.snapshot()})
+		all = append(all, ListenerStatus{nameOf(&p.config), p.listener.Addr(), p.config, p.stats.snapshot(), p.stats.tally.Stats()})
 	}
 	slices.SortFunc(all, func(a, b ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return all

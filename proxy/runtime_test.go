@@ -67,7 +67,7 @@ func (b *builder) Dial(*config.Cluster) (proxy.DialEndpoint, error) {
 
 func running(t testing.TB) *proxy.Runtime {
 	t.Helper()
-	r := proxy.NewRuntime(engine(t), 10*time.Second, new(journal).logger())
+	r := proxy.NewRuntime(engine(t), 10*time.Second, proxy.Observer{}, new(journal).logger())
 	t.Cleanup(func() {
 		ctx, cancel := context.WithCancel(context.Background())
 		cancel()

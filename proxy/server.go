@@ -21,6 +21,9 @@ type Server struct {
 	stats  *counters
 	peers  peers
 
+	observer Observer
+	name     string // of the listener
+
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
 	hurries   bool                                             // whether a handshake may lose its place to one that waits
@@ -54,7 +57,7 @@ func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		engine: engine, limits: limits, log: logger, stats: new(counters), peers: peers{most: limits.Peer}, ctx: ctx, cancel: cancel,
+		engine: engine, limits: limits, log: logger, stats: newCounters(len(engine.group.Loops())), peers: peers{most: limits.Peer}, ctx: ctx, cancel: cancel,
 		gone:        make(chan struct{}),
 		connections: make(chan struct{}, limits.Connections),
 		handshakes:  make(chan struct{}, limits.Handshakes),
@@ -252,9 +255,11 @@ func (s *Server) leave(ln net.Listener) {
 // handle takes one accepted connection through its handshake and hands it on.
 func (s *Server) handle(raw net.Conn) {
 	logger := s.log.With("remote", addrString(raw.RemoteAddr()))
+	began := time.Now()
 	leave, ok := s.peers.enter(raw.RemoteAddr())
 	if !ok {
 		s.stats.refuse(attest.CodePeerLimit)
+		s.refusedConnection(began, addrString(raw.RemoteAddr()), attest.CodePeerLimit)
 		logger.Warn("connection refused", "code", string(attest.CodePeerLimit), "error", attest.CodePeerLimit.Title())
 		_ = raw.Close()
 		<-s.handshakes
@@ -267,6 +272,7 @@ func (s *Server) handle(raw net.Conn) {
 		if s.ctx.Err() == nil {
 			code := attest.CodeOf(err)
 			s.stats.refuse(code)
+			s.refusedConnection(began, addrString(raw.RemoteAddr()), code)
 			logger.Warn("handshake refused", "code", string(code), "error", err.Error())
 		}
 		s.refused(raw, err)

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/tally"
 )
 
 // Stats is a snapshot of what a Server has seen.
@@ -24,11 +25,15 @@ type Stats struct {
 type counters struct {
 	accepted, handshakes, requests, in, out atomic.Uint64
 	active                                  atomic.Int64
+	tally                                   *tally.Requests
 
 	mu       sync.Mutex
 	bindings map[attest.Level]uint64
 	refused  map[attest.Code]uint64
 }
+
+// newCounters has so many shards of what loops count.
+func newCounters(shards int) *counters { return &counters{tally: tally.NewRequests(shards)} }
 
 // established counts a connection and, where its peer was appraised, the level of that.
 func (c *counters) established(r *attest.Result) {

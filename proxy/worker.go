@@ -6,8 +6,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/h2"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -18,7 +20,9 @@ type worker struct {
 	clients map[front]struct{}
 	pools   map[*upstream.Endpoint]*pool
 	random  *rand.Rand
-	out     []byte // for heads that are written
+	tally   *tally.Shard
+	record  accesslog.Record // the one that is being logged
+	out     []byte           // for heads that are written
 	pool    *h2.Pool
 	born    time.Time
 }
@@ -29,8 +33,8 @@ type front interface {
 	ease()   // lets one more begin, where the client can't know better
 }
 
-func newWorker(side *httpSide, l *loop.Loop) *worker {
-	return &worker{side: side, loop: l, clients: make(map[front]struct{}), pools: make(map[*upstream.Endpoint]*pool), random: newRandom(), pool: h2.NewPool(), born: time.Now()}
+func newWorker(side *httpSide, l *loop.Loop, n int) *worker {
+	return &worker{side: side, loop: l, clients: make(map[front]struct{}), pools: make(map[*upstream.Endpoint]*pool), random: newRandom(), tally: side.stats.tally.Shard(n), pool: h2.NewPool(), born: time.Now()}
 }
 
 // clock is the time since the worker was made.
