@@ -180,6 +180,7 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	default:
 		b.inBody = true
 		b.body1.Start(meta.Body, limits)
+		b.body1.Drop(meta.Named)
 	}
 	return meta.Size, nil
 }

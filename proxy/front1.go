@@ -148,6 +148,7 @@ func (d *front1) step(p []byte) (int, error) {
 	if meta.Body != 0 {
 		d.inBody = true
 		d.body1.Start(meta.Body, limits)
+		d.body1.Drop(meta.Named)
 	}
 	d.x.begin()
 	return meta.Size, nil
