@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -90,6 +91,8 @@ func (b *back1) hold(held bool) {
 		b.conn.Resume()
 	}
 }
+
+func (b *back1) moved() time.Time { return b.conn.Moved() }
 
 // Data takes what the service has sent.
 func (b *back1) Data(p []byte) {

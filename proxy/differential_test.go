@@ -572,7 +572,7 @@ func requests(t testing.TB) (all []string) {
 			all = append(all, "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"+s.message)
 		}
 	}
-	return append(all, "GET / HTTP/1.1\r\nHost: a\r\n"+strings.Repeat("X: y\r\n", 130)+"\r\n")
+	return append(all, "GET / HTTP/1.1\r\nHost: a\r\n"+strings.Repeat("X: y\r\n", 130)+"\r\n", "POST / HTTP/1.1\r\nHost: a\r\n\r\n\r\n")
 }
 
 func (d *differential) String() string {

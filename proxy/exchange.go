@@ -21,6 +21,7 @@ type client interface {
 	abort()                                       // it never will be, which must be plain to see
 	hold(bool)                                    // whether the request's body has to wait
 	hasEnded() bool                               // all of the request has arrived
+	moved() time.Time                             // when it last took something of the response
 }
 
 // origin is the side that answers it: one request on a connection to the service.
@@ -29,6 +30,7 @@ type origin interface {
 	finish(trailers message.Fields)
 	abort() // the exchange is over for good, whatever the service is still doing
 	hold(bool)
+	moved() time.Time // when it last took something of the request
 }
 
 // exchange is one request on its way to the service, and its response on its way back. It lives in one loop.
@@ -42,6 +44,8 @@ type exchange struct {
 	limit  time.Time // the deadline of that; zero for none
 	timer  loop.Timer
 	stall  loop.Timer
+	came   time.Time // when something of the request last has
+	filled time.Time // when full became true
 	log    *slog.Logger
 
 	open     bool
@@ -49,6 +53,7 @@ type exchange struct {
 	sent     bool // some of the request's body has
 	ended    bool // all of the request has
 	full     bool // the client does not take more of the response for now
+	slow     bool // the service does not take more of the request for now
 	fresh    bool // the connection to the service has not been used before
 	tries    int
 	calling  *call
@@ -57,7 +62,7 @@ type exchange struct {
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
 	w := x.worker
-	x.open, x.answered, x.sent, x.ended, x.full, x.tries, x.as, x.calling = true, false, false, false, false, 0, nil, nil
+	x.open, x.answered, x.sent, x.ended, x.full, x.slow, x.tries, x.as, x.calling = true, false, false, false, false, false, 0, nil, nil
 	x.grpc = isGRPC(&x.req)
 	x.limit = time.Time{}
 	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
@@ -135,6 +140,7 @@ func (x *exchange) connected(s origin, fresh bool) {
 		x.ended = true
 		x.await()
 	}
+	x.came = x.worker.loop.Now()
 	x.watch()
 	x.client.hold(false)
 }
@@ -159,24 +165,61 @@ func (x *exchange) expire() {
 	x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNoAnswer)
 }
 
-var errNoAnswer = errors.New("the service took too long to answer")
+var (
+	errNoAnswer = errors.New("the service took too long to answer")
+	errNotRead  = errors.New("the service stopped reading the request")
+)
 
-// watch bounds the time in which the request has to go on.
+// watch bounds the time in which the request, and a response that the client is to read, have to go on.
 func (x *exchange) watch() {
-	if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.ended {
-		x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
-	} else if !x.full {
+	if at, _ := x.due(); at.IsZero() {
 		x.worker.loop.Stop(&x.stall)
+	} else {
+		x.worker.loop.Set(&x.stall, at, x.stalled)
 	}
 }
 
-// stalled ends an exchange whose client is too slow.
-func (x *exchange) stalled() {
-	if x.answered {
-		x.cut()
-		return
+// due is when the exchange will have stood still for too long, by whose fault; zero for never.
+func (x *exchange) due() (at time.Time, service bool) {
+	d := x.worker.side.limits.Stall
+	if d == 0 || x.grpc || !x.open {
+		return at, false
 	}
-	x.reply(http.StatusRequestTimeout, "", "the request took too long")
+	switch {
+	case x.ended || x.as == nil: // await bounds that
+	case !x.slow:
+		at = x.came.Add(d)
+	case !x.answered: // who answers need not read the request
+		at, service = later(x.came, x.as.moved()).Add(d), true
+	}
+	if x.full {
+		if t := later(x.filled, x.client.moved()).Add(d); at.IsZero() || t.Before(at) {
+			at, service = t, false
+		}
+	}
+	return at, service
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// stalled ends an exchange that stands still.
+func (x *exchange) stalled() {
+	switch at, service := x.due(); {
+	case at.After(x.worker.loop.Now()): // something has moved meanwhile
+		x.watch()
+	case at.IsZero():
+	case service:
+		x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNotRead)
+	case x.answered:
+		x.cut()
+	default:
+		x.reply(http.StatusRequestTimeout, "", "the request took too long")
+	}
 }
 
 // requestBody passes on a part of the request's body; last says that it is the end.
@@ -184,13 +227,11 @@ func (x *exchange) requestBody(p []byte, last bool) {
 	if x.as == nil || len(p) == 0 && !last {
 		return
 	}
-	x.sent, x.ended = true, last
-	if !x.as.body(p, last) {
-		x.worker.loop.Stop(&x.stall) // the service is slower
+	x.sent, x.ended, x.came = true, last, x.worker.loop.Now()
+	if x.slow = !x.as.body(p, last); x.slow {
 		x.client.hold(true)
-	} else {
-		x.watch()
 	}
+	x.watch()
 	if last {
 		x.await()
 	}
@@ -211,6 +252,7 @@ func (x *exchange) requestEnd(trailers message.Fields) {
 
 // serviceReady goes on with the request after its body was too fast.
 func (x *exchange) serviceReady() {
+	x.slow, x.came = false, x.worker.loop.Now()
 	x.watch()
 	x.client.hold(false)
 }
@@ -265,10 +307,10 @@ func (x *exchange) responseBody(p []byte, last bool) {
 		x.client.body(p, true)
 	case !x.client.body(p, false) && x.as != nil:
 		x.as.hold(true)
-		if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.full {
-			x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
+		if !x.full {
+			x.full, x.filled = true, x.worker.loop.Now()
+			x.watch()
 		}
-		x.full = true
 	}
 }
 

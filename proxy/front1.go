@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -285,6 +286,8 @@ func (d *front1) hold(held bool) {
 }
 
 func (d *front1) hasEnded() bool { return !d.inBody }
+
+func (d *front1) moved() time.Time { return d.conn.Moved() }
 
 // switchOver joins the connection with one to the service, after an upgrade. more is what the service has said behind it.
 func (d *front1) switchOver(to *loop.Conn, more []byte) {

@@ -202,6 +202,9 @@ var ofAll = []reason{
 
 // ofRequests are reasons to refuse requests.
 var ofRequests = append(slices.Clone(ofAll), []reason{
+	{"line before", "RFC 9112 section 2.2 would overlook it; only a client that miscounts bodies sends one, and what else it miscounts nobody knows", func(m *loose) bool {
+		return m.first == "" || m.first[0] == '\r'
+	}},
 	{"version", "RFC 9112 section 2.3: of a version that does not exist nobody knows the rules", func(m *loose) bool {
 		return m.version() != "HTTP/1.1" && m.version() != "HTTP/1.0"
 	}},
