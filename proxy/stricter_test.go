@@ -201,10 +201,11 @@ var ofAll = []reason{
 }
 
 // ofRequests are reasons to refuse requests.
-var ofRequests = append(slices.Clone(ofAll), []reason{
+var ofRequests = slices.Concat([]reason{
 	{"line before", "RFC 9112 section 2.2 would overlook it; only a client that miscounts bodies sends one, and what else it miscounts nobody knows", func(m *loose) bool {
 		return m.first == "" || m.first[0] == '\r'
 	}},
+}, ofAll, []reason{
 	{"version", "RFC 9112 section 2.3: of a version that does not exist nobody knows the rules", func(m *loose) bool {
 		return m.version() != "HTTP/1.1" && m.version() != "HTTP/1.0"
 	}},
@@ -232,10 +233,10 @@ var ofRequests = append(slices.Clone(ofAll), []reason{
 		e := m.all("Expect")
 		return len(e) > 1 || len(e) == 1 && !strings.EqualFold(strings.TrimSpace(e[0]), "100-continue")
 	}},
-}...)
+})
 
 // ofResponses are reasons to refuse responses.
-var ofResponses = append(slices.Clone(ofAll), []reason{
+var ofResponses = slices.Concat(ofAll, []reason{
 	{"status line", "RFC 9112 section 4: one of HTTP/1.1 or 1.0, of three digits from 100 on, and no control character", func(m *loose) bool {
 		return !statusLine.MatchString(m.first)
 	}},
@@ -246,7 +247,7 @@ var ofResponses = append(slices.Clone(ofAll), []reason{
 	{"another protocol", "RFC 9110 section 15.2.2: nobody has asked for it", func(m *loose) bool {
 		return len(m.words) > 1 && m.words[1] == "101"
 	}},
-}...)
+})
 
 // stricter answers why a message is refused that net/http takes, by what is in the text alone; nothing if there is no reason.
 func stricter(text string, reasons []reason) string {
