@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"io"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -94,6 +95,8 @@ func (b *back1) hold(held bool) {
 	}
 }
 
+func (b *back1) moved() time.Time { return b.conn.Moved() }
+
 // Data takes what the service has sent.
 func (b *back1) Data(p []byte) {
 	if len(b.rest) > 0 {
@@ -183,6 +186,7 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	default:
 		b.inBody = true
 		b.body1.Start(meta.Body, limits)
+		b.body1.Drop(meta.Named)
 	}
 	return meta.Size, nil
 }

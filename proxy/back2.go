@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h2"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -149,7 +150,7 @@ func (b asking) Trailers(s *h2.Stream, f message.Fields) {
 
 func (b asking) Writable(s *h2.Stream) {
 	if a, ok := s.User.(*ask2); ok {
-		if all, end := a.again(); all && !end && a.x != nil {
+		if all, end := a.again(b.worker.loop.Now()); all && !end && a.x != nil {
 			a.x.serviceReady()
 		}
 	}
@@ -198,7 +199,7 @@ type ask2 struct {
 }
 
 func (a *ask2) body(p []byte, last bool) bool {
-	all := a.send(p, last)
+	all := a.send(a.back.worker.loop.Now(), p, last)
 	a.back.conn.Ready()
 	return all
 }
@@ -215,6 +216,8 @@ func (a *ask2) abort() {
 		a.back.conn.Ready()
 	}
 }
+
+func (a *ask2) moved() time.Time { return a.sender.moved(a.back.conn) }
 
 func (a *ask2) hold(held bool) {
 	a.held = held

@@ -24,6 +24,7 @@ type client interface {
 	abort()                                       // it never will be, which must be plain to see
 	hold(bool)                                    // whether the request's body has to wait
 	hasEnded() bool                               // all of the request has arrived
+	moved() time.Time                             // when it last took something of the response
 }
 
 // origin is the side that answers it: one request on a connection to the service.
@@ -32,6 +33,7 @@ type origin interface {
 	finish(trailers message.Fields)
 	abort() // the exchange is over for good, whatever the service is still doing
 	hold(bool)
+	moved() time.Time // when it last took something of the request
 }
 
 // exchange is one request on its way to the service, and its response on its way back. It lives in one loop.
@@ -45,6 +47,8 @@ type exchange struct {
 	limit  time.Time  // the deadline of that; zero for none
 	timer  loop.Timer // for the response
 	stall  loop.Timer // for an end that is too slow
+	came   time.Time  // when something of the request last has
+	filled time.Time  // when full became true
 	log    *slog.Logger
 
 	cluster      *Cluster
@@ -73,6 +77,7 @@ type exchange struct {
 	sent     bool // some of the request's body has
 	ended    bool // all of the request has
 	full     bool // the client does not take more of the response for now
+	slow     bool // the service does not take more of the request for now
 	fresh    bool // the connection to the service has not been used before
 	tries    int  // of one endpoint
 	calling  *call
@@ -81,7 +86,7 @@ type exchange struct {
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
 	w := x.worker
-	x.open, x.answered, x.sent, x.ended, x.full, x.tries, x.as, x.calling = true, false, false, false, false, 0, nil, nil
+	x.open, x.answered, x.sent, x.ended, x.full, x.slow, x.tries, x.as, x.calling = true, false, false, false, false, false, 0, nil, nil
 	x.grpc = isGRPC(&x.req)
 	x.limit = time.Time{}
 	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
@@ -181,8 +186,9 @@ func (x *exchange) connected(s origin, fresh bool, peer *link) {
 	if x.ended {
 		x.await()
 	}
+	x.came, x.slow = x.worker.loop.Now(), !more
+	x.watch()
 	if more {
-		x.watch()
 		x.client.hold(false)
 	}
 }
@@ -219,24 +225,63 @@ func (x *exchange) expire() {
 	x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNoAnswer)
 }
 
-var errNoAnswer = errors.New("the service took too long to answer")
+var (
+	errNoAnswer = errors.New("the service took too long to answer")
+	errNotRead  = errors.New("the service stopped reading the request")
+)
 
-// watch bounds the time in which the request has to go on.
+// watch bounds the time in which the request, and a response that the client is to read, have to go on.
 func (x *exchange) watch() {
-	if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.ended {
-		x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
-	} else if !x.full {
+	if at, _ := x.due(); at.IsZero() {
 		x.worker.loop.Stop(&x.stall)
+	} else {
+		x.worker.loop.Set(&x.stall, at, x.stalled)
 	}
 }
 
-// stalled ends an exchange whose client is too slow.
-func (x *exchange) stalled() {
-	if x.answered {
-		x.cut()
-		return
+// due is when the exchange will have stood still for too long, by whose fault; zero for never.
+func (x *exchange) due() (at time.Time, service bool) {
+	d := x.worker.side.limits.Stall
+	if d == 0 || x.grpc || !x.open {
+		return at, false
 	}
-	x.reply(http.StatusRequestTimeout, "", "the request took too long")
+	switch {
+	case x.ended || x.as == nil: // await bounds that
+	case !x.slow:
+		at = x.came.Add(d)
+	case !x.answered: // who answers need not read the request
+		at, service = later(x.came, x.as.moved()).Add(d), true
+	}
+	if x.full {
+		if t := later(x.filled, x.client.moved()).Add(d); at.IsZero() || t.Before(at) {
+			at, service = t, false
+		}
+	}
+	return at, service
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+// stalled ends an exchange that stands still.
+func (x *exchange) stalled() {
+	switch at, service := x.due(); {
+	case at.After(x.worker.loop.Now()): // something has moved meanwhile
+		x.watch()
+	case at.IsZero():
+	case service:
+		x.outcome = upstream.Timeout
+		x.told.flags |= accesslog.UpstreamRequestTimeout
+		x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNotRead)
+	case x.answered:
+		x.cut()
+	default:
+		x.reply(http.StatusRequestTimeout, "", "the request took too long")
+	}
 }
 
 // requestBody passes on a part of the request's body; last says that it is the end.
@@ -244,7 +289,7 @@ func (x *exchange) requestBody(p []byte, last bool) {
 	if x.as == nil || len(p) == 0 && !last {
 		return
 	}
-	x.sent, x.ended = true, last
+	x.sent, x.ended, x.came = true, last, x.worker.loop.Now()
 	x.told.received += uint64(len(p))
 	if x.keeping {
 		x.keep(p)
@@ -253,12 +298,10 @@ func (x *exchange) requestBody(p []byte, last bool) {
 		m.more(p, last, nil)
 	}
 	x.touch()
-	if !x.as.body(p, last) {
-		x.worker.loop.Stop(&x.stall) // the service is slower
+	if x.slow = !x.as.body(p, last); x.slow {
 		x.client.hold(true)
-	} else {
-		x.watch()
 	}
+	x.watch()
 	if last {
 		x.await()
 	}
@@ -286,6 +329,7 @@ func (x *exchange) requestEnd(trailers message.Fields) {
 
 // serviceReady goes on with the request after its body was too fast.
 func (x *exchange) serviceReady() {
+	x.slow, x.came = false, x.worker.loop.Now()
 	x.watch()
 	x.client.hold(false)
 }
@@ -372,10 +416,10 @@ func (x *exchange) responseBody(p []byte, last bool) {
 	switch {
 	case !x.client.body(p, false) && x.as != nil:
 		x.as.hold(true)
-		if d := x.worker.side.limits.Stall; d > 0 && !x.grpc && !x.full {
-			x.worker.loop.Set(&x.stall, x.worker.loop.Now().Add(d), x.stalled)
+		if !x.full {
+			x.full, x.filled = true, x.worker.loop.Now()
+			x.watch()
 		}
-		x.full = true
 	}
 }
 

@@ -165,6 +165,7 @@ func (d *front1) step(p []byte) (int, error) {
 	if meta.Body != 0 {
 		d.inBody = true
 		d.body1.Start(meta.Body, limits)
+		d.body1.Drop(meta.Named)
 	}
 	d.x.begin()
 	return meta.Size, nil
@@ -308,6 +309,8 @@ func (d *front1) hold(held bool) {
 }
 
 func (d *front1) hasEnded() bool { return !d.inBody }
+
+func (d *front1) moved() time.Time { return d.conn.Moved() }
 
 // switchOver joins the connection with one to the service, after an upgrade. more is what the service has said behind it.
 func (d *front1) switchOver(to *loop.Conn, more []byte) {

@@ -289,6 +289,8 @@ func (t *stream2) hold(held bool) {
 
 func (t *stream2) hasEnded() bool { return t.ended }
 
+func (t *stream2) moved() time.Time { return t.sender.moved(t.front.conn) }
+
 func (t *stream2) respond(r *message.Response, last bool) error {
 	if t.s == nil {
 		return nil
@@ -302,7 +304,7 @@ func (t *stream2) respond(r *message.Response, last bool) error {
 }
 
 func (t *stream2) body(p []byte, last bool) bool {
-	all := t.send(p, last)
+	all := t.send(t.front.worker.loop.Now(), p, last)
 	switch {
 	case all && last:
 		t.over()
@@ -324,7 +326,7 @@ func (t *stream2) finish(trailers message.Fields) {
 
 // flush goes on with a response whose client was slower. more asks for the rest.
 func (t *stream2) flush(more func()) {
-	switch all, end := t.again(); {
+	switch all, end := t.again(t.front.worker.loop.Now()); {
 	case all && end:
 		t.over()
 	case all:
@@ -336,7 +338,17 @@ func (t *stream2) flush(more func()) {
 func (t *stream2) tail() {
 	w := t.front.worker
 	if d := w.side.limits.Stall; d > 0 && !t.x.grpc && t.s != nil {
-		w.loop.Set(&t.x.stall, w.loop.Now().Add(d), t.abort)
+		w.loop.Set(&t.x.stall, later(w.loop.Now(), t.moved()).Add(d), t.late)
+	}
+}
+
+// late resets a stream whose client does not take the end.
+func (t *stream2) late() {
+	w := t.front.worker
+	if at := t.moved().Add(w.side.limits.Stall); at.After(w.loop.Now()) {
+		w.loop.Set(&t.x.stall, at, t.late)
+	} else {
+		t.abort()
 	}
 }
 

@@ -14,8 +14,9 @@ type Limits struct {
 	KeepAlive time.Duration // for an HTTP connection without a request, 2 min
 	Tunnel    time.Duration // for a raw connection on which nothing moves, 1 h; negative for ever
 	Connect   time.Duration // for connecting to the service, 5 s
-	// Stall is how long the body of a request may not move while the service waits for it, and a response while the client
-	// does not read, 1 min; negative for ever. gRPC calls are exempt: they may be silent for as long as they like.
+	// Stall is how long not a byte of a request's body may move, whether the client does not send it or the service, which has
+	// not answered, does not read it, and how long the client may take no byte of a response, 1 min; negative for ever. gRPC
+	// calls are exempt: they may be silent for as long as they like.
 	Stall time.Duration
 	// Answer is how long the service may take from the end of a request to the header of its answer, 60 s; negative for
 	// ever. It bounds no body. gRPC calls are exempt: they carry deadlines of their own, and a server may hold the header

@@ -2,6 +2,7 @@ package proxy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/message"
 	"github.com/jurat-tls/jurat/proxy/route"
@@ -70,6 +71,7 @@ func (m *mirror) respond(*message.Response, bool) error { return nil }
 func (m *mirror) body([]byte, bool) bool                { return true }
 func (m *mirror) finish(message.Fields)                 {}
 func (m *mirror) abort()                                {}
+func (m *mirror) moved() time.Time                      { return time.Time{} }
 func (m *mirror) hasEnded() bool                        { return m.ended }
 
 func (m *mirror) hold(held bool) {

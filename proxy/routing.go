@@ -207,7 +207,7 @@ func (x *exchange) again(wanted bool) bool {
 		w.loop.Stop(&x.timer)
 	}
 	x.client.hold(true)
-	x.as = nil
+	x.as, x.slow = nil, false
 	w.loop.Set(&x.pause, w.loop.Now().Add(x.retry.BackOff(x.retries, w.random.Uint64())), x.pick)
 	return true
 }

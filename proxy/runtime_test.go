@@ -90,7 +90,7 @@ func endpoints(addrs ...string) (all []upstream.EndpointConfig) {
 	return all
 }
 
-func named(name string, addrs ...string) config.Cluster {
+func clusterOf(name string, addrs ...string) config.Cluster {
 	return config.Cluster{Config: upstream.Config{Name: name}, Endpoints: endpoints(addrs...)}
 }
 
@@ -103,7 +103,7 @@ func TestRuntimeChanges(t *testing.T) {
 	r, build := running(t), newBuilder(t)
 	c := &config.Config{
 		Listeners: []config.Listener{{Address: "web", HTTP: allTo("one")}},
-		Clusters:  []config.Cluster{named("one", a), named("two", b)},
+		Clusters:  []config.Cluster{clusterOf("one", a), clusterOf("two", b)},
 	}
 	apply(t, r, c, "1", build)
 	h := client(t, direct(build.address("web")), "http/1.1")
@@ -129,7 +129,7 @@ func TestRuntimeChanges(t *testing.T) {
 		t.Errorf("got %q after %d handshakes", got, handshakes())
 	}
 	// Another endpoint.
-	c = &config.Config{Listeners: c.Listeners, Clusters: []config.Cluster{named("two", a)}}
+	c = &config.Config{Listeners: c.Listeners, Clusters: []config.Cluster{clusterOf("two", a)}}
 	apply(t, r, c, "1", build)
 	if got := from(); got != "a" || handshakes() != 1 || len(r.Clusters()) != 1 {
 		t.Errorf("got %q after %d handshakes, %d clusters", got, handshakes(), len(r.Clusters()))
@@ -139,8 +139,8 @@ func TestRuntimeChanges(t *testing.T) {
 		"address":  {Listeners: []config.Listener{{Address: "web", HTTP: allTo("two")}, {Address: "taken", Cluster: "two"}}, Clusters: c.Clusters},
 		"twice":    {Listeners: []config.Listener{{Address: "new", Cluster: "two"}, {Address: "new", Cluster: "two"}}, Clusters: c.Clusters},
 		"cluster":  {Listeners: []config.Listener{{Address: "new", Cluster: "three"}}, Clusters: c.Clusters},
-		"endpoint": {Listeners: c.Listeners, Clusters: []config.Cluster{named("two", "")}},
-		"clusters": {Listeners: c.Listeners, Clusters: []config.Cluster{named("two", b), named("two", b)}},
+		"endpoint": {Listeners: c.Listeners, Clusters: []config.Cluster{clusterOf("two", "")}},
+		"clusters": {Listeners: c.Listeners, Clusters: []config.Cluster{clusterOf("two", b), clusterOf("two", b)}},
 		"route":    {Listeners: []config.Listener{{Address: "web", HTTP: &route.Config{VirtualHosts: []route.VirtualHost{{}, {}}}}}, Clusters: c.Clusters},
 		"to":       {Listeners: []config.Listener{{Address: "web", To: "nonsense"}}, Clusters: c.Clusters},
 	} {
@@ -188,7 +188,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	})
 	r, build := running(t), newBuilder(t)
 	at := func(i int) *config.Config {
-		c := &config.Config{Clusters: []config.Cluster{named("http", echo), named("tcp", raw), named(fmt.Sprint("other", i%3), echo)}}
+		c := &config.Config{Clusters: []config.Cluster{clusterOf("http", echo), clusterOf("tcp", raw), clusterOf(fmt.Sprint("other", i%3), echo)}}
 		hosts := allTo("http")
 		if i%2 == 1 {
 			hosts = allTo(fmt.Sprint("other", i%3))

@@ -2,8 +2,10 @@ package proxy
 
 import (
 	"slices"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy/h2"
+	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
 )
 
@@ -14,10 +16,11 @@ type sender struct {
 	out      []byte
 	last     bool // nothing comes behind out
 	trailers message.Fields
+	took     time.Time // when the stream last took something
 }
 
 // send takes p, and reports whether nothing of it has to wait.
-func (d *sender) send(p []byte, last bool) bool {
+func (d *sender) send(now time.Time, p []byte, last bool) bool {
 	switch {
 	case d.s == nil:
 		return true
@@ -26,7 +29,7 @@ func (d *sender) send(p []byte, last bool) bool {
 		return false
 	}
 	n := d.s.Write(p, last)
-	if n == len(p) || d.s == nil {
+	if d.took = now; n == len(p) || d.s == nil {
 		return true
 	}
 	d.out, d.last = append(d.out, p[n:]...), last
@@ -49,13 +52,16 @@ func (d *sender) end(trailers message.Fields) bool {
 }
 
 // again goes on with what had to wait. It reports whether nothing does any more, and whether that was the end.
-func (d *sender) again() (all, end bool) {
+func (d *sender) again(now time.Time) (all, end bool) {
 	if d.s == nil || len(d.out) == 0 {
 		return d.s != nil, false
 	}
 	n := d.s.Write(d.out, d.last && len(d.trailers) == 0)
 	if d.s == nil {
 		return false, false
+	}
+	if n > 0 {
+		d.took = now
 	}
 	if n < len(d.out) {
 		d.out = d.out[:copy(d.out, d.out[n:])]
@@ -66,4 +72,12 @@ func (d *sender) again() (all, end bool) {
 		return d.end(d.trailers), true
 	}
 	return true, d.last
+}
+
+// moved is when the peer last took something of the body. What waits for room in the connection moves with that.
+func (d *sender) moved(conn *loop.Conn) time.Time {
+	if d.s == nil || d.s.Shut() {
+		return d.took
+	}
+	return later(d.took, conn.Moved())
 }

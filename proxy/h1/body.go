@@ -39,6 +39,7 @@ type Body struct {
 	limits Limits
 	err    error
 	held   []byte // what there is of a trailer section
+	drops  string // names of trailers that are of the connection
 
 	// Trailers are there once the body has ended, until the next Start. What may not be one is not among them: see Feed.
 	Trailers message.Fields
@@ -59,13 +60,17 @@ func (d *Body) Start(framing int64, limits Limits) {
 	}
 }
 
+// Drop has the body leave out the trailers that are named: Meta.Named of its head. They are of the connection, as RFC 9110
+// section 7.6.1 says, and not for who comes next.
+func (d *Body) Drop(named string) { d.drops = named }
+
 // Feed reads what it can of in: payload is the next part of the body, which lies in in, and n is how many bytes of in are
 // done with. It reads all of in unless there is more payload after a payload's end, or the body ends (done) before in
 // does: so call it with what is left until nothing is, or it is done. An error, an Error of status 400 or 431, is for ever;
 // what came with an earlier call was right then, but the message is not to be passed on as a complete one.
 //
 // Extensions of chunks are dropped. Trailer fields that frame a message or speak of its connection are refused; those that
-// RFC 9110 section 6.5.1 lets only a head have are dropped.
+// RFC 9110 section 6.5.1 lets only a head have are dropped, and so are those that Drop was told of.
 func (d *Body) Feed(in []byte) (payload []byte, n int, done bool, err error) {
 	for {
 		switch d.state {
@@ -237,7 +242,7 @@ func (d *Body) trailers(b []byte) error {
 		if kindOf(name) != ordinary { // a server that merges trailers into the head would frame by them
 			return bad("a trailer field that frames a message or is of its connection")
 		}
-		if !onlyInHead(name) {
+		if !onlyInHead(name) && !lists(d.drops, name) {
 			d.Trailers = append(d.Trailers, message.Field{Name: name, Value: s[p.start:p.end]})
 		}
 		i = p.next

@@ -209,3 +209,30 @@ func isStatus(err error, status int) bool {
 	var e h1.Error
 	return errors.As(err, &e) && e.Status == status && e.Reason != "" && strings.HasPrefix(err.Error(), "HTTP/1: ")
 }
+
+// Trailers that Connection names are of the connection, like the fields of the head.
+func TestBodyDrop(t *testing.T) {
+	const head = "POST / HTTP/1.1\r\nHost: a\r\nConnection: close, x-one\r\nConnection: keep-alive\r\nConnection: X-Two , X-Four\r\nTransfer-Encoding: chunked\r\n\r\n"
+	var r message.Request
+	m, err := h1.ParseRequest([]byte(head), h1.Limits{}, &r)
+	if err != nil || len(r.Fields) > 0 {
+		t.Fatal(r.Fields, err)
+	}
+	var d h1.Body
+	for _, named := range []string{m.Named, "", " X-Three ,"} {
+		d.Start(h1.Chunked, h1.Limits{})
+		if named != "" {
+			d.Drop(named)
+		}
+		if _, _, done, err := d.Feed([]byte("0\r\nX-One: 1\r\nx-two: 2\r\nX-Three: 3\r\n\r\n")); !done || err != nil {
+			t.Fatal(done, err)
+		}
+		want := map[string]int{m.Named: 1, "": 3, " X-Three ,": 2}[named]
+		if len(d.Trailers) != want {
+			t.Errorf("%q leaves %v", named, d.Trailers)
+		}
+	}
+	if m, err := h1.ParseRequest([]byte("GET / HTTP/1.1\r\nHost: a\r\nConnection: close, TE\r\n\r\n"), h1.Limits{}, &r); m.Named != "" || err != nil {
+		t.Error(m, err)
+	}
+}

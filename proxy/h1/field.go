@@ -135,28 +135,28 @@ func isEndToEnd(name string) bool {
 	return false
 }
 
-// removeNamed answers f without the fields that Connection fields in it name, and without those.
-func removeNamed(f message.Fields) message.Fields {
-	var names [maxOptions]string
-	n := 0
-	for _, c := range f {
-		if kindOf(c.Name) != connection {
-			continue
-		}
-		for rest, more := c.Value, true; more && n < len(names); n++ {
-			names[n], rest, more = strings.Cut(rest, ",")
-			names[n] = trim(names[n])
+// removeNamed answers f without the fields that Connection fields in it name, and without those, and what they list.
+func removeNamed(f message.Fields) (kept message.Fields, names string) {
+	for i := range f {
+		switch {
+		case kindOf(f[i].Name) != connection:
+		case names == "":
+			names = f[i].Value
+		default:
+			names += "," + f[i].Value
 		}
 	}
-	return f.Remove(func(name string) bool {
-		if kindOf(name) == connection {
+	return f.Remove(func(name string) bool { return kindOf(name) == connection || lists(names, name) }), names
+}
+
+// lists reports whether a name is among those of a list.
+func lists(names, name string) bool {
+	for more := names != ""; more; {
+		var element string
+		element, names, more = strings.Cut(names, ",")
+		if message.Same(trim(element), name) {
 			return true
 		}
-		for _, named := range names[:n] {
-			if message.Same(name, named) {
-				return true
-			}
-		}
-		return false
-	})
+	}
+	return false
 }

@@ -36,6 +36,8 @@ type Meta struct {
 	// Persistent reports whether another message may follow on the connection once this one's body has ended. An answer
 	// after which the connection is no longer HTTP (101, and 2xx to CONNECT) is never followed by one.
 	Persistent bool
+	// Named is what Connection lists, where it names fields: Body.Drop is to be told, for those that come as trailers.
+	Named string
 }
 
 // Limits bound what a peer can make its reader hold. A zero field takes the default that its comment names.

@@ -23,6 +23,7 @@ type head struct {
 	close, keepAlive      bool // options of Connection
 	mayUpgrade            bool // an option of Connection
 	named                 bool // Connection names other fields
+	names                 string
 	trailers              bool // TE
 }
 
@@ -54,7 +55,7 @@ func (h *head) fields(b []byte, s string, i int, limits Limits, f message.Fields
 		i = p.next
 	}
 	if h.named {
-		f = removeNamed(f)
+		f, h.names = removeNamed(f)
 	}
 	if h.codings > 0 {
 		switch {

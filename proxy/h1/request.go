@@ -57,15 +57,15 @@ func parseRequest(b []byte, limits Limits, r *message.Request) (Meta, error) {
 		return Meta{}, bad("CONNECT with a body")
 	}
 	r.Length, r.Trailers = h.length, h.trailers
-	m := Meta{Size: len(b), Body: max(h.length, 0), Persistent: h.persistent()}
+	m := Meta{Size: len(b), Body: max(h.length, 0), Persistent: h.persistent(), Named: h.names}
 	if h.length == message.Unknown {
 		m.Body = Chunked
 	}
-	if r.Version == message.HTTP10 { // RFC 9110 sections 7.8 and 10.1.1: it knows neither
-		return m, nil
-	}
 	if h.expects > 1 || h.expects == 1 && !same(h.expect, "100-continue") {
 		return Meta{}, Error{417, "an unknown expectation"}
+	}
+	if r.Version == message.HTTP10 { // RFC 9110 sections 7.8 and 10.1.1: what it asks for is overlooked
+		return m, nil
 	}
 	r.Expect = h.expects == 1 && m.Body != 0
 	// Without the option it is not from whoever is at the other end of this connection.

@@ -39,7 +39,7 @@ func parseResponse(b []byte, limits Limits, method string, r *message.Response) 
 	if r.Fields, err = h.fields(b, s, line+1, limits, r.Fields); err != nil {
 		return Meta{}, err
 	}
-	m := Meta{Size: len(b), Persistent: h.persistent()}
+	m := Meta{Size: len(b), Persistent: h.persistent(), Named: h.names}
 	switch {
 	case method == "CONNECT" && r.Status/100 == 2:
 		m.Persistent = false // a tunnel from here on, whatever the fields say

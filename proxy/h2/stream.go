@@ -172,6 +172,9 @@ func (c *Conn) writable(s *Stream, n int) int {
 	return n
 }
 
+// Shut reports whether a window of the peer is what keeps the stream from writing.
+func (s *Stream) Shut() bool { return s.live() && min(s.sendWindow, s.conn.sendWindow) <= 0 }
+
 // Trailers ends the body with trailers; without any, it just ends.
 func (s *Stream) Trailers(f message.Fields) error {
 	c := s.conn

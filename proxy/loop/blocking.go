@@ -51,9 +51,10 @@ type blocking struct {
 	read   bool     // the reader may go on
 	jobs   []func() // of the writer
 	gone   bool
-	works  bool  // the writer is at a job
-	broke  error // what a job has come to
-	busy   int   // bytes that the writer has; of the loop
+	works  bool      // the writer is at a job
+	broke  error     // what a job has come to
+	took   time.Time // when a write last came back
+	busy   int       // bytes that the writer has; of the loop
 	failed error
 	parted bool // goodbye was said
 }
@@ -210,10 +211,28 @@ func (d *blocking) write(p []byte) (int, error) {
 	}
 	p = append([]byte(nil), p...)
 	d.do(len(p), func() error {
-		_, err := d.stream.Write(p)
-		return err
+		for rest := p; len(rest) > 0; { // in pieces, to see whether it moves
+			n, err := d.stream.Write(rest[:min(len(rest), piece)])
+			if err != nil {
+				return err
+			}
+			rest = rest[n:]
+			d.mu.Lock()
+			d.took = time.Now()
+			d.mu.Unlock()
+		}
+		return nil
 	})
 	return len(p), nil
+}
+
+// piece is what is written at once: a record of TLS.
+const piece = 16 << 10
+
+func (d *blocking) moved() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.took
 }
 
 func (d *blocking) flush() (int, error) { return d.busy, d.failed }

@@ -32,6 +32,7 @@ type Upper interface {
 type driver interface {
 	write(p []byte) (int, error) // takes what it can without waiting
 	flush() (left int, err error)
+	moved() time.Time // when the kernel last took a byte
 	watch(read bool)
 	closeWrite() error
 	goodbye() // says that everything was sent, where there is a way to say it
@@ -47,8 +48,8 @@ const (
 // direct is the size from which a write is not copied first, when nothing waits before it.
 const direct = 16 << 10
 
-// closing is how long a connection may take to send what it was given before it is cut off, and how long a lingering one is
-// listened to.
+// closing is how long what a connection was given may not move before it is cut off, once it is to be closed, and how long a
+// lingering one is listened to.
 const (
 	closing   = time.Minute
 	lingering = time.Second
@@ -83,8 +84,8 @@ type Conn struct {
 	closes  bool // Close was called
 	halved  bool // the driver was told of the end of this direction
 	parted  bool // and of that of the connection
-	lingers bool // Linger was called
-	listens bool // it is what is going on
+	lingers bool
+	listens bool // lingers, and has said everything
 	dead    bool
 }
 
@@ -124,6 +125,10 @@ func (c *Conn) Buffered() int {
 	left, _ := c.driver.flush()
 	return len(c.out) - c.taken + left
 }
+
+// Moved is when the kernel last took a byte of what was written; zero for never. An end that reads slowly, and does not come to
+// make room for long, is told by it from one that does not read.
+func (c *Conn) Moved() time.Time { return c.driver.moved() }
 
 // Write takes all of p, to send it soon. It never waits, and answers false when so much waits to leave that the caller should
 // pause what it comes from until Drained. What is written to a connection that is closing is dropped.
@@ -201,8 +206,17 @@ func (c *Conn) end(linger bool) {
 	}
 	c.closes, c.lingers = true, linger
 	c.driver.watch(linger)
-	c.loop.Set(&c.timer, c.loop.now.Add(closing), c.Abort)
+	c.loop.Set(&c.timer, c.loop.now.Add(closing), c.late)
 	c.soil()
+}
+
+// late cuts off a closing connection on which nothing moves any more.
+func (c *Conn) late() {
+	if at := c.Moved().Add(closing); at.After(c.loop.now) {
+		c.loop.Set(&c.timer, at, c.late)
+	} else {
+		c.Abort()
+	}
 }
 
 // Abort closes at once, in a way that the other end can't take for a proper end. The handler is not told.

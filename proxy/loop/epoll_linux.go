@@ -127,10 +127,11 @@ type polled struct {
 	events  uint32
 	left    []byte // on the way out, above the kernel and below TLS
 	sent    int    // of left
-	blocked bool   // the kernel takes no more for now
-	absent  bool   // not with epoll any more: an end that can't be masked would be reported for ever
-	goes    bool   // what upper does after its stream has ended needs more of what arrives
-	closed  bool   // upper was
+	took    time.Time
+	blocked bool // the kernel takes no more for now
+	absent  bool // not with epoll any more: an end that can't be masked would be reported for ever
+	goes    bool // what upper does after its stream has ended needs more of what arrives
+	closed  bool // upper was
 	gone    bool
 }
 
@@ -305,8 +306,10 @@ func (d *polled) push(p []byte) (int, error) {
 		n, err := write(d.fd, p)
 		switch {
 		case err == nil && n == len(p):
+			d.took = d.conn.loop.now
 			return n, nil
 		case err == nil:
+			d.took = d.conn.loop.now
 			// The next try would find the kernel full, nearly always.
 		case err == unix.EAGAIN:
 			n = 0
@@ -341,6 +344,8 @@ func (d *polled) flush() (int, error) {
 		}
 	}
 }
+
+func (d *polled) moved() time.Time { return d.took }
 
 func (d *polled) watch(read bool) {
 	if read {

@@ -306,6 +306,20 @@ func TestEnds(t *testing.T) {
 				t.Error("an end that looks proper")
 			}
 		})
+		t.Run("refused, and listened to", func(t *testing.T) {
+			far, s := opened()
+			do(s.c, func() { s.c.SetHandler(&refuser{s}) })
+			_, _ = far.Write([]byte("x"))
+			if got, err := io.ReadAll(far); string(got) != "no" || err != nil {
+				t.Errorf("got %q, %v", got, err)
+			}
+			for range 5 {
+				if _, err := far.Write([]byte("x")); err != nil {
+					t.Error(err)
+				}
+				time.Sleep(30 * time.Millisecond)
+			}
+		})
 		t.Run("refused while the other end is sending", func(t *testing.T) {
 			far, s := opened()
 			do(s.c, func() { s.c.SetHandler(&refuser{s}) })

@@ -1,0 +1,228 @@
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/loop"
+)
+
+// endless is a body that goes on as long as it is asked to.
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// TestServiceStopsReading: a service that neither reads the request nor answers it is not waited for without end. It is not the
+// client that was too slow.
+func TestServiceStopsReading(t *testing.T) {
+	t.Parallel()
+	done := make(chan struct{})
+	deaf := map[string]string{
+		"": rawOrigin(t, func(c *net.TCPConn) {
+			_, _ = http.ReadRequest(bufio.NewReaderSize(c, 16))
+			<-done
+		}),
+		"h2c://": origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			select {
+			case <-done:
+			case <-r.Context().Done():
+			}
+		})),
+	}
+	t.Cleanup(func() { close(done) }) // before the services end
+	for scheme, addr := range deaf {
+		logs := new(journal)
+		in := start(t, inboundHTTP(t, shake(nil, "http/1.1", "h2"), scheme+addr, proxy.Limits{Stall: 300 * time.Millisecond, Answer: -1}, logs.logger()))
+		for _, alpn := range []string{"http/1.1", "h2"} {
+			t.Run(scheme+alpn, func(t *testing.T) {
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+				defer cancel()
+				req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://x/", io.NopCloser(endless{}))
+				if err != nil {
+					t.Fatal(err)
+				}
+				res, body := do(t, client(t, direct(in), alpn), req)
+				if res.StatusCode != http.StatusGatewayTimeout || res.Header.Get("Jurat-Error") != "J107" {
+					t.Errorf("got %s, %q", res.Status, body)
+				}
+				until(t, "the log", func() bool {
+					return strings.Contains(logs.String(), `"error":"the service stopped reading the request"`)
+				})
+			})
+		}
+	}
+}
+
+// TestSlowClientMoves: a client that takes a response slowly is not one that has stopped, however long it takes to make room.
+func TestSlowClientMoves(t *testing.T) {
+	t.Parallel()
+	const size = 1 << 20
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/whole" { // all of it waits in the proxy at once
+			w.Header().Set("Content-Length", strconv.Itoa(size/4))
+			_, _ = io.CopyN(w, randomBytes(1, size), size/4)
+			return
+		}
+		_, _ = io.Copy(w, randomBytes(1, size))
+	}))
+	handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+		_ = raw.(*loop.Wire).Conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		return shake(nil, "http/1.1", "h2")(ctx, raw)
+	}
+	t.Run("http/1.1", func(t *testing.T) {
+		t.Parallel()
+		in := start(t, inboundHTTP(t, handshake, addr, proxy.Limits{Stall: time.Second}, nil)) // the kernel may take half of it
+		c, err := dialTLS(t.Context(), in, "http/1.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.NetConn().(*net.TCPConn).SetReadBuffer(16 << 10)
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+		res, err := http.ReadResponse(bufio.NewReader(c), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for got := int64(0); got < size; time.Sleep(50 * time.Millisecond) {
+			n, err := io.CopyN(io.Discard, res.Body, 16<<10)
+			if got += n; err != nil && (!errors.Is(err, io.EOF) || got < size) {
+				t.Fatalf("%d bytes of %d, %v", got, size, err)
+			}
+		}
+	})
+	for _, path := range []string{"/", "/whole"} {
+		t.Run("h2 "+path, func(t *testing.T) {
+			t.Parallel()
+			in := start(t, inboundHTTP(t, handshake, addr, proxy.Limits{Stall: 400 * time.Millisecond}, nil))
+			c := dialRaw2(t, in, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			c.request(1, true, ":method", "GET", ":scheme", "https", ":authority", "a", ":path", path)
+			until(t, "the response", func() bool {
+				f, err := c.ReadFrame()
+				return err != nil || f.Header().Type == http2.FrameHeaders
+			})
+			for got := 0; got < 100<<10; {
+				_ = c.WriteWindowUpdate(1, 4<<10)
+				_ = c.WriteWindowUpdate(0, 4<<10)
+				_ = c.out.Flush()
+				time.Sleep(50 * time.Millisecond)
+				f, err := c.ReadFrame()
+				if err != nil {
+					t.Fatal(err)
+				}
+				switch f := f.(type) {
+				case *http2.RSTStreamFrame:
+					t.Fatalf("%v after %d bytes", f, got)
+				case *http2.DataFrame:
+					got += len(f.Data())
+				}
+			}
+		})
+	}
+}
+
+// TestClientStopsReading: one that takes nothing at all is cut off, although others of the same connection go on.
+func TestClientStopsReading(t *testing.T) {
+	t.Parallel()
+	gone := make(chan struct{}, 1)
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/small" {
+			return
+		}
+		for p := make([]byte, 64<<10); ; {
+			if _, err := w.Write(p); err != nil {
+				gone <- struct{}{}
+				return
+			}
+		}
+	}))
+	in := start(t, inboundHTTP(t, shake(nil, "http/1.1", "h2"), addr, proxy.Limits{Stall: 400 * time.Millisecond}, nil))
+	t.Run("http/1.1", func(t *testing.T) {
+		c, err := dialTLS(t.Context(), in, "http/1.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+		select {
+		case <-gone:
+		case <-time.After(10 * time.Second):
+			t.Error("it goes on")
+		}
+	})
+	t.Run("h2", func(t *testing.T) {
+		c := dialRaw2(t, in)
+		get := func(id uint32, path string) {
+			c.request(id, true, ":method", "GET", ":scheme", "https", ":authority", "a", ":path", path)
+		}
+		get(1, "/")
+		for id := uint32(3); ; id += 2 {
+			get(id, "/small")
+			_ = c.WriteWindowUpdate(0, 64<<10) // of the connection, not of the stream
+			_ = c.out.Flush()
+			select {
+			case <-gone:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+			if id > 1000 {
+				t.Fatal("it goes on")
+			}
+		}
+	})
+}
+
+// TestSlowServiceMoves: a service that reads a request slowly has not stopped.
+func TestSlowServiceMoves(t *testing.T) {
+	t.Parallel()
+	addr := rawOrigin(t, func(c *net.TCPConn) {
+		_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+		f := http2.NewFramer(c, c)
+		_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+		for got := 0; ; {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				return
+			}
+			switch frame := frame.(type) {
+			case *http2.SettingsFrame:
+				if !frame.IsAck() {
+					_ = f.WriteSettingsAck()
+				}
+				continue
+			case *http2.HeadersFrame:
+			case *http2.DataFrame:
+				if got += len(frame.Data()); frame.StreamEnded() {
+					_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndStream: true, EndHeaders: true})
+					continue
+				}
+				time.Sleep(50 * time.Millisecond)
+			default:
+				continue
+			}
+			_ = f.WriteWindowUpdate(frame.Header().StreamID, 16<<10)
+			_ = f.WriteWindowUpdate(0, 16<<10)
+		}
+	})
+	in := start(t, inboundHTTP(t, shake(nil, "http/1.1", "h2"), "h2c://"+addr, proxy.Limits{Stall: 400 * time.Millisecond}, nil))
+	for _, alpn := range []string{"http/1.1", "h2"} {
+		res, err := client(t, direct(in), alpn).Post("http://x/", "", randomBytes(1, 600<<10))
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Errorf("%s: %s", alpn, res.Status)
+		}
+	}
+}
