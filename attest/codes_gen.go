@@ -19,6 +19,12 @@ const (
 	CodeBackendFailed Code = "J107"
 	// CodeCrowded: too many sessions wait for evidence.
 	CodeCrowded Code = "J108"
+	// CodeProxyHeader: the connection does not begin with a PROXY protocol header that is valid.
+	CodeProxyHeader Code = "J109"
+	// CodeProxyPeer: the peer may not say in a PROXY protocol header where a connection comes from.
+	CodeProxyPeer Code = "J110"
+	// CodeUnknownName: no service is there for what the client asks for.
+	CodeUnknownName Code = "J111"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -190,6 +196,9 @@ var codeTable = map[Code]codeInfo{
 	CodeTimeout:              {exit: 3, title: "the peer did not answer in time", remedy: "try again and check the network path"},
 	CodeBackendFailed:        {exit: 3, title: "the service behind the proxy broke off its answer", remedy: "see the log of the service"},
 	CodeCrowded:              {exit: 3, title: "too many sessions wait for evidence", remedy: "try again in a moment; the TEE serves one batch of sessions after the other"},
+	CodeProxyHeader:          {exit: 3, title: "the connection does not begin with a PROXY protocol header that is valid", remedy: "let the load balancer send one (send-proxy-v2 in HAProxy); where none is in front do not ask for it"},
+	CodeProxyPeer:            {exit: 3, title: "the peer may not say in a PROXY protocol header where a connection comes from", remedy: "add the address to proxy_protocol if it is that of a load balancer of yours; clients have to connect to that"},
+	CodeUnknownName:          {exit: 3, title: "no service is there for what the client asks for", remedy: "add the server name to passthrough or correct what the client connects to"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

@@ -14,6 +14,7 @@ import (
 type Backend struct {
 	scheme          string // "", "http" or "h2c", as written
 	network, target string // for net.Dial
+	proxy           int    // version of the PROXY protocol that connections begin with, or 0
 }
 
 // ParseBackend reads "host:port", "http://host:port", "h2c://host:port" or "unix:/path".

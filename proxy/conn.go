@@ -49,10 +49,15 @@ func newLink(conn Conn, stats *counters, closed func(*link)) *link {
 	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed}
 }
 
-// host is the address that the peer comes from, without its port.
+// host is the address that the peer comes from, without its port. The path of a socket is none: it could hold anything.
 func (l *link) host() string {
 	if l.address == "" {
-		l.address = addrString(l.conn.RemoteAddr())
+		addr := l.conn.RemoteAddr()
+		if _, ok := addr.(*net.UnixAddr); ok {
+			l.address = "unknown"
+			return l.address
+		}
+		l.address = addrString(addr)
 		if host, _, err := net.SplitHostPort(l.address); err == nil {
 			l.address = host
 		}
@@ -101,6 +106,9 @@ func (l *link) Close() (err error) {
 // never waits for a peer that does not read.
 func (l *link) reset() {
 	loop.Reset(l.conn.NetConn())
+	if b, ok := l.conn.(*bare); ok {
+		b.abort()
+	}
 	_ = l.Close()
 }
 

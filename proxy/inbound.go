@@ -14,6 +14,9 @@ func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger
 	if backend.target == "" {
 		return nil, badBackend("", "an address")
 	}
+	if backend.proxy != 0 {
+		return nil, badBackend(backend.String(), "no PROXY protocol for HTTP: requests of several clients share a connection")
+	}
 	s := newInbound(engine, handshake, logger, limits)
 	h := newHTTPSide(engine, backend, s.limits, &s.stats, s.log)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) { h.take(l, logger) }
@@ -28,7 +31,7 @@ func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger 
 	}
 	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
-		service, err := backend.dial(s.ctx, s.limits.Connect)
+		service, err := backend.open(s.ctx, l, nil, s.limits.Connect)
 		if err != nil {
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset() // an empty answer would look whole

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -31,12 +32,15 @@ type tunnel struct {
 	idle  time.Duration
 	timer loop.Timer
 	log   *slog.Logger
+
+	in, out *atomic.Uint64 // count what near has received and sent; nil where its link does
 }
 
 // way is one direction of a tunnel.
 type way struct {
 	*tunnel
 	from, to *loop.Conn
+	count    *atomic.Uint64
 	ended    bool
 }
 
@@ -59,8 +63,8 @@ func (t *tunnel) open(l *link, plain net.Conn) {
 }
 
 func (t *tunnel) join(near, far *loop.Conn) {
-	t.ways[0] = way{tunnel: t, from: near, to: far}
-	t.ways[1] = way{tunnel: t, from: far, to: near}
+	t.ways[0] = way{tunnel: t, from: near, to: far, count: t.in}
+	t.ways[1] = way{tunnel: t, from: far, to: near, count: t.out}
 	near.SetHandler(&t.ways[0])
 	far.SetHandler(&t.ways[1])
 	t.touch()
@@ -97,6 +101,9 @@ func (t *tunnel) broke(err error) {
 // Data passes on what arrives.
 func (w *way) Data(p []byte) {
 	w.touch()
+	if w.count != nil {
+		w.count.Add(uint64(len(p)))
+	}
 	if !w.to.Write(p) {
 		w.from.Pause()
 	}
