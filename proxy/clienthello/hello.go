@@ -170,7 +170,7 @@ func parse(message []byte) (Hello, error) {
 	if suites := r.vector(2); len(suites) == 0 || len(suites)%2 != 0 {
 		return Hello{}, errMalformed
 	}
-	if compression := r.vector(1); len(compression) == 0 || !r.ok {
+	if compression := r.vector(1); len(compression) == 0 {
 		return Hello{}, errMalformed
 	}
 	var hello Hello
@@ -269,7 +269,7 @@ type reader struct {
 }
 
 func (r *reader) take(n int) []byte {
-	if !r.ok || n > len(r.rest) {
+	if n > len(r.rest) {
 		r.rest, r.ok = nil, false
 		return nil
 	}

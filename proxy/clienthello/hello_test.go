@@ -143,6 +143,7 @@ func TestRefused(t *testing.T) {
 		"message far too long":        "\x16\x03\x01\x40\x00\x01\xff\x00\x00",
 		"message too long, split":     record("\x01") + record("\x00") + record("\x40") + record("\x01"),
 		"records too small":           split(padded(clienthello.MaxHandshake), 15),
+		"last record too long":        split(padded(clienthello.MaxHandshake)[:900], 1) + split(padded(clienthello.MaxHandshake)[900:], 1<<14),
 		"another message behind it":   record(hello(sni("a")) + "\x0b"),
 		"behind it in its record":     record(hello(sni("a"))[:10]) + record(hello(sni("a"))[10:]+"\x0b\x00\x00\x00"),
 		"nothing in it":               record(message("")),
@@ -252,8 +253,11 @@ func TestAllocations(t *testing.T) {
 	if n := testing.AllocsPerRun(100, func() { _, _ = clienthello.Parse(raw[:len(raw)-1]) }); n != 0 {
 		t.Errorf("%v allocations for a part", n)
 	}
-	if n := testing.AllocsPerRun(100, func() { _, _ = clienthello.Parse(raw) }); n > 2 {
+	if n := testing.AllocsPerRun(100, func() { _, _ = clienthello.Parse(raw) }); n > 1 {
 		t.Errorf("%v allocations for the whole", n)
+	}
+	if n := testing.AllocsPerRun(10, func() { _, _, _ = clienthello.Read(iotest.OneByteReader(bytes.NewReader(raw))) }); n > 10 {
+		t.Errorf("%v allocations to read it byte by byte", n)
 	}
 }
 

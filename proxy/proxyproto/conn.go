@@ -70,10 +70,7 @@ func Describe(version int, source, destination net.Addr) Header {
 	h := Header{Version: version, Kind: Unknown}
 	switch s := source.(type) {
 	case *net.TCPAddr:
-		d, ok := destination.(*net.TCPAddr)
-		if !ok {
-			return h
-		}
+		d, _ := destination.(*net.TCPAddr) // nil is no address
 		from, to := plain(s.AddrPort()), plain(d.AddrPort())
 		if from.Addr().Is4() != to.Addr().Is4() { // as where one end is seen through a socket of both families
 			from, to = mapped(from), mapped(to)

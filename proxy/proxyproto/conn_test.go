@@ -132,6 +132,7 @@ func TestDescribe(t *testing.T) {
 		{2, path("@"), path("/b"), unix("", "/b")},
 		{2, path(""), path("@b"), unix("", "\x00b")},
 		{2, path("/a\x00b"), path("/b"), nothing},
+		{2, path("/a"), path("/a\x00b"), nothing},
 	} {
 		got := proxyproto.Describe(tt.version, tt.source, tt.destination)
 		if !reflect.DeepEqual(got, tt.want) {

@@ -66,7 +66,7 @@ func parse1(p []byte) (Header, int, error) {
 }
 
 func parseLine(line string) (Header, error) {
-	word, rest, more := strings.Cut(line, " ")
+	word, rest, _ := strings.Cut(line, " ")
 	switch word {
 	case "UNKNOWN":
 		return Header{Version: 1, Kind: Unknown}, nil // the rest says nothing
@@ -75,7 +75,7 @@ func parseLine(line string) (Header, error) {
 		return Header{}, Error("a protocol other than TCP4, TCP6 and UNKNOWN")
 	}
 	fields := strings.Split(rest, " ")
-	if !more || len(fields) != 4 {
+	if len(fields) != 4 {
 		return Header{}, Error("a line that does not hold two addresses and two ports, one space apart")
 	}
 	h := Header{Version: 1, Kind: TCP}

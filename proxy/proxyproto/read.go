@@ -42,28 +42,32 @@ func missing(p []byte) int {
 	switch {
 	case len(p) < shortest:
 		return shortest - len(p)
-	case p[0] == signature[0] && len(p) < fixed:
+	case p[0] != signature[0]:
+		return missing1(p)
+	case len(p) < fixed:
 		return fixed - len(p)
-	case p[0] == signature[0]:
+	default:
 		return fixed + int(p[14])<<8 + int(p[15]) - len(p)
+	}
+}
+
+func missing1(p []byte) int {
+	end := len("\r\n")
+	switch {
 	case p[len(p)-1] == '\r':
 		return 1
-	case p[len(proxy)] == 'U':
-		return 2
+	case p[len(proxy)] == 'U': // any number of words may follow, or none
+		return end
 	}
-	address := len("::")
-	if p[len("PROXY TCP")] == '4' {
-		address = len("0.0.0.0")
-	}
-	// What follows the field that p ends in is at least a space and one character for each port, and CR LF.
+	// What follows the field that p ends in.
 	switch bytes.Count(p, []byte(" ")) {
 	case 2:
-		return 1 + address + 2 + 2 + 2
+		return len(" :: 0 0") + end
 	case 3:
-		return 2 + 2 + 2
+		return len(" 0 0") + end
 	case 4:
-		return 2 + 2
+		return len(" 0") + end
 	default:
-		return 2
+		return end
 	}
 }

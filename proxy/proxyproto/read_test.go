@@ -51,7 +51,10 @@ func TestReadTakesTheHeaderOnly(t *testing.T) {
 		})
 	}
 	for name, tt := range read {
-		t.Run(name, func(t *testing.T) { check(t, tt.raw, 3, 1, 7) })
+		t.Run(name, func(t *testing.T) {
+			check(t, tt.raw, 3, 1, 7)
+			check(t, tt.raw, 1<<20)
+		})
 	}
 }
 
