@@ -25,6 +25,12 @@ const (
 	CodeOverload Code = "J110"
 	// CodePeerLimit: too many connections from one address.
 	CodePeerLimit Code = "J111"
+	// CodeProxyHeader: the connection does not begin with a PROXY protocol header that is valid.
+	CodeProxyHeader Code = "J112"
+	// CodeProxyPeer: the peer may not say in a PROXY protocol header where a connection comes from.
+	CodeProxyPeer Code = "J113"
+	// CodeUnknownName: no service is there for what the client asks for.
+	CodeUnknownName Code = "J114"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -199,6 +205,9 @@ var codeTable = map[Code]codeInfo{
 	CodeNoEndpoint:           {exit: 3, title: "the cluster has no endpoint to go to", remedy: "see /clusters of the admin API for what is known of its endpoints"},
 	CodeOverload:             {exit: 3, title: "the cluster has as much to do as it may", remedy: "add endpoints or raise the circuit breakers of the cluster"},
 	CodePeerLimit:            {exit: 3, title: "too many connections from one address", remedy: "raise limits.connections_per_peer or find out what opens them"},
+	CodeProxyHeader:          {exit: 3, title: "the connection does not begin with a PROXY protocol header that is valid", remedy: "let the load balancer send one (send-proxy-v2 in HAProxy); where none is in front do not ask for it"},
+	CodeProxyPeer:            {exit: 3, title: "the peer may not say in a PROXY protocol header where a connection comes from", remedy: "add the address to proxy_protocol if it is that of a load balancer of yours; clients have to connect to that"},
+	CodeUnknownName:          {exit: 3, title: "no service is there for what the client asks for", remedy: "add the server name to passthrough or correct what the client connects to"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

@@ -15,6 +15,7 @@ import (
 type Backend struct {
 	scheme          string // "", "http" or "h2c", as written
 	network, target string // for net.Dial
+	proxy           int    // version of the PROXY protocol that connections begin with, or 0
 }
 
 // ParseBackend reads "host:port", "http://host:port", "h2c://host:port" or "unix:/path".
@@ -76,8 +77,8 @@ func (b Backend) CheckRaw() error {
 	return nil
 }
 
-// cluster is b as the one endpoint of a cluster, without bounds of its own.
-func (b Backend) cluster(timeout time.Duration) (*Cluster, error) {
+// Cluster is b as the one endpoint of a cluster, without bounds of its own. timeout bounds connecting; 0 takes 5 s.
+func (b Backend) Cluster(timeout time.Duration) (*Cluster, error) {
 	balance, err := upstream.New(upstream.Config{
 		Name:            b.String(),
 		CircuitBreakers: upstream.CircuitBreakers{MaxConnections: -1, MaxPendingRequests: -1, MaxRequests: -1, MaxRetries: -1},
@@ -96,5 +97,7 @@ func (b Backend) cluster(timeout time.Duration) (*Cluster, error) {
 	if b.scheme == "h2c" {
 		protocol = ProtocolHTTP2
 	}
-	return NewPlainCluster(balance, protocol, timeout), nil
+	c := NewPlainCluster(balance, protocol, timeout)
+	c.proxy = b.proxy
+	return c, nil
 }

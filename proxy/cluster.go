@@ -33,6 +33,7 @@ type Cluster struct {
 	protocol Protocol
 	timeout  time.Duration
 	keep     time.Duration
+	proxy    int      // version of the PROXY header that raw connections begin with; 0 for none
 	stats    counters // of attested connections
 }
 
@@ -161,9 +162,14 @@ func resetConn(raw net.Conn) {
 	loop.Reset(raw)
 }
 
-// raw connects to an endpoint of the cluster for raw bytes, and to another one where that fails. done is to be called at the
-// end of the connection.
-func (c *Cluster) raw(ctx context.Context, random func() uint64) (conn net.Conn, done func(upstream.Outcome), err error) {
+// raw connects to an endpoint of the cluster for the raw bytes of l, which may be nil, and to another one where that fails. The
+// endpoint gets the PROXY header that it is to get, and first. done is to be called at the end of the connection.
+func (c *Cluster) raw(ctx context.Context, l *link, first []byte, random func() uint64) (conn net.Conn, done func(upstream.Outcome), err error) {
+	header, err := c.header(l)
+	if err != nil {
+		return nil, nil, &attest.Error{Code: attest.CodeInternal, Check: "backend", Subject: c.balance.Name(), Err: err}
+	}
+	first = append(header, first...)
 	var tried []*upstream.Endpoint
 	for range 3 {
 		e, pickErr := c.balance.Pick(upstream.Info{Random: random(), Tried: tried, Attempts: 2 * len(tried)})
@@ -181,7 +187,9 @@ func (c *Cluster) raw(ctx context.Context, random func() uint64) (conn net.Conn,
 			e.Done(upstream.NoVerdict, 0)
 			return nil, nil, c.unavailable(upstream.ErrOverflow)
 		}
-		conn, err = c.connect(ctx, e.Identity())
+		if conn, err = c.connect(ctx, e.Identity()); err == nil {
+			err = c.say(ctx, conn, first)
+		}
 		if err == nil {
 			return conn, func(o upstream.Outcome) {
 				c.balance.Release(upstream.Connections)
@@ -196,6 +204,26 @@ func (c *Cluster) raw(ctx context.Context, random func() uint64) (conn net.Conn,
 		}
 	}
 	return nil, nil, err
+}
+
+// say writes the first bytes of a connection. A failure is one of connecting.
+func (c *Cluster) say(ctx context.Context, conn net.Conn, first []byte) error {
+	if len(first) == 0 {
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
+	_ = conn.SetWriteDeadline(time.Now().Add(c.timeout))
+	_, err := conn.Write(first) // at once: receivers may refuse a part of a header
+	_ = conn.SetWriteDeadline(time.Time{})
+	stop()
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		resetConn(conn)
+		return &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: c.balance.Name(), Err: err}
+	}
+	return nil
 }
 
 // unavailable is an error of Pick or Begin in words for people.

@@ -43,30 +43,57 @@ type link struct {
 	leave   func() // the peer has one connection less
 	once    sync.Once
 	forward atomic.Pointer[identity]
-	address string // of the peer, without its port; made once
-	plain   bool   // the connection is not attested, nor protected
+	address string                    // of the peer, without its port; made once
+	plain   bool                      // there is nothing above the transport that belongs to this end
+	home    atomic.Pointer[loop.Loop] // that has a plain connection
+	near    *loop.Conn                // there; of that loop
+	cut     bool                      // before the loop had opened it; of that loop
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
-	_, plain := conn.(plainConn)
+	_, plain := conn.(interface{ unprotected() })
 	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed, plain: plain}
 }
 
-// upper is what a loop drives above the transport; nil where there is nothing.
-func (l *link) upper() loop.Upper {
+// give is called before a loop is told to open the connection.
+func (l *link) give(to *loop.Loop) {
 	if l.plain {
-		return nil
+		l.home.Store(to)
 	}
-	return l
+	to.Prepare(l.conn.NetConn())
+}
+
+// open gives the connection to the loop that is running.
+func (l *link) open(in *loop.Loop, h loop.Handler) (conn *loop.Conn, err error) {
+	if !l.plain {
+		return in.Open(l.conn.NetConn(), l, h)
+	}
+	if l.cut {
+		return nil, loop.ErrReset
+	}
+	if conn, err = in.Open(l.conn.NetConn(), nil, h); err == nil {
+		l.near = conn
+		conn.OnClose(l.ended)
+	}
+	return conn, err
 }
 
 // ended follows the end of a connection, which the loop does not tell where there is nothing above the transport.
-func (l *link) ended() { l.once.Do(func() { l.closed(l) }) }
+func (l *link) ended() {
+	if l.plain {
+		_ = l.Close()
+	}
+}
 
-// host is the address that the peer comes from, without its port.
+// host is the address that the peer comes from, without its port. The path of a socket is none: it could hold anything.
 func (l *link) host() string {
 	if l.address == "" {
-		l.address = addrString(l.conn.RemoteAddr())
+		addr := l.conn.RemoteAddr()
+		if _, ok := addr.(*net.UnixAddr); ok {
+			l.address = "unknown"
+			return l.address
+		}
+		l.address = addrString(addr)
 		if host, _, err := net.SplitHostPort(l.address); err == nil {
 			l.address = host
 		}
@@ -92,6 +119,7 @@ func (c plainConn) CloseWrite() error {
 	return c.Conn.Close()
 }
 
+func (plainConn) unprotected()                           {}
 func (c plainConn) ConnectionState() tls.ConnectionState { return tls.ConnectionState{} }
 func (c plainConn) NetConn() net.Conn                    { return c.Conn }
 func (c plainConn) Result() *attest.Result               { return nil }
@@ -136,6 +164,14 @@ func (l *link) Close() (err error) {
 // reset closes without the alert of TLS that says "complete": a truncated answer must not look whole to the peer. It
 // never waits for a peer that does not read.
 func (l *link) reset() {
+	// A loop has taken the descriptor of a plain connection, and would not hear of its end.
+	if home := l.home.Load(); home != nil && home.Do(func() {
+		if l.cut = true; l.near != nil {
+			l.near.Break()
+		}
+	}) {
+		return
+	}
 	loop.Reset(l.conn.NetConn())
 	_ = l.Close()
 }

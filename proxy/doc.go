@@ -1,7 +1,7 @@
 // Package proxy is the data plane: it carries application bytes between attested connections and ordinary ones, and knows
 // nothing of TEEs or of how a connection is attested.
 //
-// What holds for every Server:
+// What holds for every Server, but for the first two where NewPassthrough made it, which leaves TLS to others:
 //
 //   - No application byte moves, in either direction, before the handshake has returned an acceptable Result.
 //   - What a service learns of its client comes from the proxy alone: everything a client sends that could be taken for

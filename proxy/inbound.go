@@ -17,7 +17,10 @@ func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger
 	if backend.target == "" {
 		return nil, badBackend("", "an address")
 	}
-	c, err := backend.cluster(limits.withDefaults().Connect)
+	if backend.proxy != 0 {
+		return nil, badBackend(backend.String(), "no PROXY protocol for HTTP: requests of several clients share a connection")
+	}
+	c, err := backend.Cluster(limits.withDefaults().Connect)
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +50,7 @@ func NewInboundTCP(engine *Engine, handshake Handshake, backend Backend, logger 
 	if err := backend.CheckRaw(); err != nil {
 		return nil, err
 	}
-	c, err := backend.cluster(limits.withDefaults().Connect)
+	c, err := backend.Cluster(limits.withDefaults().Connect)
 	if err != nil {
 		return nil, err
 	}
@@ -59,24 +62,29 @@ func NewTCP(engine *Engine, handshake Handshake, cluster *Cluster, logger *slog.
 	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
 		began := time.Now()
-		to, done, err := cluster.raw(s.ctx, randv2.Uint64)
+		to, done, err := cluster.raw(s.ctx, l, nil, randv2.Uint64)
 		if err != nil {
 			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset() // an empty answer would look whole
 			return
 		}
-		var peer *attest.Result
-		if far, ok := to.(*link); ok {
-			peer = far.conn.Result()
-		}
-		told := s.carried(l, began, cluster.balance.Name(), addrString(to.RemoteAddr()), peer)
-		join(engine, l, to, s.limits.Tunnel, logger, func(o upstream.Outcome, received, sent uint64) {
-			done(o)
-			told(o, received, sent)
-		})
+		s.joined(l, to, cluster, began, done, logger)
 	}
 	return s
+}
+
+// joined moves bytes between a client and an endpoint of a cluster.
+func (s *Server) joined(l *link, to net.Conn, cluster *Cluster, began time.Time, done func(upstream.Outcome), logger *slog.Logger) {
+	var peer *attest.Result
+	if far, ok := to.(*link); ok {
+		peer = far.conn.Result()
+	}
+	told := s.carried(l, began, cluster.balance.Name(), addrString(to.RemoteAddr()), peer)
+	join(s.engine, l, to, s.limits.Tunnel, logger, func(o upstream.Outcome, received, sent uint64) {
+		done(o)
+		told(o, received, sent)
+	})
 }
 
 func newInbound(engine *Engine, handshake Handshake, logger *slog.Logger, limits Limits) *Server {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -19,7 +20,10 @@ var errIdle = errors.New("nothing moved for too long")
 // of the end.
 func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
 	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger, done: done}
-	t.loop.Prepare(l.conn.NetConn())
+	if l.plain {
+		t.in, t.out = &l.stats.in, &l.stats.out
+	}
+	l.give(t.loop)
 	if far, ok := other.(*link); ok {
 		t.loop.Prepare(far.conn.NetConn())
 	}
@@ -38,6 +42,8 @@ type tunnel struct {
 	timer loop.Timer
 	log   *slog.Logger
 	done  func(o upstream.Outcome, received, sent uint64) // nil where nobody cares
+
+	in, out *atomic.Uint64 // count what near has received and sent; nil where its link does
 }
 
 // finished tells of the end, once.
@@ -53,12 +59,13 @@ func (t *tunnel) finished(o upstream.Outcome) {
 type way struct {
 	*tunnel
 	from, to *loop.Conn
+	count    *atomic.Uint64
 	ended    bool
 	moved    uint64 // bytes
 }
 
 func (t *tunnel) open(l *link, other net.Conn) {
-	near, err := t.loop.Open(l.conn.NetConn(), l.upper(), nil)
+	near, err := l.open(t.loop, nil)
 	if err != nil {
 		l.reset()
 		resetConn(other)
@@ -66,7 +73,6 @@ func (t *tunnel) open(l *link, other net.Conn) {
 		t.broke(err)
 		return
 	}
-	near.OnClose(l.ended)
 	var far *loop.Conn
 	if attested, ok := other.(*link); ok {
 		far, err = t.loop.Open(attested.conn.NetConn(), attested, nil)
@@ -84,8 +90,8 @@ func (t *tunnel) open(l *link, other net.Conn) {
 }
 
 func (t *tunnel) join(near, far *loop.Conn) {
-	t.ways[0] = way{tunnel: t, from: near, to: far}
-	t.ways[1] = way{tunnel: t, from: far, to: near}
+	t.ways[0] = way{tunnel: t, from: near, to: far, count: t.in}
+	t.ways[1] = way{tunnel: t, from: far, to: near, count: t.out}
 	near.SetHandler(&t.ways[0])
 	far.SetHandler(&t.ways[1])
 	t.touch()
@@ -123,6 +129,9 @@ func (t *tunnel) broke(err error) {
 func (w *way) Data(p []byte) {
 	w.touch()
 	w.moved += uint64(len(p))
+	if w.count != nil {
+		w.count.Add(uint64(len(p)))
+	}
 	if !w.to.Write(p) {
 		w.from.Pause()
 	}

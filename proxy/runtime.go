@@ -454,12 +454,12 @@ func (n *next) only(l *config.Listener) (*Cluster, error) {
 	if err != nil {
 		return nil, within(nameOf(l), err)
 	}
-	return b.cluster(0)
+	return b.Cluster(0)
 }
 
 // dialAny is Dial to any endpoint of an attested cluster.
 func (c *Cluster) dialAny(ctx context.Context) (Conn, error) {
-	conn, done, err := c.raw(ctx, randv2.Uint64)
+	conn, done, err := c.raw(ctx, nil, nil, randv2.Uint64)
 	if err != nil {
 		return nil, err
 	}

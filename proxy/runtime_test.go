@@ -259,7 +259,7 @@ func TestSwapsUnderLoad(t *testing.T) {
 	t.Logf("%d requests, %d changes", requests.Load(), *swaps)
 }
 
-func TestHealthChecks(t *testing.T) {
+func TestActiveHealthChecks(t *testing.T) {
 	var ok atomic.Bool
 	ok.Store(true)
 	status := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"syscall"
 	"time"
@@ -13,7 +14,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
-// Server accepts connections and carries them. NewInboundHTTP, NewInboundTCP and NewOutbound make one.
+// Server accepts connections and carries them. NewInboundHTTP, NewInboundTCP, NewOutbound and NewPassthrough make one.
 type Server struct {
 	engine *Engine
 	limits Limits
@@ -27,6 +28,7 @@ type Server struct {
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
 	hurries   bool                                             // whether a handshake may lose its place to one that waits
+	bare      bool                                             // nothing is attested: what is established does not count as such
 	refused   func(raw net.Conn, err error)                    // says goodbye to raw
 	carry     func(raw net.Conn, l *link, logger *slog.Logger) // runs in the connection's goroutine
 	drain     func(context.Context)                            // lets requests finish; nil when there are none
@@ -42,6 +44,8 @@ type Server struct {
 	work        sync.WaitGroup
 
 	mu        sync.Mutex
+	trusted   []netip.Prefix // who says in a PROXY header whose connection it forwards; settled once served
+	served    bool
 	closing   bool
 	retired   bool // no more connections, but those that were admitted may go on
 	listeners map[net.Listener]struct{}
@@ -240,6 +244,7 @@ func (s *Server) enter(ln net.Listener) bool {
 	if s.closing || s.retired {
 		return false
 	}
+	s.served = true
 	s.listeners[ln] = struct{}{}
 	s.work.Add(1) // keeps Shutdown from waiting for nothing while the first connection is being accepted
 	return true
@@ -253,21 +258,15 @@ func (s *Server) leave(ln net.Listener) {
 }
 
 // handle takes one accepted connection through its handshake and hands it on.
-func (s *Server) handle(raw net.Conn) {
-	logger := s.log.With("remote", addrString(raw.RemoteAddr()))
+func (s *Server) handle(peer net.Conn) {
 	began := time.Now()
-	leave, ok := s.peers.enter(raw.RemoteAddr())
-	if !ok {
-		s.stats.refuse(attest.CodePeerLimit)
-		s.refusedConnection(began, addrString(raw.RemoteAddr()), attest.CodePeerLimit)
-		logger.Warn("connection refused", "code", string(attest.CodePeerLimit), "error", attest.CodePeerLimit.Title())
-		_ = raw.Close()
-		<-s.handshakes
-		<-s.connections
-		return
-	}
-	l, err := s.shake(raw)
+	raw, l, err := s.shake(peer)
 	<-s.handshakes
+	remote, via := addrString(raw.RemoteAddr()), addrString(peer.RemoteAddr())
+	logger := s.log.With("remote", remote)
+	if via != remote {
+		logger = logger.With("via", via)
+	}
 	if err != nil {
 		if s.ctx.Err() == nil {
 			code := attest.CodeOf(err)
@@ -276,12 +275,12 @@ func (s *Server) handle(raw net.Conn) {
 			logger.Warn("handshake refused", "code", string(code), "error", err.Error())
 		}
 		s.refused(raw, err)
-		leave()
 		<-s.connections
 		return
 	}
-	l.leave = leave
-	s.stats.established(l.conn.Result())
+	if !s.bare {
+		s.stats.established(l.conn.Result())
+	}
 	s.stats.active.Add(1)
 	if !s.remember(l) {
 		l.reset()
@@ -297,13 +296,28 @@ func (s *Server) handle(raw net.Conn) {
 	s.carry(raw, l, logger)
 }
 
-// shake runs the handshake within its limits and judges the outcome.
-func (s *Server) shake(raw net.Conn) (l *link, err error) {
+// shake runs the handshake within its limits and judges the outcome. raw is peer, with the addresses of the connection that
+// peer forwards where it says so.
+func (s *Server) shake(peer net.Conn) (raw net.Conn, l *link, err error) {
 	ctx, done := s.begin()
 	defer done()
+	raw = peer
 	defer func() {
 		if p := recover(); p != nil {
 			l, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
+		}
+	}()
+	raw, err = s.introduced(ctx, peer)
+	if err != nil {
+		return raw, nil, withCode(ctx, err)
+	}
+	leave, ok := s.peers.enter(raw.RemoteAddr())
+	if !ok {
+		return raw, nil, &attest.Error{Code: attest.CodePeerLimit, Check: "transport"}
+	}
+	defer func() {
+		if l == nil {
+			leave()
 		}
 	}()
 	conn, err := s.establish(ctx, raw)
@@ -316,9 +330,11 @@ func (s *Server) shake(raw net.Conn) (l *link, err error) {
 		}
 	}
 	if err != nil {
-		return nil, withCode(ctx, err)
+		return raw, nil, withCode(ctx, err)
 	}
-	return newLink(conn, s.stats, s.forget), nil
+	l = newLink(conn, s.stats, s.forget)
+	l.leave = leave
+	return raw, l, nil
 }
 
 // withCode gives an error without a code that of a failed handshake.
@@ -438,6 +454,7 @@ func (s *Server) settle() {
 	done := make(chan struct{})
 	go func() {
 		s.work.Wait()
+		<-s.empty // loops are told to break off what is theirs
 		close(done)
 	}()
 	select {

@@ -12,14 +12,14 @@ import (
 // Stats is a snapshot of what a Server has seen.
 type Stats struct {
 	Accepted   uint64 `json:"accepted"`   // connections accepted, before any handshake
-	Handshakes uint64 `json:"handshakes"` // attested connections established
+	Handshakes uint64 `json:"handshakes"` // attested connections established; what is passed through is none
 	// Bindings is how many of them are with a peer that was appraised, by the level that was reached then.
 	Bindings map[attest.Level]uint64 `json:"bindings"`
 	Refused  map[attest.Code]uint64  `json:"refused"`   // connections refused before an application byte moved
-	Active   int64                   `json:"active"`    // attested connections open now
+	Active   int64                   `json:"active"`    // connections open now, after their handshake
 	Requests uint64                  `json:"requests"`  // HTTP requests
-	BytesIn  uint64                  `json:"bytes_in"`  // application bytes received over attested connections
-	BytesOut uint64                  `json:"bytes_out"` // application bytes sent over attested connections
+	BytesIn  uint64                  `json:"bytes_in"`  // bytes received over them: of the application, or of TLS that is passed through
+	BytesOut uint64                  `json:"bytes_out"` // bytes sent over them
 }
 
 type counters struct {

@@ -42,7 +42,7 @@ func (w *worker) clock() time.Duration { return w.loop.Now().Sub(w.born) }
 
 // take takes over an established connection of a client.
 func (w *worker) take(l *link, logger *slog.Logger) {
-	conn, err := w.loop.Open(l.conn.NetConn(), l.upper(), nil)
+	conn, err := l.open(w.loop, nil)
 	if err != nil {
 		l.reset()
 		return

@@ -219,6 +219,9 @@ func (c *Conn) late() {
 	}
 }
 
+// Break breaks the connection off, and its handler is told, with ErrReset.
+func (c *Conn) Break() { c.fail(ErrReset) }
+
 // Abort closes at once, in a way that the other end can't take for a proper end. The handler is not told.
 func (c *Conn) Abort() { c.shut(true) }
 
