@@ -162,7 +162,7 @@ func TestInterval(t *testing.T) {
 		if s.text() != "" {
 			t.Error("written early")
 		}
-		time.Sleep(1)
+		time.Sleep(time.Nanosecond)
 		synctest.Wait()
 		if s.text() != lines(1) {
 			t.Error("not written")
