@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"io"
 	"os"
 	"reflect"
 	"regexp"
@@ -305,7 +306,26 @@ func TestFlags(t *testing.T) {
 	}
 }
 
+// What has no port is an address all the same.
+func TestClient(t *testing.T) {
+	for client, want := range map[string]string{
+		"": "-", "192.0.2.7:1": "192.0.2.7", "192.0.2.7": "192.0.2.7", "[2001:db8::7]:1": "2001:db8::7", "2001:db8::7": "2001:db8::7", "@": "@", "a b": `a\x20b`,
+	} {
+		if got, _, _ := strings.Cut(string(accesslog.AppendText(nil, &accesslog.Record{Client: client})), " - - ["); got != want {
+			t.Errorf("%s: got %s", client, got)
+		}
+	}
+}
+
 func TestAllocatesNothing(t *testing.T) {
+	for _, format := range []accesslog.Format{accesslog.Text, accesslog.JSON} {
+		w, r := newWriter(t, accesslog.Stream(io.Discard), accesslog.Options{Format: format}), full()
+		if n := testing.AllocsPerRun(1000, func() { w.Log(r) }); n != 0 {
+			t.Errorf("log: %v allocations", n)
+		}
+		closeWriter(t, w)
+	}
+
 	r, b := full(), make([]byte, 0, 4096)
 	if n := testing.AllocsPerRun(100, func() { accesslog.AppendText(b, r) }); n != 0 {
 		t.Errorf("text: %v allocations", n)

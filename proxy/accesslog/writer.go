@@ -165,7 +165,7 @@ func (w *Writer) add(b []byte) {
 	if before == 0 {
 		signal(w.some)
 	}
-	if before < w.opts.Batch && after >= w.opts.Batch {
+	if after >= w.opts.Batch {
 		signal(w.full)
 	}
 }
@@ -343,8 +343,9 @@ func (w *Writer) finish() {
 	w.mu.Lock()
 	left := w.lines
 	w.mu.Unlock()
-	w.dropped.Add(uint64(bytes.Count(w.rest, newline) + bytes.Count(left, newline)))
-	w.tell()
+	if n := bytes.Count(w.rest, newline) + bytes.Count(left, newline); n > 0 {
+		w.opts.Log.Warn("access log lost lines", "dropped", w.dropped.Add(uint64(n)))
+	}
 	if err := (*w.current.Load()).Close(); w.err == nil {
 		w.err = err
 	}

@@ -151,6 +151,40 @@ func TestFlushByTime(t *testing.T) {
 	})
 }
 
+func TestInterval(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSink()
+		w := newWriter(t, s.open, accesslog.Options{Interval: 10 * time.Second})
+		defer closeWriter(t, w)
+		write(w, 0, 1)
+		time.Sleep(10*time.Second - 1)
+		synctest.Wait()
+		if s.text() != "" {
+			t.Error("written early")
+		}
+		time.Sleep(time.Nanosecond)
+		synctest.Wait()
+		if s.text() != lines(1) {
+			t.Error("not written")
+		}
+	})
+}
+
+// Without a word about it, 64 KiB don't wait.
+func TestFlushByDefaultSize(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSink()
+		w := newWriter(t, s.open, accesslog.Options{})
+		defer closeWriter(t, w)
+		n := 64<<10/line(0) + 1
+		write(w, 0, n)
+		synctest.Wait()
+		if s.text() != lines(n) {
+			t.Error("not written")
+		}
+	})
+}
+
 func TestFlushBySize(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSink()
@@ -327,7 +361,8 @@ func TestDiskFullAtClose(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			s := newSink()
 			s.room = room
-			w := newWriter(t, s.open, accesslog.Options{})
+			var told bytes.Buffer
+			w := newWriter(t, s.open, accesslog.Options{Log: slog.New(slog.NewJSONHandler(&told, nil))})
 			write(w, 0, 5)
 			time.Sleep(time.Second)
 			synctest.Wait()
@@ -337,6 +372,9 @@ func TestDiskFullAtClose(t *testing.T) {
 			}
 			if got := w.Stats(); got.Written != uint64(room/line(0)) || got.Written+got.Dropped != 7 || !s.closed {
 				t.Errorf("%d: %+v", room, got)
+			}
+			if want := fmt.Sprintf(`"msg":"access log lost lines","dropped":%d}`, 7-room/line(0)); !strings.Contains(told.String(), want) {
+				t.Errorf("told: %s", &told)
 			}
 		})
 	}
@@ -521,7 +559,8 @@ func TestFile(t *testing.T) {
 		t.Error(err, info.Mode())
 	}
 	var e *attest.Error
-	if _, err := accesslog.New(accesslog.File(filepath.Join(t.TempDir(), "no", "dir")), accesslog.Options{}); !errors.As(err, &e) || e.Code != attest.CodeConfigValue || e.Subject == "" {
+	nowhere := filepath.Join(t.TempDir(), "no", "dir")
+	if _, err := accesslog.New(accesslog.File(nowhere), accesslog.Options{}); !errors.As(err, &e) || e.Code != attest.CodeConfigValue || strings.Count(err.Error(), nowhere) != 1 {
 		t.Error(err)
 	}
 }

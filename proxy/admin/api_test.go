@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/admin"
@@ -102,6 +103,9 @@ func TestChanges(t *testing.T) {
 		if got := d.take(); a.status != c.status || got != c.did {
 			t.Errorf("%s: did %q, %+v", c.target, got, a)
 		}
+		if c.did != "" && !strings.HasPrefix(c.did, "level") && a.body != "OK\n" {
+			t.Errorf("%s: %+v", c.target, a)
+		}
 	}
 	if a := ask(t, addr, http.MethodPost, "/logging"); a.body != "active loggers:\n  jurat: info\n" {
 		t.Errorf("%+v", a)
@@ -172,7 +176,14 @@ func TestNothing(t *testing.T) {
 			}
 		}
 	}
+	if a := ask(t, addr, "GET", "/"); a.status != 200 || strings.Contains(a.body, "SIMULATED") {
+		t.Errorf("%+v", a)
+	}
 	s := source(&did{})
+	s.ServerInfo = func() admin.ServerInfo { return admin.ServerInfo{} }
+	if a := ask(t, serve(t, local, s, admin.Options{}), "GET", "/"); a.status != 200 || strings.Contains(a.body, "SIMULATED") {
+		t.Errorf("%+v", a)
+	}
 	s.Metrics = nil
 	if a := ask(t, serve(t, local, s, admin.Options{}), "GET", "/stats?format=prometheus"); a.status != http.StatusNotFound {
 		t.Errorf("%+v", a)
@@ -200,7 +211,7 @@ func TestStats(t *testing.T) {
 		}
 	}
 	for _, target := range []string{"/stats?filter=(", "/stats?filter=" + strings.Repeat("a", 1001), "/stats?format=xml", "/stats?format=html", "/clusters?format=xml", "/listeners?format=JSON", "/stats?filter=(a{1000}){1000}"} {
-		if a := ask(t, addr, http.MethodGet, target); a.status != 400 {
+		if a := ask(t, addr, http.MethodGet, target); a.status != 400 || !strings.HasPrefix(a.body, "jurat: ") || strings.Count(a.body, "\n") != 1 {
 			t.Errorf("%s: %+v", target, a)
 		}
 	}
@@ -232,14 +243,14 @@ func TestConfigDumpHides(t *testing.T) {
 			"private_key": s, "PrivateKey": s, "tls": []any{map[string]any{"privateKey": map[string]any{"inline_string": s}}}, "password": s, "client_secret": s, "api-token": s,
 			"session_ticket_keys": []string{s}, "cert": pem, "list": []string{pem}, "Authorization": s, "psk": s, "cookie": s, "dsn.password": s, "Log Credentials": s,
 			"set":  []any{map[string]string{"name": "Proxy-Authorization", "value": s}, map[string]string{"key": "X-Api-Key", "value": s}, map[string]string{"name": "Set-Cookie", "value": s}},
-			"kept": []any{map[string]string{"name": "X-Shop", "value": "kept1"}, map[string]any{"secret_name": "kept2", "token_bucket": map[string]int{"max_tokens": 4711}}, "PUBLIC KEY kept3"},
+			"kept": []any{map[string]string{"name": "X-Shop", "value": "kept1"}, map[string]string{"name": "Cookie", "value": s, "action": "kept4"}, map[string]any{"secret_name": "kept2", "token_bucket": map[string]int{"max_tokens": 4711}}, "PUBLIC KEY kept3"},
 		}, nil
 	}
 	a := ask(t, serve(t, local, s2, admin.Options{}), http.MethodGet, "/config_dump")
 	if strings.Contains(a.body, s) {
 		t.Errorf("shown: %s", a.body)
 	}
-	for _, kept := range []string{"kept1", "kept2", "kept3", "4711"} {
+	for _, kept := range []string{"kept1", "kept2", "kept3", "kept4", "4711"} {
 		if !strings.Contains(a.body, kept) {
 			t.Errorf("%s is hidden: %s", kept, a.body)
 		}
@@ -264,6 +275,11 @@ func TestErrors(t *testing.T) {
 			t.Errorf("%s: %+v", c.target, a)
 		}
 	}
+	for _, want := range []string{`level=ERROR msg="the admin API could not do what was asked" code=J804 error=`, `level=ERROR msg="panic in the admin API" code=J803 path=/clusters`, `level=INFO msg="draining was asked for" graceful=true`} {
+		if !strings.Contains(log.String(), want) || strings.Contains(log.String(), "hunter2") {
+			t.Errorf("log: %s", &log)
+		}
+	}
 	s.ConfigDump = func() (any, error) { return func() {}, nil }
 	if a := ask(t, serve(t, local, s, admin.Options{}), "GET", "/config_dump"); a.status != 500 {
 		t.Errorf("%+v", a)
@@ -276,11 +292,15 @@ func TestErrors(t *testing.T) {
 func TestProfiling(t *testing.T) {
 	addr := serve(t, local, admin.Source{}, admin.Options{Profiling: true})
 	for _, target := range []string{"heap", "goroutine?debug=1", "goroutine?debug=2", "allocs", "block", "mutex", "threadcreate", "trace?seconds=1"} {
-		if a := ask(t, addr, "GET", "/debug/pprof/"+target); a.status != 200 || a.body == "" {
-			t.Errorf("%s: %d", target, a.status)
+		kind := "application/octet-stream"
+		if strings.Contains(target, "debug") {
+			kind = "text/plain; charset=utf-8"
+		}
+		if a := ask(t, addr, "GET", "/debug/pprof/"+target); a.status != 200 || a.body == "" || a.header.Get("Content-Type") != kind {
+			t.Errorf("%s: %d %v", target, a.status, a.header)
 		}
 	}
-	for _, target := range []string{"heap?debug=3", "heap?debug=x", "profile?seconds=0", "profile?seconds=121", "profile?seconds=-1", "profile?seconds=x", "trace?seconds=99999999999"} {
+	for _, target := range []string{"heap?debug=3", "heap?debug=-1", "heap?debug=x", "profile?seconds=0", "profile?seconds=121", "profile?seconds=-1", "profile?seconds=x", "trace?seconds=99999999999"} {
 		if a := ask(t, addr, "GET", "/debug/pprof/"+target); a.status != 400 {
 			t.Errorf("%s: %d", target, a.status)
 		}
@@ -337,5 +357,28 @@ func TestDocumented(t *testing.T) {
 	}
 	if !reflect.DeepEqual(documented, served) {
 		t.Errorf("documented are %v\nserved are %v", fmt.Sprint(slices.Sorted(maps.Keys(documented))), fmt.Sprint(slices.Sorted(maps.Keys(served))))
+	}
+}
+
+func TestPrintable(t *testing.T) {
+	for s, want := range map[string]string{
+		"": "", "shop-1 é \u00a0 \u2027 \u2030 \u2065 \u206a": "shop-1 é \u00a0 \u2027 \u2030 \u2065 \u206a", "\x00\t\n\x1b\x1f": "?????", "\x7f\u0080\u009b\u009f": "????",
+		"\u2028\u2029\u202a\u202e": "????", "\u2066\u2069": "??", "\xff": "\uFFFD",
+	} {
+		if got := admin.Printable(s); got != want {
+			t.Errorf("%q: got %q", s, got)
+		}
+	}
+}
+
+// By its own clock a proxy that was just started is up for a moment.
+func TestUptime(t *testing.T) {
+	s := source(&did{})
+	for started, want := range map[time.Time]string{time.Now().Add(-time.Hour): `"36\d\ds"`, time.Now().Add(time.Hour): `"0s"`} {
+		s.ServerInfo = func() admin.ServerInfo { return admin.ServerInfo{Started: started} }
+		a := ask(t, serve(t, local, s, admin.Options{Now: time.Now}), "GET", "/server_info")
+		if !regexp.MustCompile(`"uptime_current_epoch": ` + want).MatchString(a.body) {
+			t.Errorf("%s", a.body)
+		}
 	}
 }

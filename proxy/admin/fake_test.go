@@ -108,7 +108,7 @@ func source(d *did) admin.Source {
 			return admin.ServerInfo{Version: "1.2.3", Revision: "abc", Go: "go1.26", Node: "sidecar~1", Cluster: "shop", TEE: "snp", Simulated: true, Started: now.Add(-90 * time.Second)}
 		},
 		Listeners: func() []admin.Listener {
-			return []admin.Listener{{Name: "public", Address: "0.0.0.0:8443"}, {Name: evil, Address: "unix:/run/x"}, {Name: "odd", Address: "systemd"}}
+			return []admin.Listener{{Name: "public", Address: "0.0.0.0:8443"}, {Name: evil, Address: "unix:/run/x"}, {Name: "odd", Address: "systemd"}, {Name: "odder", Address: "a:http"}}
 		},
 		Clusters: func() []admin.Cluster {
 			return []admin.Cluster{{

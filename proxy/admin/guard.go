@@ -58,7 +58,7 @@ func newHosts(addr net.Addr, opts Options) *hosts {
 	h := &hosts{names: map[string]bool{}}
 	tcp, ok := addr.(*net.TCPAddr)
 	if !ok {
-		h.any = addr.Network() == "unix"
+		_, h.any = addr.(*net.UnixAddr)
 		return h
 	}
 	h.port, h.ips = strconv.Itoa(tcp.Port), !tcp.IP.IsLoopback()

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"strconv"
 	"strings"
@@ -91,6 +92,22 @@ func TestHost(t *testing.T) {
 	}
 	if a := ask(t, addr, http.MethodGet, "/ready", "Host: localhost:"+p, "X-Forwarded-Host: evil.example"); a.status != http.StatusOK {
 		t.Errorf("%+v", a)
+	}
+}
+
+// The port of http is not written.
+func TestDefaultPort(t *testing.T) {
+	has := admin.Guarded(&net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80}, admin.Options{Names: []string{"jurat.internal"}})
+	for host, want := range map[string]bool{
+		"localhost": true, "localhost:80": true, "127.0.0.1": true, "127.0.0.1:80": true, "[::1]": true, "[::1]:80": true, "jurat.internal": true,
+		"localhost:81": false, "evil.example": false, "10.0.0.1": false, "": false, "[]": false,
+	} {
+		if got := has(host); got != want {
+			t.Errorf("%q: %v", host, got)
+		}
+	}
+	if nowhere := admin.Guarded(nil, admin.Options{}); nowhere("localhost") {
+		t.Error("a listener of an unknown kind has a host")
 	}
 }
 
@@ -258,6 +275,9 @@ func TestListen(t *testing.T) {
 			_ = ln.Close()
 		}
 	}
+	if _, err := admin.Listen(context.Background(), "127.0.0.1", admin.Options{UnsafeAnyAddress: true}); attest.CodeOf(err) != attest.CodeConfigValue {
+		t.Error(err)
+	}
 	ln, err := admin.Listen(context.Background(), "0.0.0.0:0", admin.Options{UnsafeAnyAddress: true})
 	if err != nil {
 		t.Fatal(err)
@@ -417,7 +437,8 @@ func TestQuitIsAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 	quit := make(chan struct{})
-	server, err := admin.New(ln, admin.Source{Quit: func() { close(quit) }}, admin.Options{})
+	info := func() admin.ServerInfo { return admin.ServerInfo{Started: time.Now()} }
+	server, err := admin.New(ln, admin.Source{Quit: func() { close(quit) }, ServerInfo: info}, admin.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -427,6 +448,9 @@ func TestQuitIsAnswered(t *testing.T) {
 		<-quit
 		_ = server.Shutdown(context.Background())
 	})
+	if a := ask(t, ln.Addr(), "GET", "/server_info"); a.status != 200 || !regexp.MustCompile(`"uptime_current_epoch": "\ds"`).MatchString(a.body) {
+		t.Errorf("%+v", a)
+	}
 	if a := ask(t, ln.Addr(), "POST", "/quitquitquit"); a.status != 200 || a.body != "OK\n" {
 		t.Errorf("%+v", a)
 	}

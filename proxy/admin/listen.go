@@ -48,8 +48,8 @@ func notAllowed(got, want string) error {
 }
 
 func isLoopback(host string) bool {
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.Unmap().IsLoopback()
+	ip, _ := netip.ParseAddr(host) // the zero Addr is none
+	return ip.Unmap().IsLoopback()
 }
 
 func listenUnix(ctx context.Context, address, path string) (net.Listener, error) {
@@ -61,7 +61,7 @@ func listenUnix(ctx context.Context, address, path string) (net.Listener, error)
 		return config.Listen(ctx, "unix", path)
 	}
 	ln, err := open()
-	if errors.Is(err, syscall.EADDRINUSE) && abandoned(path) {
+	if err != nil && abandoned(path) {
 		if err = os.Remove(path); err == nil {
 			ln, err = open()
 		}

@@ -49,8 +49,8 @@ func (a *api) profile(start func(io.Writer) error, stop func(), usual time.Durat
 	return func(w http.ResponseWriter, r *http.Request) {
 		took := usual
 		if s := r.URL.Query().Get("seconds"); s != "" {
-			n, err := strconv.ParseUint(s, 10, 16)
-			if took = time.Duration(n) * time.Second; err != nil || took == 0 || took > maxProfile {
+			n, _ := strconv.ParseUint(s, 10, 16) // 0 for what is no number
+			if took = time.Duration(n) * time.Second; took == 0 || took > maxProfile {
 				fail(w, http.StatusBadRequest, "seconds is 1 to "+strconv.Itoa(int(maxProfile/time.Second)))
 				return
 			}

@@ -80,9 +80,9 @@ func address(s string) any {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		return map[string]any{"pipe": map[string]any{"path": path}}
 	}
-	host, port, err := net.SplitHostPort(s)
-	n, err2 := strconv.ParseUint(port, 10, 16)
-	if err != nil || err2 != nil {
+	host, port, _ := net.SplitHostPort(s)
+	n, err := strconv.ParseUint(port, 10, 16)
+	if err != nil {
 		return map[string]any{"socket_address": map[string]any{"address": s}}
 	}
 	return map[string]any{"socket_address": map[string]any{"address": host, "port_value": n}}

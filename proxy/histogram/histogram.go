@@ -125,7 +125,7 @@ func (s Snapshot) Add(t Snapshot) Snapshot {
 // distributed. What is above all bounds counts as the last bound. It is 0 where nothing was observed.
 func (s Snapshot) Quantile(q float64) float64 {
 	n := s.Count()
-	if n == 0 || len(s.Bounds) == 0 || !(q >= 0) {
+	if n == 0 || !(q >= 0) {
 		return 0
 	}
 	rank, below, least := min(q, 1)*float64(n), 0.0, 0.0

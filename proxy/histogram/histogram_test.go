@@ -4,6 +4,7 @@ import (
 	"math"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -83,8 +84,10 @@ func TestQuantile(t *testing.T) {
 	if got := s.Quantile(0.9); got != 40 {
 		t.Errorf("above all bounds: %v", got)
 	}
-	if got := (histogram.Snapshot{}).Quantile(0.5); got != 0 {
-		t.Errorf("nothing observed: %v", got)
+	for _, s := range []histogram.Snapshot{{}, {Bounds: []int64{10}, Counts: []uint64{0, 0}}, {Counts: []uint64{5}}} {
+		if got := s.Quantile(0.5); got != 0 {
+			t.Errorf("%+v: %v", s, got)
+		}
 	}
 }
 
@@ -92,6 +95,7 @@ func TestAdd(t *testing.T) {
 	a := histogram.Snapshot{Bounds: []int64{1}, Counts: []uint64{1, 2}, Sum: 3}
 	b := histogram.Snapshot{Bounds: []int64{2}, Counts: []uint64{1, 2}, Sum: 3}
 	for _, c := range []struct{ a, b, want histogram.Snapshot }{
+		{a, histogram.Snapshot{Bounds: []int64{1}, Counts: []uint64{1}}, a},
 		{a, histogram.Snapshot{}, a},
 		{histogram.Snapshot{}, a, a},
 		{a, b, a},
@@ -104,10 +108,15 @@ func TestAdd(t *testing.T) {
 }
 
 func TestBadBounds(t *testing.T) {
-	for _, bounds := range [][]int64{nil, {-1, 1}, {1, 1}, {2, 1}, make([]int64, 201)} {
+	ascending := make([]int64, 201)
+	for i := range ascending {
+		ascending[i] = int64(i)
+	}
+	histogram.New(1, ascending[:200])
+	for _, bounds := range [][]int64{nil, {-1, 1}, {1, 1}, {2, 1}, ascending} {
 		func() {
 			defer func() {
-				if recover() == nil {
+				if text, _ := recover().(string); !strings.HasPrefix(text, "histogram: ") {
 					t.Errorf("%v is taken", bounds)
 				}
 			}()

@@ -54,12 +54,16 @@ func (b buckets) cumulative() map[float64]uint64 {
 	return all
 }
 
-// quantile estimates, as histogram.Snapshot does. It is 0 where nothing was observed.
+// quantile estimates, as histogram.Snapshot does, the value below which a part q, above 0, of the values lies. It is 0 where
+// nothing was observed.
 func (b buckets) quantile(q float64) float64 {
+	if b.count == 0 {
+		return 0
+	}
 	rank, below, least := q*float64(b.count), uint64(0), 0.0
 	for i, bound := range b.bounds {
-		if n := b.counts[i]; n > below && float64(n) >= rank {
-			return least + (bound-least)*max(rank-float64(below), 0)/float64(n-below)
+		if n := b.counts[i]; float64(n) >= rank { // and so n > below
+			return least + (bound-least)*(rank-float64(below))/float64(n-below)
 		}
 		below, least = b.counts[i], bound
 	}

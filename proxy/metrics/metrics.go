@@ -115,20 +115,14 @@ func (c collector) Collect(out chan<- prometheus.Metric) {
 }
 
 func (d *definition) metric(desc *prometheus.Desc, x *sample) prometheus.Metric {
-	var m prometheus.Metric
-	var err error
 	switch {
 	case d.distribution():
-		m, err = prometheus.NewConstHistogram(desc, x.buckets.count, x.buckets.sum, x.buckets.cumulative(), x.labels...)
+		return prometheus.MustNewConstHistogram(desc, x.buckets.count, x.buckets.sum, x.buckets.cumulative(), x.labels...)
 	case d.Type == Counter:
-		m, err = prometheus.NewConstMetric(desc, prometheus.CounterValue, x.value, x.labels...)
+		return prometheus.MustNewConstMetric(desc, prometheus.CounterValue, x.value, x.labels...)
 	default:
-		m, err = prometheus.NewConstMetric(desc, prometheus.GaugeValue, x.value, x.labels...)
+		return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, x.value, x.labels...)
 	}
-	if err != nil {
-		return prometheus.NewInvalidMetric(desc, err)
-	}
-	return m
 }
 
 // Limits on what one metric holds.

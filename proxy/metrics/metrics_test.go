@@ -164,7 +164,7 @@ func TestLint(t *testing.T) {
 func TestEmpty(t *testing.T) {
 	for _, s := range []metrics.Snapshot{{}, {Listeners: make([]metrics.Listener, 2), Clusters: make([]metrics.Cluster, 2), Identity: &metrics.Identity{}, AccessLog: &accesslog.Stats{}}} {
 		status, _, body := scrape(t, metrics.New(metrics.Build{}, func() metrics.Snapshot { return s }), "")
-		if status != http.StatusOK || !strings.Contains(body, "jurat_build_info") || strings.Contains(body, "NaN") {
+		if status != http.StatusOK || !strings.Contains(body, "jurat_build_info") || strings.Contains(body, "NaN") || strings.Contains(body, "_timestamp_seconds -") {
 			t.Errorf("%d %s", status, ours(body))
 		}
 	}
@@ -198,7 +198,11 @@ func TestBounded(t *testing.T) {
 	for i := range 5000 {
 		s.Clusters[0].Endpoints = append(s.Clusters[0].Endpoints, metrics.Endpoint{Address: fmt.Sprint(i), Stats: upstream.EndpointStats{Active: 1}})
 	}
+	s.Clusters[0].Endpoints = append(s.Clusters[0].Endpoints, s.Clusters[0].Endpoints[0]) // which is known
 	_, _, body := scrape(t, metrics.New(build, func() metrics.Snapshot { return s }), "")
+	if !strings.Contains(body, `jurat_endpoint_active_requests{cluster="huge",endpoint="0"} 2`+"\n") {
+		t.Error("what is known is taken for another")
+	}
 	if n := strings.Count(body, "\njurat_endpoint_active_requests{"); n != 1000 || !strings.Contains(body, `jurat_endpoint_active_requests{cluster="other",endpoint="other"} 4001`+"\n") {
 		t.Error(n)
 	}
@@ -239,6 +243,12 @@ func TestEach(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", name, v, want)
 		}
 	}
+	idle := metrics.Snapshot{Listeners: []metrics.Listener{{Name: "idle", Requests: tally.NewRequests(1).Stats()}}}
+	metrics.New(build, func() metrics.Snapshot { return idle }).Each(func(name string, v float64) {
+		if v != 0 && !strings.HasPrefix(name, "jurat_build_info") {
+			t.Errorf("%s is %v", name, v)
+		}
+	})
 	again := 0
 	metrics.New(build, example).Each(func(name string, _ float64) {
 		if names[again] != name {
