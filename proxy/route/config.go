@@ -4,7 +4,7 @@ import "time"
 
 // Config of a Table. Its words are those of Envoy's RouteConfiguration; a zero field is one that is not there.
 type Config struct {
-	VirtualHosts []VirtualHost `yaml:"virtual_hosts"`
+	VirtualHosts []VirtualHost `yaml:"virtual_hosts,required"`
 	// IgnorePortInHostMatching takes the port off the authority before it is compared with domains.
 	IgnorePortInHostMatching bool `yaml:"ignore_port_in_host_matching"`
 	// UnsafeKeepEscapedSlashes forwards paths with %2F and %5C. A service that decodes them sees a path that no route was
@@ -18,8 +18,8 @@ type Config struct {
 // VirtualHost is a set of routes for authorities. The order of precedence over all hosts is: a domain that is equal, the
 // longest "*suffix", the longest "prefix*", "*".
 type VirtualHost struct {
-	Name    string   `yaml:"name"`
-	Domains []string `yaml:"domains"`
+	Name    string   `yaml:"name,required"`
+	Domains []string `yaml:"domains,required"`
 	Routes  []Route  `yaml:"routes"` // the first that matches is taken
 
 	RequestHeaders  HeaderMutation `yaml:"request_headers"`
@@ -29,7 +29,7 @@ type VirtualHost struct {
 // Route has one of Route, Redirect and DirectResponse.
 type Route struct {
 	Name           string          `yaml:"name"`
-	Match          RouteMatch      `yaml:"match"`
+	Match          RouteMatch      `yaml:"match,required"`
 	Route          *RouteAction    `yaml:"route"`
 	Redirect       *RedirectAction `yaml:"redirect"`
 	DirectResponse *DirectResponse `yaml:"direct_response"`
@@ -65,14 +65,14 @@ type StringMatcher struct {
 
 // Range is of decimal integers: Start is in it, End is not.
 type Range struct {
-	Start int64 `yaml:"start"`
-	End   int64 `yaml:"end"`
+	Start int64 `yaml:"start,signed"`
+	End   int64 `yaml:"end,signed"`
 }
 
 // HeaderMatcher has one of String, Range and Present. Name may be ":authority", ":method" or ":scheme". A field that comes
 // more than once has its values joined with commas.
 type HeaderMatcher struct {
-	Name    string         `yaml:"name"`
+	Name    string         `yaml:"name,required"`
 	String  *StringMatcher `yaml:"string_match"`
 	Range   *Range         `yaml:"range_match"`
 	Present *bool          `yaml:"present_match"`
@@ -84,7 +84,7 @@ type HeaderMatcher struct {
 
 // QueryParameterMatcher has one of String and Present. It is about the first parameter of that name, decoded.
 type QueryParameterMatcher struct {
-	Name    string         `yaml:"name"`
+	Name    string         `yaml:"name,required"`
 	String  *StringMatcher `yaml:"string_match"`
 	Present *bool          `yaml:"present_match"`
 }
@@ -98,8 +98,8 @@ type RouteAction struct {
 	RegexRewrite  *RegexRewrite `yaml:"regex_rewrite"`
 	HostRewrite   string        `yaml:"host_rewrite_literal"`
 
-	Timeout     time.Duration `yaml:"timeout"`      // for the whole answer, 15 s; negative for ever
-	IdleTimeout time.Duration `yaml:"idle_timeout"` // of a stream on which nothing moves, 5 min; negative for ever
+	Timeout     time.Duration `yaml:"timeout,negative=never"`      // for the whole answer, 15 s; negative for ever
+	IdleTimeout time.Duration `yaml:"idle_timeout,negative=never"` // of a stream on which nothing moves, 5 min; negative for ever
 
 	RetryPolicy           *RetryPolicy    `yaml:"retry_policy"`
 	HedgeOnPerTryTimeout  bool            `yaml:"hedge_on_per_try_timeout"` // a try that timed out stays in the race
@@ -109,8 +109,8 @@ type RouteAction struct {
 
 // WeightedCluster gets its weight's share of the requests.
 type WeightedCluster struct {
-	Name            string         `yaml:"name"`
-	Weight          uint32         `yaml:"weight"`
+	Name            string         `yaml:"name,required"`
+	Weight          uint32         `yaml:"weight,required,zero"`
 	RequestHeaders  HeaderMutation `yaml:"request_headers"`
 	ResponseHeaders HeaderMutation `yaml:"response_headers"`
 }
@@ -118,14 +118,14 @@ type WeightedCluster struct {
 // RegexRewrite replaces every match of Pattern (RE2) in the path without its query. Substitution refers to groups as \1,
 // to the match as \0, and has \\ for a backslash.
 type RegexRewrite struct {
-	Pattern      string `yaml:"pattern"`
+	Pattern      string `yaml:"pattern,required"`
 	Substitution string `yaml:"substitution"`
 }
 
 // RedirectAction changes what it names, and keeps the rest. At most one of Path, PrefixRewrite and RegexRewrite.
 type RedirectAction struct {
-	Scheme        string        `yaml:"scheme_redirect"` // "http" or "https"
-	Host          string        `yaml:"host_redirect"`   // without a port
+	Scheme        string        `yaml:"scheme_redirect,one=http|https"` // "http" or "https"
+	Host          string        `yaml:"host_redirect"`                  // without a port
 	Port          uint16        `yaml:"port_redirect"`
 	Path          string        `yaml:"path_redirect"` // may have a query, which then replaces the request's
 	PrefixRewrite string        `yaml:"prefix_rewrite"`
@@ -136,8 +136,8 @@ type RedirectAction struct {
 
 // DirectResponse is an answer without a service.
 type DirectResponse struct {
-	Status int    `yaml:"status"` // 200 to 599
-	Body   string `yaml:"body"`   // at most 64 KiB
+	Status int    `yaml:"status,required"` // 200 to 599
+	Body   string `yaml:"body"`            // at most 64 KiB
 }
 
 // HeaderMutation edits fields: first Remove, then Set in order. Values are taken literally.
@@ -148,35 +148,35 @@ type HeaderMutation struct {
 
 // SetHeader puts a value into a field.
 type SetHeader struct {
-	Name  string `yaml:"name"`
+	Name  string `yaml:"name,required"`
 	Value string `yaml:"value"`
 	// Action is "append" (a further field of that name; the default), "add_if_absent", "overwrite" (or add) or
 	// "overwrite_if_exists".
-	Action string `yaml:"append_action"`
+	Action string `yaml:"append_action,one=append|add_if_absent|overwrite|overwrite_if_exists"`
 }
 
 // RetryPolicy says after which failures a request is tried again.
 type RetryPolicy struct {
 	// RetryOn has Envoy's names: 5xx, gateway-error, reset, connect-failure, refused-stream, retriable-4xx,
 	// retriable-status-codes, and of gRPC cancelled, deadline-exceeded, internal, resource-exhausted, unavailable.
-	RetryOn              []string `yaml:"retry_on"`
+	RetryOn              []string `yaml:"retry_on,required,one=5xx|gateway-error|reset|connect-failure|refused-stream|retriable-4xx|retriable-status-codes|cancelled|deadline-exceeded|internal|resource-exhausted|unavailable"`
 	RetriableStatusCodes []int    `yaml:"retriable_status_codes"`
 	// NumRetries is how often, after the first try; 0 takes the default 1, negative is never.
-	NumRetries         int           `yaml:"num_retries"`
-	PerTryTimeout      time.Duration `yaml:"per_try_timeout"`      // 0 for none but the request's
-	PerTryIdleTimeout  time.Duration `yaml:"per_try_idle_timeout"` // 0 for none but the request's
-	BackOffBase        time.Duration `yaml:"base_interval"`        // 25 ms
-	BackOffMax         time.Duration `yaml:"max_interval"`         // 10 times the base
-	AvoidPreviousHosts bool          `yaml:"avoid_previous_hosts"` // Envoy's retry_host_predicate previous_hosts
+	NumRetries         int           `yaml:"num_retries,negative=never"`
+	PerTryTimeout      time.Duration `yaml:"per_try_timeout,zero"`      // 0 for none but the request's
+	PerTryIdleTimeout  time.Duration `yaml:"per_try_idle_timeout,zero"` // 0 for none but the request's
+	BackOffBase        time.Duration `yaml:"base_interval"`             // 25 ms
+	BackOffMax         time.Duration `yaml:"max_interval"`              // 10 times the base
+	AvoidPreviousHosts bool          `yaml:"avoid_previous_hosts"`      // Envoy's retry_host_predicate previous_hosts
 	// HostSelectionAttempts is how often another endpoint is drawn where one was tried before, 1.
 	HostSelectionAttempts int `yaml:"host_selection_retry_max_attempts"`
 }
 
 // RequestMirror sends a copy of requests to another cluster, and drops its answers.
 type RequestMirror struct {
-	Cluster string `yaml:"cluster"`
+	Cluster string `yaml:"cluster,required"`
 	// Numerator of Denominator requests are copied: of 100, 10 000 or 1 000 000. Denominator 0 is all requests.
-	Numerator   uint32 `yaml:"numerator"`
+	Numerator   uint32 `yaml:"numerator,zero"`
 	Denominator uint32 `yaml:"denominator"`
 }
 
@@ -191,7 +191,7 @@ type HashPolicy struct {
 
 // CookieHash is a cookie. With a TTL other than 0 the proxy sets it where the client has none; negative is for the session.
 type CookieHash struct {
-	Name string        `yaml:"name"`
+	Name string        `yaml:"name,required"`
 	Path string        `yaml:"path"`
-	TTL  time.Duration `yaml:"ttl"`
+	TTL  time.Duration `yaml:"ttl,zero,negative=session"`
 }

@@ -8,10 +8,10 @@ import (
 
 // CircuitBreakers bound what a cluster has to do at once. 0 takes the default that the comment names, negative is no bound.
 type CircuitBreakers struct {
-	MaxConnections     int `yaml:"max_connections"`      // 1024
-	MaxPendingRequests int `yaml:"max_pending_requests"` // that wait for a connection, 1024
-	MaxRequests        int `yaml:"max_requests"`         // 1024
-	MaxRetries         int `yaml:"max_retries"`          // 3; does not count where there is a RetryBudget
+	MaxConnections     int `yaml:"max_connections,negative=unlimited"`      // 1024
+	MaxPendingRequests int `yaml:"max_pending_requests,negative=unlimited"` // that wait for a connection, 1024
+	MaxRequests        int `yaml:"max_requests,negative=unlimited"`         // 1024
+	MaxRetries         int `yaml:"max_retries,negative=unlimited"`          // 3; does not count where there is a RetryBudget
 	// RetryBudget bounds retries by what else goes on.
 	RetryBudget *RetryBudget `yaml:"retry_budget"`
 }

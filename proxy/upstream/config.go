@@ -10,9 +10,9 @@ import (
 
 // Config of a Cluster. Its words are those of Envoy's Cluster. A zero field takes the default that its comment names.
 type Config struct {
-	Name string `yaml:"name"`
+	Name string `yaml:"name,required"`
 	// Policy is "round_robin" (the default), "least_request", "random", "ring_hash" or "maglev".
-	Policy          string `yaml:"lb_policy"`
+	Policy          string `yaml:"lb_policy,one=round_robin|least_request|random|ring_hash|maglev"`
 	ChoiceCount     int    `yaml:"choice_count"`      // of least_request: how many endpoints are compared, 2
 	MinimumRingSize int    `yaml:"minimum_ring_size"` // of ring_hash, 1024; an endpoint has 128 points or more on average
 	MaximumRingSize int    `yaml:"maximum_ring_size"` // of ring_hash, 1048576
@@ -20,7 +20,7 @@ type Config struct {
 
 	// HealthyPanicThreshold is the percentage of healthy endpoints of a priority below which all of them are used, where
 	// the other priorities can't take over: 50; negative for never.
-	HealthyPanicThreshold  int  `yaml:"healthy_panic_threshold"`
+	HealthyPanicThreshold  int  `yaml:"healthy_panic_threshold,negative=never"`
 	OverprovisioningFactor int  `yaml:"overprovisioning_factor"` // percent, 140
 	LocalityWeighted       bool `yaml:"locality_weighted_lb"`    // the weights of localities count
 
@@ -32,16 +32,16 @@ type Config struct {
 // LocalityEndpoints are endpoints in one place. Those of one locality and priority are one, with the weight of the first.
 type LocalityEndpoints struct {
 	Locality  string           `yaml:"locality"`
-	Weight    uint32           `yaml:"load_balancing_weight"` // counts with locality_weighted_lb only; 0 then gets nothing
-	Priority  uint32           `yaml:"priority"`              // 0 is the first to be used, 127 the last
+	Weight    uint32           `yaml:"load_balancing_weight,zero"` // counts with locality_weighted_lb only; 0 then gets nothing
+	Priority  uint32           `yaml:"priority,zero"`              // 0 is the first to be used, 127 the last
 	Endpoints []EndpointConfig `yaml:"endpoints"`
 }
 
 // Identity says whether two endpoints are the same one.
 type Identity struct {
-	Address   string `yaml:"address"`   // what is dialled: "192.0.2.1:443", "unix:/path"
-	Hostname  string `yaml:"hostname"`  // what it is called, where that matters
-	Transport string `yaml:"transport"` // how it is connected to, in the caller's words
+	Address   string `yaml:"address,required"` // what is dialled: "192.0.2.1:443", "unix:/path"
+	Hostname  string `yaml:"hostname"`         // what it is called, where that matters
+	Transport string `yaml:"-"`                // how it is connected to, in the caller's words
 }
 
 // EndpointConfig is what is known of an endpoint from configuration.
