@@ -17,7 +17,6 @@ import (
 
 // all has whatever can be decoded.
 type all struct {
-	inner  `yaml:"-"`
 	Common `yaml:",inline"`
 
 	Text    string            `yaml:"text"`
@@ -54,8 +53,6 @@ type all struct {
 	NotRead string
 	Nor     chan int `yaml:"-"`
 }
-
-type inner struct{}
 
 // Common is inline.
 type Common struct {
