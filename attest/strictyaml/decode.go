@@ -395,10 +395,12 @@ func (v Node) Locate(err error) error {
 	}
 	at, _ := v.At(coded.Subject)
 	located := *coded
-	if located.Got == "" {
+	if located.Got == "" && located.Code == attest.CodeConfigMissing {
 		located.Got = "nothing"
 	}
-	located.Got = Node{path: coded.Subject}.named(located.Got)
+	if located.Got != "" {
+		located.Got = Node{path: coded.Subject}.named(located.Got)
+	}
 	located.Subject = at.Position()
 	return &located
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
-	"path"
 	"reflect"
 )
 
@@ -30,8 +29,6 @@ type schemas struct {
 	defs object
 }
 
-func nameOf(t reflect.Type) string { return path.Base(t.PkgPath()) + "." + t.Name() }
-
 // described puts a description in front of a schema, where there is one.
 func (s *schemas) described(name string, schema object) object {
 	if d := s.doc(name); d != "" {
@@ -44,7 +41,7 @@ func (s *schemas) described(name string, schema object) object {
 func (s *schemas) keys(t reflect.Type) object {
 	properties, required := object{}, []string{}
 	for _, f := range fieldsOf(t) {
-		properties = append(properties, member{f.key, s.described(nameOf(f.owner)+"."+f.Name, s.schema(f.Type, f.tag))})
+		properties = append(properties, member{f.key, s.described(f.owner.String()+"."+f.Name, s.schema(f.Type, f.tag))})
 		if f.required {
 			required = append(required, f.key)
 		}
@@ -64,7 +61,7 @@ func (s *schemas) schema(t reflect.Type, tg tag) object {
 	case reflect.Pointer:
 		return s.schema(t.Elem(), tg)
 	case reflect.Struct:
-		name := nameOf(t)
+		name := t.String()
 		if !s.done[t] {
 			s.done[t] = true
 			at := len(s.defs)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -96,16 +97,18 @@ func TestWhole(t *testing.T) {
 // Each value that is not allowed is named by its place, alone.
 func TestCheckRefuses(t *testing.T) {
 	const missing, value = attest.CodeConfigMissing, attest.CodeConfigValue
-	listen := func(text string) string { return "+listen:\n  - " + text }
-	cluster := func(text string) string { return "+clusters:\n  - " + text }
+	listen := func(text string) string {
+		return strings.Replace(whole, "clusters:\n", "  - "+text+"\nclusters:\n", 1)
+	}
+	cluster := func(text string) string { return whole + "  - " + text + "\n" }
 	routed := func(text string) string {
 		return listen("{address: \":1\", http: {virtual_hosts: [{name: v, domains: [\"*\"], routes: [" + text + "]}]}}")
 	}
 	const r = "listen[7].http.virtual_hosts[0].routes[0]"
 	for _, c := range []struct {
-		change string // "+key:" adds to a list, "old => new" replaces
-		code   attest.Code
-		place  string
+		text  string
+		code  attest.Code
+		place string
 	}{
 		{listen(`{address: ":1"}`), missing, "listen[7]"},
 		{listen(`{address: ":1", passthrough: []}`), missing, "listen[7]"},
@@ -189,25 +192,18 @@ func TestCheckRefuses(t *testing.T) {
 		{cluster(`{name: c, localities: [], attested: {require: p, name: "*.example"}}`), value, "clusters[5].attested.name"},
 		{cluster(`{name: c, localities: [], attested: {require: p, reattest: 1ms}}`), value, "clusters[5].attested.reattest"},
 	} {
-		key, entry, _ := strings.Cut(strings.TrimPrefix(c.change, "+"), "\n")
-		text := strings.Replace(whole, key, key+"\n", 1)
-		if key == "listen:" {
-			text = strings.Replace(whole, "clusters:\n", entry+"\nclusters:\n", 1)
-		} else {
-			text = whole + entry + "\n"
-		}
-		got, root := parse(t, text)
+		got, root := parse(t, c.text)
 		err := got.Check()
 		var coded *attest.Error
 		if !errors.As(err, &coded) || coded.Code != c.code || coded.Subject != c.place {
-			t.Errorf("%s: got %v, want %s at %s", entry, err, c.code, c.place)
+			t.Errorf("%s at %s: got %v", c.code, c.place, err)
 			continue
 		}
 		if joined := err.(interface{ Unwrap() []error }).Unwrap(); len(joined) != 1 {
-			t.Errorf("%s: got %v", entry, err)
+			t.Errorf("%s: got %v", c.place, err)
 		}
 		if located := root.Locate(err); !strings.HasPrefix(located.Error(), "f.yaml:") || !strings.Contains(located.Error(), c.place) {
-			t.Errorf("%s: located %v", entry, located)
+			t.Errorf("%s: located %v", c.place, located)
 		}
 	}
 }
@@ -361,6 +357,9 @@ func TestCompare(t *testing.T) {
 	}
 	if a.Listeners[0].Require != "clients.yaml" || a.Clusters[1].Attested.Require != "ledger.yaml" {
 		t.Error("the original has changed")
+	}
+	if p := a.Policies(); !slices.Equal(p, []string{"clients.yaml", "ledger.yaml"}) {
+		t.Errorf("got %v", p)
 	}
 	if again := a.WithPolicies(id("@3")); again.Listeners[0].Equal(&b.Listeners[0]) || again.Clusters[1].Equal(&b.Clusters[1]) || !again.Clusters[0].Equal(&b.Clusters[0]) {
 		t.Error("another version of a policy makes no difference")

@@ -27,7 +27,7 @@ type Config struct {
 
 // Listener takes connections on one address, and has one of To, Cluster, HTTP and Passthrough.
 type Listener struct {
-	Name    string `yaml:"name"`             // in logs and metrics, the address
+	Name    string `yaml:"name"`             // in logs and metrics, default the address
 	Address string `yaml:"address,required"` // host:port, unix:/path or systemd:NAME
 
 	// Clients are taken as they are, in plain: for those of this machine. Others get our evidence before a byte moves.
@@ -35,7 +35,7 @@ type Listener struct {
 	// Other machines may connect although Plain is set.
 	UnsafeListen bool          `yaml:"unsafe_listen"`
 	Require      string        `yaml:"require"`  // the policy that clients have to meet, a file beside this one; without it they are asked for nothing
-	Reattest     time.Duration `yaml:"reattest"` // how often clients have to attest anew, and at most half of the policy's freshness.evidence, which is also the default
+	Reattest     time.Duration `yaml:"reattest"` // how often clients have to attest anew, default (and at most) half of the policy's freshness.evidence
 
 	// The prefixes of addresses, such as 10.0.0.0/8, that may say in a PROXY header where a connection comes from. They
 	// have to, and nobody else is let in.
@@ -43,13 +43,13 @@ type Listener struct {
 	// The kernel hands over connections that were meant for others: with tcp only.
 	Transparent string `yaml:"transparent,one=redirect|tproxy"`
 
-	To          string        `yaml:"to"`      // the service: host:port, http://host:port, h2c://host:port or unix:/path
-	Cluster     string        `yaml:"cluster"` // the cluster that gets every connection or request
-	TCP         bool          `yaml:"tcp"`     // To or Cluster get raw bytes instead of HTTP
-	HTTP        *route.Config `yaml:"http"`    // routes
-	Passthrough []Passthrough `yaml:"passthrough"`
+	To          string        `yaml:"to"`          // the service: host:port, http://host:port, h2c://host:port or unix:/path
+	Cluster     string        `yaml:"cluster"`     // the cluster that gets every connection or request
+	TCP         bool          `yaml:"tcp"`         // to or cluster get raw bytes, not requests
+	HTTP        *route.Config `yaml:"http"`        // the routes of requests
+	Passthrough []Passthrough `yaml:"passthrough"` // TLS that is not ended here, by the server name that the client asks for
 
-	Limits Limits `yaml:"limits"`
+	Limits Limits `yaml:"limits"` // what strangers can make it hold
 }
 
 // Passthrough forwards TLS connections that are not ended here.
@@ -60,15 +60,15 @@ type Passthrough struct {
 
 // Limits bound what strangers can make a listener hold.
 type Limits struct {
-	Connections        int           `yaml:"connections"`                   // open at once, 16384
-	ConnectionsPerPeer int           `yaml:"connections_per_peer"`          // from one address (IPv6: one /64), no limit
-	Handshakes         int           `yaml:"handshakes"`                    // under way at once, 4096
-	Handshake          time.Duration `yaml:"handshake_timeout"`             // for a handshake, or for connecting to an attested service, 10 s
-	Header             time.Duration `yaml:"header_timeout"`                // for the head of a request, 10 s
-	KeepAlive          time.Duration `yaml:"keep_alive"`                    // of an HTTP connection without a request, 2 min
-	Tunnel             time.Duration `yaml:"tunnel_idle,negative=never"`    // of a raw connection on which nothing moves, 1 h
-	Stall              time.Duration `yaml:"stall_timeout,negative=never"`  // of a body that does not move, 1 min
-	Answer             time.Duration `yaml:"answer_timeout,negative=never"` // from the end of a request to the head of its answer, 60 s
+	Connections        int           `yaml:"connections"`                   // open at once, default 16384
+	ConnectionsPerPeer int           `yaml:"connections_per_peer"`          // open at once from one address (IPv6: one /64), default unlimited
+	Handshakes         int           `yaml:"handshakes"`                    // under way at once, default 4096
+	Handshake          time.Duration `yaml:"handshake_timeout"`             // for a handshake, default 10 s
+	Header             time.Duration `yaml:"header_timeout"`                // for the head of a request, default 10 s
+	KeepAlive          time.Duration `yaml:"keep_alive"`                    // of an HTTP connection without a request, default 2 min
+	Tunnel             time.Duration `yaml:"tunnel_idle,negative=never"`    // of a raw connection on which nothing moves, default 1 h
+	Stall              time.Duration `yaml:"stall_timeout,negative=never"`  // of a body that does not move, default 1 min
+	Answer             time.Duration `yaml:"answer_timeout,negative=never"` // from the end of a request to the head of its answer, default 60 s
 }
 
 // Cluster is endpoints that do the same, and how to connect to them: one of Endpoints, Localities and DNS.
@@ -78,9 +78,9 @@ type Cluster struct {
 	// What endpoints have to prove before they get a byte. Without it they are connected to in plain: for what runs beside
 	// this proxy.
 	Attested *Attested `yaml:"attested"`
-	Protocol string    `yaml:"protocol,one=auto|http1|http2"` // of requests, auto
+	Protocol string    `yaml:"protocol,one=auto|http1|http2"` // of requests, default auto
 
-	ConnectTimeout time.Duration `yaml:"connect_timeout"`          // 5 s; 10 s where Attested
+	ConnectTimeout time.Duration `yaml:"connect_timeout"`          // default 5 s, or 10 s where Attested
 	ProxyProtocol  string        `yaml:"proxy_protocol,one=v1|v2"` // begin connections with a PROXY header that says who the client is: raw ones only
 
 	Endpoints  []upstream.EndpointConfig    `yaml:"endpoints"`  // by their addresses
@@ -91,8 +91,8 @@ type Cluster struct {
 // Attested is what the endpoints of a cluster have to prove.
 type Attested struct {
 	Require  string        `yaml:"require,required"` // the policy that they have to meet, a file beside this one
-	Name     string        `yaml:"name"`             // what their evidence has to be for, the endpoint's hostname, or the host in its address
-	Reattest time.Duration `yaml:"reattest"`         // how often they have to attest anew, and at most half of the policy's freshness.evidence, which is also the default
+	Name     string        `yaml:"name"`             // what their evidence has to be for, default the endpoint's hostname, or the host in its address
+	Reattest time.Duration `yaml:"reattest"`         // how often they have to attest anew, default (and at most) half of the policy's freshness.evidence
 }
 
 // Label is what the listener is called in logs and metrics.
