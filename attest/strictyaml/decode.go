@@ -30,15 +30,12 @@ import (
 // not read. A list that is there and empty is not nil.
 //
 // The error is an *attest.Error about the first value that is not as it has to be, with its position, and out is zero then.
-// Decode panics where a tag is not as described here or a type is none of those.
+// Decode panics where out is no pointer, a tag is not as described here, or a type is none of those.
 func Decode(v Node, out any) error {
-	p := reflect.ValueOf(out)
-	if p.Kind() != reflect.Pointer || p.IsNil() {
-		panic(fmt.Sprintf("strictyaml: Decode needs a pointer, not %T", out))
-	}
-	err := v.decode(p.Elem(), tag{})
+	into := reflect.ValueOf(out).Elem()
+	err := v.decode(into, tag{})
 	if err != nil {
-		p.Elem().SetZero() // half a configuration is a different one
+		into.SetZero() // half a configuration is a different one
 	}
 	return err
 }
@@ -122,9 +119,6 @@ func parseTag(text string) (tag, error) {
 var durationType = reflect.TypeFor[time.Duration]()
 
 func (v Node) decode(into reflect.Value, t tag) error {
-	if v.n == nil {
-		return v.missing()
-	}
 	if into.Type() == durationType {
 		d, err := v.length(t)
 		into.SetInt(int64(d))
@@ -255,11 +249,12 @@ func (v Node) integer(t tag, bits int) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	if t.word != "" && s == t.word {
+	if s == t.word {
 		return -1, nil
 	}
-	n, err := strconv.ParseInt(s, 10, bits)
-	if err != nil || s != strconv.FormatInt(n, 10) || n < 0 && !t.signed || n == 0 && !t.zero {
+	// Where it is out of range or no number at all, n is not what was written.
+	n, _ := strconv.ParseInt(s, 10, bits)
+	if s != strconv.FormatInt(n, 10) || n < 0 && !t.signed || n == 0 && !t.zero {
 		return 0, v.refuse(t, s, t.span(uint64(1)<<(bits-1)-1))
 	}
 	return n, nil
@@ -270,8 +265,8 @@ func (v Node) natural(t tag, bits int) (uint64, error) {
 	if err != nil {
 		return 0, err
 	}
-	n, err := strconv.ParseUint(s, 10, bits)
-	if err != nil || s != strconv.FormatUint(n, 10) || n == 0 && !t.zero {
+	n, _ := strconv.ParseUint(s, 10, bits)
+	if s != strconv.FormatUint(n, 10) || n == 0 && !t.zero {
 		return 0, v.refuse(t, s, t.span(math.MaxUint64>>(64-bits)))
 	}
 	return n, nil
@@ -320,7 +315,7 @@ func (v Node) length(t tag) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	if t.word != "" && s == t.word {
+	if s == t.word {
 		return -1, nil
 	}
 	d, err := parseDuration(s)
@@ -349,39 +344,31 @@ func (v Node) At(path string) (at Node, ok bool) {
 
 // step takes the first step of a path.
 func (v Node) step(path string) (next Node, rest string) {
-	switch {
-	case strings.HasPrefix(path, "["):
-		number, rest, _ := strings.Cut(path[1:], "]")
-		nodes, err := v.List()
-		i, bad := strconv.Atoi(number)
-		if err != nil || bad != nil || i < 0 || i >= len(nodes) {
+	if index, ok := strings.CutPrefix(path, "["); ok {
+		number, rest, _ := strings.Cut(index, "]")
+		nodes, _ := v.List()
+		i, err := strconv.Atoi(number)
+		if err != nil || i < 0 || i >= len(nodes) {
 			return Node{}, ""
 		}
 		nodes[i].path = fmt.Sprintf("%s[%d]", v.path, i)
 		return nodes[i], rest
-	case v.IsMap():
-		keys, values, _ := v.Entries()
-		best := -1
-		for i, k := range keys { // the longest, since a key may have a dot in it
-			after, ok := strings.CutPrefix(path, k)
-			if ok && (after == "" || after[0] == '.' || after[0] == '[') && (best < 0 || len(k) > len(keys[best])) {
-				best, rest = i, after
-			}
-		}
-		if best >= 0 {
-			return values[best], rest
+	}
+	keys, values, _ := v.Entries()
+	longest := -1 // since a key may have a dot in it
+	for i, k := range keys {
+		after, ok := strings.CutPrefix(path, k)
+		if ok && (after == "" || after[0] == '.' || after[0] == '[') && len(k) > longest {
+			longest, next, rest = len(k), values[i], after
 		}
 	}
-	return Node{}, ""
+	return next, rest
 }
 
 // Locate puts positions into errors about a value that was decoded from v: every *attest.Error whose Subject is the path of
 // a value, such as "listen[0].address", gets its position, or that of the nearest value around the place where it would
 // be. Errors that errors.Join has joined are located one by one.
 func (v Node) Locate(err error) error {
-	if err == nil {
-		return nil
-	}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all []error
 		for _, e := range joined.Unwrap() {

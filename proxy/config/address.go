@@ -41,18 +41,18 @@ func Local(address string) bool {
 	if strings.HasPrefix(address, "unix:") {
 		return true
 	}
-	host, _, err := net.SplitHostPort(address)
-	ip, bad := netip.ParseAddr(host)
-	return err == nil && (host == "localhost" || bad == nil && ip.Unmap().IsLoopback())
+	host, _, _ := net.SplitHostPort(address)
+	ip, _ := netip.ParseAddr(host)
+	return host == "localhost" || ip.Unmap().IsLoopback()
 }
 
 // specific reports whether an address can be listened on only once.
 func specific(address string) bool {
-	if strings.HasPrefix(address, systemd) {
-		return false
+	if strings.HasPrefix(address, "unix:") {
+		return true
 	}
-	_, port, err := net.SplitHostPort(address)
-	return strings.HasPrefix(address, "unix:") || err == nil && port != "" && port != "0"
+	_, port, _ := net.SplitHostPort(address)
+	return !strings.HasPrefix(address, systemd) && port != "" && port != "0"
 }
 
 // Service is the parsed address of a service, as Listener.To has it.
@@ -82,15 +82,12 @@ func ParseService(s string) (Service, error) {
 	if ok {
 		rest = strings.TrimSuffix(rest, "/")
 	}
-	host, port, err := net.SplitHostPort(rest)
-	if err != nil {
-		return bad("host:port")
+	host, port, _ := net.SplitHostPort(rest)
+	if !isPort(port) {
+		return bad("host:port, with a port from 1 to 65535")
 	}
 	if strings.ContainsAny(host, "/@?# \t") {
 		return bad("a host without a path or user")
-	}
-	if !isPort(port) {
-		return bad("a port from 1 to 65535")
 	}
 	if host == "" {
 		host = "localhost"
@@ -119,8 +116,8 @@ func checkEndpoint(address string) bool {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		return filePath(path)
 	}
-	host, port, err := net.SplitHostPort(address)
-	return err == nil && isHost(host) && isPort(port)
+	host, port, _ := net.SplitHostPort(address)
+	return isHost(host) && isPort(port)
 }
 
 func isPort(s string) bool {

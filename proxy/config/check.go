@@ -70,9 +70,7 @@ func (c *Config) checker() *checker {
 	for i := range c.Clusters {
 		name := c.Clusters[i].Name
 		k.known = append(k.known, name)
-		if k.clusters[name] == nil {
-			k.clusters[name] = &c.Clusters[i]
-		}
+		k.clusters[name] = &c.Clusters[i]
 	}
 	return k
 }
@@ -167,7 +165,8 @@ func (k *checker) listener(at string, c *Config, l *Listener) {
 	switch k.one(at, []string{"to", "cluster", "http", "passthrough"}, l.To != "", l.Cluster != "", l.HTTP != nil, len(l.Passthrough) > 0) {
 	case "to":
 		s, err := ParseService(l.To)
-		if k.take(at+".to", err); err == nil && l.TCP && s.Scheme != "" {
+		k.take(at+".to", err)
+		if l.TCP && s.Scheme != "" {
 			k.bad(at+".to", quote(l.To), "host:port or unix:/path for raw TCP")
 		}
 	case "cluster":
@@ -326,7 +325,7 @@ func (k *checker) word(at, got string, words ...string) {
 }
 
 func (k *checker) cluster(at string, c *Cluster) {
-	_, err := upstream.New(c.Config, never, zero)
+	_, err := upstream.New(c.Config, nil, nil)
 	k.take(at, err)
 	if c.Protocol != "" {
 		k.word(at+".protocol", c.Protocol, "auto", "http1", "http2")
@@ -348,34 +347,15 @@ func (k *checker) cluster(at string, c *Cluster) {
 	case "endpoints":
 		k.endpoints(at+".endpoints", c.Endpoints)
 	case "localities":
-		before := len(k.errs)
 		for i, l := range c.Localities {
-			k.endpoints(fmt.Sprintf("%s.localities[%d].endpoints", at, i), l.Endpoints)
+			at := fmt.Sprintf("%s.localities[%d]", at, i)
+			if l.Priority > upstream.MaxPriority {
+				k.bad(at+".priority", strconv.FormatUint(uint64(l.Priority), 10), fmt.Sprintf("0 to %d", upstream.MaxPriority))
+			}
+			k.endpoints(at+".endpoints", l.Endpoints)
 		}
-		if len(k.errs) > before {
-			break
-		}
-		// What else upstream has against them does not depend on the cluster, whose own tables may take a while to build.
-		some, err := upstream.New(upstream.Config{}, never, zero)
-		if err == nil {
-			_, err = some.Update(c.Localities)
-		}
-		k.moved(at, err)
 	case "dns":
 		k.dns(at+".dns", c.DNS)
-	}
-}
-
-func zero() uint64     { return 0 }
-func never() time.Time { return time.Time{} }
-
-// moved takes an error about endpoints, which are localities here.
-func (k *checker) moved(at string, err error) {
-	var coded *attest.Error
-	if errors.As(err, &coded) {
-		e := *coded
-		e.Subject = strings.Replace(e.Subject, "endpoints", "localities", 1)
-		k.take(at, &e)
 	}
 }
 
@@ -400,6 +380,6 @@ func (k *checker) dns(at string, d *upstream.DNS) {
 			k.bad(fmt.Sprintf("%s.names[%d].host", at, i), quote(n.Host), "a DNS name or an IP address, without a port")
 		}
 	}
-	_, err := upstream.NewResolution(*d, nil, zero, nil)
+	_, err := upstream.NewResolution(*d, nil, nil, nil)
 	k.take(at, err)
 }

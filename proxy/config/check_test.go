@@ -22,8 +22,8 @@ import (
 // whole has every kind of listener and of cluster.
 const whole = `
 listen:
-  - {name: web, address: ":8443", require: clients.yaml, reattest: 1m, proxy_protocol: [10.0.0.0/8, "192.0.2.1", "fd00::/8"], to: "127.0.0.1:80"}
-  - {address: "systemd:jurat", tcp: true, to: "unix:/run/s.sock", limits: {connections: 10, tunnel_idle: never}}
+  - {name: web, address: ":8443", require: clients.yaml, reattest: 1m, proxy_protocol: [10.0.0.0/8, "192.0.2.1", "fd00::/8"], to: "h2c://127.0.0.1:80"}
+  - {address: "systemd:jurat", require: clients.yaml, tcp: true, to: "unix:/run/s.sock", limits: {connections: 10, tunnel_idle: never}}
   - {address: "127.0.0.1:9000", plain: true, tcp: true, cluster: ledger, transparent: redirect}
   - {address: "0.0.0.0:9001", plain: true, unsafe_listen: true, cluster: ledger}
   - {address: "unix:/run/in.sock", plain: true, cluster: local}
@@ -119,6 +119,11 @@ func TestCheckRefuses(t *testing.T) {
 		{listen(`{name: "systemd:jurat", address: ":1", to: "a:1"}`), value, "listen[7].name"},
 		{listen(`{address: ":8443", to: "a:1"}`), value, "listen[7].address"},
 		{listen(`{address: "unix:/run/in.sock", to: "a:1"}`), value, "listen[7].address"},
+		{listen(`{address: "unix:/a:b:c", to: "a:1"}`), "", ""},
+		{listen("{address: \"unix:/a:b:c\", to: \"a:1\"}\n  - {address: \"unix:/a:b:c\", to: \"a:1\"}"), value, "listen[8].address"},
+		{listen("{address: \":0\", to: \"a:1\"}\n  - {address: \":0\", to: \"a:1\"}"), "", ""},
+		{listen("{address: \"127.0.0.1:\", to: \"a:1\"}\n  - {address: \"127.0.0.1:\", to: \"a:1\"}"), "", ""},
+		{listen(`{address: "systemd:jurat", to: "a:1"}`), "", ""},
 		{listen(`{address: "8443", to: "a:1"}`), value, "listen[7].address"},
 		{listen(`{address: ":65536", to: "a:1"}`), value, "listen[7].address"},
 		{listen(`{address: ":nosuchservice", to: "a:1"}`), value, "listen[7].address"},
@@ -167,6 +172,8 @@ func TestCheckRefuses(t *testing.T) {
 		{routed(`{match: {prefix: /}, route: {weighted_clusters: [{name: local, weight: 1}, {name: locl, weight: 0}]}}`), value, r + ".route.weighted_clusters[1].name"},
 		{routed(`{match: {prefix: /}, route: {cluster: local, request_mirror_policies: [{cluster: nobody}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
 		{routed(`{match: {prefix: /}, route: {cluster: ledger, request_mirror_policies: [{cluster: ledger}, {cluster: local}]}}`), value, r + ".route.request_mirror_policies[1].cluster"},
+		{routed(`{match: {prefix: /}, route: {cluster: ledger, request_mirror_policies: [{cluster: nobody}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
+		{routed(`{match: {prefix: /}, route: {weighted_clusters: [{name: ledger, weight: 1}, {name: local, weight: 1}], request_mirror_policies: [{cluster: local}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
 		{routed(`{match: {prefix: /}, route: {weighted_clusters: [{name: local, weight: 1}, {name: ledger, weight: 1}], request_mirror_policies: [{cluster: local}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
 
 		{cluster(`{name: local, localities: []}`), value, "clusters[5].name"},
@@ -178,6 +185,8 @@ func TestCheckRefuses(t *testing.T) {
 		{cluster(`{name: c, localities: [], outlier_detection: {max_ejection_percent: 101}}`), value, "clusters[5].outlier_detection.max_ejection_percent"},
 		{cluster(`{name: c, localities: [], circuit_breakers: {retry_budget: {budget_percent: 101}}}`), value, "clusters[5].circuit_breakers.retry_budget.budget_percent"},
 		{cluster(`{name: c, endpoints: [{address: "a:1"}, {address: a}]}`), value, "clusters[5].endpoints[1].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:65536"}]}`), value, "clusters[5].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:http"}]}`), value, "clusters[5].endpoints[0].address"},
 		{cluster(`{name: c, endpoints: [{address: "a:0"}]}`), value, "clusters[5].endpoints[0].address"},
 		{cluster(`{name: c, endpoints: [{address: ":1"}]}`), value, "clusters[5].endpoints[0].address"},
 		{cluster(`{name: c, endpoints: [{address: "unix:"}]}`), value, "clusters[5].endpoints[0].address"},
@@ -194,6 +203,9 @@ func TestCheckRefuses(t *testing.T) {
 	} {
 		got, root := parse(t, c.text)
 		err := got.Check()
+		if err == nil && c.place == "" {
+			continue
+		}
 		var coded *attest.Error
 		if !errors.As(err, &coded) || coded.Code != c.code || coded.Subject != c.place {
 			t.Errorf("%s at %s: got %v", c.code, c.place, err)
@@ -213,6 +225,8 @@ func TestCheckRefusesStructs(t *testing.T) {
 	for place, change := range map[string]func(c *config.Config){
 		"listen":                                         func(c *config.Config) { c.Listeners = nil },
 		"listen[0].address":                              func(c *config.Config) { c.Listeners[0].Address = "" },
+		"listen[4].address":                              func(c *config.Config) { c.Listeners[4].Address = "" },
+		"clusters[2].dns.names[0].host":                  func(c *config.Config) { c.Clusters[2].DNS.Names[0].Host = "" },
 		"listen[0].reattest":                             func(c *config.Config) { c.Listeners[0].Reattest = -1 },
 		"listen[2].transparent":                          func(c *config.Config) { c.Listeners[2].Transparent = "yes" },
 		"listen[5].passthrough[0].cluster":               func(c *config.Config) { c.Listeners[5].Passthrough[0].Cluster = "" },
@@ -240,7 +254,11 @@ func TestCheckRefusesStructs(t *testing.T) {
 		change(&c)
 		err := c.Check()
 		var coded *attest.Error
-		if !errors.As(err, &coded) || coded.Subject != place || len(err.(interface{ Unwrap() []error }).Unwrap()) != 1 {
+		code := attest.CodeConfigValue
+		if slices.Contains([]string{"listen", "listen[0].address", "listen[4].address", "listen[5].passthrough[0].cluster", "clusters[4].name", "clusters[1].attested.require"}, place) {
+			code = attest.CodeConfigMissing
+		}
+		if !errors.As(err, &coded) || coded.Subject != place || coded.Code != code || len(err.(interface{ Unwrap() []error }).Unwrap()) != 1 {
 			t.Errorf("%s: got %v", place, err)
 		}
 	}
@@ -251,6 +269,27 @@ func TestCheckRefusesStructs(t *testing.T) {
 	never.Listeners[0].Limits = config.Limits{Tunnel: -1, Stall: -1, Answer: -1}
 	if err := never.Check(); err != nil {
 		t.Error(err)
+	}
+}
+
+// What is wrong in several ways is told in all of them, and no more than that.
+func TestCheckTellsAll(t *testing.T) {
+	places := func(c config.Config) (all []string) {
+		for _, e := range c.Check().(interface{ Unwrap() []error }).Unwrap() {
+			var coded *attest.Error
+			if errors.As(e, &coded) {
+				all = append(all, coded.Subject)
+			}
+		}
+		return all
+	}
+	if got := places(config.Config{Listeners: make([]config.Listener, 2)}); !slices.Equal(got, []string{"listen[0].address", "listen[0]", "listen[1].address", "listen[1]"}) {
+		t.Errorf("got %v", got)
+	}
+	c, _ := parse(t, strings.Replace(strings.Replace(whole, "prefix: /a", "prefix: a", 1), "prefix: /c", "prefix: c", 1))
+	const r = "listen[6].http.virtual_hosts[0].routes"
+	if got := places(c); !slices.Equal(got, []string{r + "[0].match.prefix", r + "[2].match.prefix"}) {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -352,7 +391,7 @@ func TestCompare(t *testing.T) {
 	}
 	id := func(v string) func(string) string { return func(name string) string { return name + v } }
 	b = a.WithPolicies(id("@2"))
-	if b.Listeners[0].Require != "clients.yaml@2" || b.Listeners[1].Require != "" || b.Clusters[1].Attested.Require != "ledger.yaml@2" || b.Clusters[1].Attested.Reattest != 30*time.Second {
+	if b.Listeners[0].Require != "clients.yaml@2" || b.Listeners[2].Require != "" || b.Clusters[1].Attested.Require != "ledger.yaml@2" || b.Clusters[1].Attested.Reattest != 30*time.Second {
 		t.Errorf("got %+v", b)
 	}
 	if a.Listeners[0].Require != "clients.yaml" || a.Clusters[1].Attested.Require != "ledger.yaml" {
@@ -387,7 +426,7 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%s: got %+v, %v", in, s, err)
 		}
 	}
-	for _, in := range []string{"", "a", "a:0", "a:b", "unix:", "ftp://a:1", "h2c://a:1/b", "h2c://b@a:1"} {
+	for _, in := range []string{"", "a", "a:0", "a:b", "a:1/", "unix:", "ftp://a:1", "h2c://a:1/b", "h2c://b@a:1"} {
 		if s, err := config.ParseService(in); attest.CodeOf(err) != attest.CodeConfigValue || s != (config.Service{}) {
 			t.Errorf("%s: got %+v, %v", in, s, err)
 		}

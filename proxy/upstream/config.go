@@ -52,7 +52,8 @@ type EndpointConfig struct {
 	Unhealthy bool   `yaml:"unhealthy"`             // whoever gave it says so
 }
 
-const maxPriority = 127
+// MaxPriority is the last priority to be used.
+const MaxPriority = 127
 
 // checker keeps the first value that is not allowed.
 type checker struct{ err error }

@@ -72,7 +72,7 @@ func NewResolution(config DNS, resolver Resolver, random func() uint64, update f
 			k.bad(at+"host", `""`, "a host")
 		case n.Port == 0:
 			k.bad(at+"port", "0", "1 to 65535")
-		case n.Priority > maxPriority:
+		case n.Priority > MaxPriority:
 			k.bad(at+"priority", strconv.FormatUint(uint64(n.Priority), 10), "0 to 127")
 		}
 	}
