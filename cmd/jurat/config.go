@@ -138,11 +138,7 @@ func (f *fileConfig) place(path string) string {
 	var i int
 	var rest string
 	if n, _ := fmt.Sscanf(path, "listen[%d]", &i); n == 1 && i >= len(f.Proxy.Listeners) {
-		_, rest, _ = strings.Cut(path, "].")
-		i -= len(f.Proxy.Listeners)
-		if rest == "address" {
-			rest = "listen"
-		}
+		i, rest = i-len(f.Proxy.Listeners), "listen" // of which only the address is the file's
 	} else if n, _ := fmt.Sscanf(path, "clusters[%d]", &i); n == 1 && i >= len(f.Proxy.Clusters) {
 		_, rest, _ = strings.Cut(path, "].")
 		i -= len(f.Proxy.Clusters)
@@ -166,7 +162,7 @@ func placed(err error, place func(path string) string) error {
 		return errors.Join(all...)
 	}
 	var coded *attest.Error
-	if !errors.As(err, &coded) || coded.Subject == "" {
+	if !errors.As(err, &coded) {
 		return err
 	}
 	e := *coded
@@ -176,7 +172,7 @@ func placed(err error, place func(path string) string) error {
 
 // file answers where a file is that the configuration names.
 func (c *serveConfig) file(name string) string {
-	if c.dir == "" || filepath.IsAbs(name) {
+	if filepath.IsAbs(name) {
 		return name
 	}
 	return filepath.Join(c.dir, name)

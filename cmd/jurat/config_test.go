@@ -160,13 +160,17 @@ tracing: {endpoint: "https://collector.example:4318/v1/traces", sample: 0, heade
 	if got := c.file(c.Process.Tracing.HeadersFile); got != "/etc/jurat/headers" {
 		t.Errorf("got %s", got)
 	}
-	if _, _, err := c.simple(); attest.CodeOf(err) != attest.CodeConfigValue {
-		t.Errorf("what is not wired is passed over: %v", err)
+	for _, p := range []processConfig{{Admin: want.Admin}, {AccessLog: want.AccessLog}, {Tracing: want.Tracing}} {
+		c.Process = p
+		if _, _, err := c.simple(); attest.CodeOf(err) != attest.CodeConfigValue {
+			t.Errorf("what is not wired is passed over: %v", err)
+		}
 	}
+	c.Process = want
 	for _, text := range []string{
 		`tracing: {endpoint: "http://127.0.0.1:4318", sample: 1}`, `tracing: {endpoint: "http://localhost", sample: 0.5}`, `tracing: {endpoint: "http://[::1]:4318/a", sample: 0.5}`,
 		`tracing: {endpoint: "http://a", sample: 0.5, unsafe_plain: true}`, `admin: {address: "systemd:admin", unsafe_listen: true}`, `admin: {address: "unix:/run/a"}`, `admin: {address: ":9901", unsafe_listen: true}`,
-		`access_log: {path: "-"}`, `admin: {address: "127.0.0.1:0"}`,
+		`access_log: {path: "-"}`, "upstreams: [{listen: \"systemd:a\", unsafe_listen: true, target: a, require: p.yaml}]\nadmin: {address: \"systemd:a\", unsafe_listen: true}", `admin: {address: "127.0.0.1:0"}`,
 	} {
 		if _, err := load(t, "listen: [{address: \"127.0.0.1:0\", to: \"a:1\"}]\n"+text+"\n"); err != nil {
 			t.Errorf("%s: %v", text, err)
@@ -200,7 +204,7 @@ func TestLoadNamesTheLine(t *testing.T) {
 		"tracing: {endpoint: \"https://a\", sample: 1.5}\n" + listen:                                                    "f.yaml:1:42: .*0 to 1.*J703",
 		up + "{listen: \":2\", target: a, require: p.yaml}\n":                                                           "f.yaml:5:14: .*upstreams.1..listen: :2, which other machines.*J703",
 		up + "{listen: \"127.0.0.1:1\", target: a, require: p.yaml}\n":                                                  "f.yaml:5:14: .*no other listener has.*J703",
-		up + "{listen: \"127.0.0.1:2\", target: \"a b\", require: p.yaml}\n":                                            "f.yaml:5:37: .*J703",
+		up + "{listen: \"127.0.0.1:2\", target: \"a b\", require: p.yaml}\n":                                            "f.yaml:5:37: .*a b.*HOST.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: \"a\\0\", require: p.yaml}\n":                                           "f.yaml:5:37: .*upstreams.1..target.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: a, require: p.yaml, reattest: 1ms}\n":                                   "f.yaml:5:67: .*upstreams.1..reattest.*at least 1s.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: a, require: p.yaml, reattest: 46m}\n":                                   "f.yaml:5:67: .*upstreams.1..reattest.*at most 45m.*J703",
@@ -208,6 +212,14 @@ func TestLoadNamesTheLine(t *testing.T) {
 		listen + "  - {address: \":2\", to: \"a:1\", require: p.yaml, reattest: 46m}\n":                                 "f.yaml:3:59: .*listen.1..reattest.*at most 45m.*J703",
 		listen + "clusters: [{name: c, attested: {require: p.yaml, reattest: 46m}, endpoints: [{address: \"a:1\"}]}]\n": "f.yaml:3:60: .*at most 45m.*J703",
 		listen + "clusters: [{name: c, endpoints: [{address: \"a\"}]}]\n":                                               "f.yaml:3:44: .*clusters.0..endpoints.0..address.*J703",
+		up + "{listen: \"127.0.0.1:2\", target: \"a:nosuchservice\", require: p.yaml}\n":                                "f.yaml:5:37: .*a:nosuchservice.*J703",
+		"upstreams: [{listen: \"127.0.0.1:2\", target: a, require: p.yaml, reattest: 1ms}]\n":                           "f.yaml:1:75: .*upstreams.0..reattest.*at least 1s.*J703",
+		"upstreams: [{listen: \":2\", target: a, require: p.yaml, reattest: 1ms}]\n":                                    "f.yaml:1:22: .*other machines.*; .*f.yaml:1:66: .*at least 1s.*J703",
+		"tracing: {endpoint: \"https://a#b\", sample: 1}\n" + listen:                                                    "f.yaml:1:21: .*J703",
+		"tracing: {endpoint: \"ftp://a:1\", sample: 1}\n" + listen:                                                      "f.yaml:1:21: .*J703",
+		"tracing: {endpoint: \"https://:4318\", sample: 1}\n" + listen:                                                  "f.yaml:1:21: .*J703",
+		"tracing: {endpoint: \"https://%zz\", sample: 1}\n" + listen:                                                    "f.yaml:1:21: .*J703",
+		"listen: [":               "f.yaml.*J701",
 		"{}":                      "f.yaml:1:1: .*listen.*J704",
 		listen + "upstream: []\n": "f.yaml:3:1: .*J702",
 	} {
@@ -218,6 +230,9 @@ func TestLoadNamesTheLine(t *testing.T) {
 	}
 	if _, err := load(t, listen[:len(listen)-2]+", require: \"-\"}\n"); attest.CodeOf(err) != attest.CodeUsage {
 		t.Errorf("standard input as a policy: %v", err)
+	}
+	if err := testApp().loadConfig("absent.yaml", new(serveConfig)); attest.CodeOf(err) != attest.CodeUsage {
+		t.Errorf("a file that is not there: %v", err)
 	}
 	// What a policy lacks is said of the policy.
 	c := new(serveConfig)
@@ -346,6 +361,29 @@ func TestUnsafeBindingIsMeasured(t *testing.T) {
 	y, bad := b.digest()
 	if err != nil || bad != nil || x == y {
 		t.Errorf("got %x and %x, %v, %v", x, y, err, bad)
+	}
+}
+
+func TestSimpleRefuses(t *testing.T) {
+	one := []upstream.EndpointConfig{{Identity: upstream.Identity{Address: "a:1"}}}
+	for name, c := range map[string]config.Config{
+		"nowhere":     {Listeners: []config.Listener{{Address: ":1"}}},
+		"limits":      {Listeners: []config.Listener{{Address: ":1", To: "a:1", Limits: config.Limits{Connections: 1}}}},
+		"plain":       {Listeners: []config.Listener{{Address: ":1", To: "a:1", Plain: true}}},
+		"no cluster":  {Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}}},
+		"no evidence": {Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}}, Clusters: []config.Cluster{{Config: upstream.Config{Name: "c"}, Endpoints: one}}},
+		"two": {
+			Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}},
+			Clusters:  []config.Cluster{{Config: upstream.Config{Name: "c"}, Attested: &config.Attested{Require: "p"}, Endpoints: append(one, one...)}},
+		},
+		"none": {
+			Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}},
+			Clusters:  []config.Cluster{{Config: upstream.Config{Name: "c"}, Attested: &config.Attested{Require: "p"}}},
+		},
+	} {
+		if in, out, err := (&serveConfig{Proxy: c}).simple(); attest.CodeOf(err) != attest.CodeConfigValue {
+			t.Errorf("%s: got %v, %v, %v", name, in, out, err)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func (c *serveConfig) asOutbound(l *config.Listener) (outbound, bool) {
 	}
 	target := cl.Endpoints[0].Address
 	u := upstreamConfig{Name: cl.Name, Listen: l.Address, Target: target, Require: cl.Attested.Require, UnsafeListen: l.UnsafeListen, Reattest: cl.Attested.Reattest}
-	sameListener, sameCluster, err := u.compile()
+	sameListener, sameCluster, _ := u.compile()
 	sameListener.Name = l.Name
-	return outbound{l.Address, target, cl.Attested.Reattest, c.policies[cl.Attested.Require]}, err == nil && l.Equal(&sameListener) && cl.Equal(&sameCluster)
+	return outbound{l.Address, target, cl.Attested.Reattest, c.policies[cl.Attested.Require]}, l.Equal(&sameListener) && cl.Equal(&sameCluster)
 }
