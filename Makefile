@@ -84,3 +84,5 @@ repro: ## build twice in two directories and compare
 generate: ## generate what is generated
 	go generate ./...
 	go run ./cmd/jurat policy schema >docs/policy.schema.json
+	go run ./cmd/jurat serve --schema >docs/config.schema.json
+	go -C test/tools run ./genconfig reference ../../docs/config.schema.json ../../docs/config.md

@@ -2,12 +2,11 @@ package proxy
 
 import (
 	randv2 "math/rand/v2"
-	"net"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -18,40 +17,10 @@ type Backend struct {
 	proxy           int    // version of the PROXY protocol that connections begin with, or 0
 }
 
-// ParseBackend reads "host:port", "http://host:port", "h2c://host:port" or "unix:/path".
+// ParseBackend reads what config.ParseService does.
 func ParseBackend(s string) (Backend, error) {
-	if path, ok := strings.CutPrefix(s, "unix:"); ok {
-		if path == "" || strings.ContainsRune(path, 0) {
-			return Backend{}, badBackend(s, "a path after unix:")
-		}
-		return Backend{network: "unix", target: path}, nil
-	}
-	scheme, rest, ok := strings.Cut(s, "://")
-	if !ok {
-		scheme, rest = "", s
-	}
-	switch scheme {
-	case "", "http", "h2c":
-	default:
-		return Backend{}, badBackend(s, "host:port, http://host:port, h2c://host:port or unix:/path")
-	}
-	if ok {
-		rest = strings.TrimSuffix(rest, "/")
-	}
-	host, port, err := net.SplitHostPort(rest)
-	if err != nil {
-		return Backend{}, badBackend(s, "host:port")
-	}
-	if strings.ContainsAny(host, "/@?# \t") {
-		return Backend{}, badBackend(s, "a host without a path or user")
-	}
-	if n, err := strconv.ParseUint(port, 10, 16); err != nil || n == 0 {
-		return Backend{}, badBackend(s, "a port from 1 to 65535")
-	}
-	if host == "" {
-		host = "localhost"
-	}
-	return Backend{scheme: scheme, network: "tcp", target: net.JoinHostPort(host, port)}, nil
+	service, err := config.ParseService(s)
+	return Backend{scheme: service.Scheme, network: service.Network, target: service.Target}, err
 }
 
 func badBackend(got, want string) error {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	randv2 "math/rand/v2"
 	"net"
-	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
-	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -89,7 +87,7 @@ func (r *Runtime) Apply(ctx context.Context, c *config.Config, epoch string, bui
 	if r.closed {
 		return context.Canceled
 	}
-	n := &next{Runtime: r, build: build, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}}
+	n := &next{Runtime: r, build: build, config: c, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}}
 	if err := n.make(ctx, c); err != nil {
 		n.undo()
 		return err
@@ -102,6 +100,7 @@ func (r *Runtime) Apply(ctx context.Context, c *config.Config, epoch string, bui
 type next struct {
 	*Runtime
 	build    Builder
+	config   *config.Config
 	to       string // epoch
 	ports    map[string]*port
 	clusters map[string]*member
@@ -169,14 +168,6 @@ func (r *Runtime) retire(s *Server) {
 	})
 }
 
-// endpoints of a cluster that does not ask the DNS.
-func endpointsOf(c *config.Cluster) []upstream.LocalityEndpoints {
-	if len(c.Endpoints) > 0 {
-		return []upstream.LocalityEndpoints{{Endpoints: c.Endpoints}}
-	}
-	return c.Localities
-}
-
 func (n *next) cluster(ctx context.Context, c *config.Cluster) error {
 	if n.clusters[c.Name] != nil {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Got: c.Name, Want: "a name that no other cluster has"}
@@ -186,7 +177,7 @@ func (n *next) cluster(ctx context.Context, c *config.Cluster) error {
 		if c.DNS == nil {
 			n.swaps = append(n.swaps, func() {
 				old.config = *c
-				if _, err := old.balance.Update(endpointsOf(c)); err != nil { // which was tried before
+				if _, err := old.balance.Update(c.Static()); err != nil { // which was tried before
 					n.log.Error("endpoints", "cluster", c.Name, "error", err.Error())
 				}
 			})
@@ -208,7 +199,7 @@ func (n *next) try(c *config.Cluster) error {
 	}
 	b, err := upstream.New(c.Config, time.Now, randv2.Uint64)
 	if err == nil {
-		_, err = b.Update(endpointsOf(c))
+		_, err = b.Update(c.Static())
 	}
 	return within(c.Name, err)
 }
@@ -230,7 +221,7 @@ func sameButEndpoints(a, b config.Cluster) bool {
 	if a.DNS == nil && b.DNS == nil {
 		a.Endpoints, b.Endpoints, a.Localities, b.Localities = nil, nil, nil, nil
 	}
-	return reflect.DeepEqual(a, b)
+	return a.Equal(&b)
 }
 
 // start makes a cluster, and has it watched. It waits a moment for the first addresses that the DNS has.
@@ -253,7 +244,7 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 	var dns *upstream.Resolution
 	first := make(chan struct{})
 	if c.DNS == nil {
-		_, err = balance.Update(endpointsOf(c))
+		_, err = balance.Update(c.Static())
 	} else {
 		var once sync.Once
 		dns, err = upstream.NewResolution(*c.DNS, net.DefaultResolver, randv2.Uint64, func(l []upstream.LocalityEndpoints) {
@@ -312,7 +303,7 @@ func (n *next) listener(l *config.Listener) error {
 	if err != nil {
 		return err
 	}
-	s.Observe(n.observer, nameOf(l))
+	s.Observe(n.observer, l.Label())
 	if old != nil {
 		s.stats = old.stats
 		n.ports[l.Address] = old
@@ -347,7 +338,7 @@ func sameButRoutes(a, b config.Listener) bool {
 	if a.HTTP != nil && b.HTTP != nil {
 		a.HTTP, b.HTTP = nil, nil
 	}
-	return reflect.DeepEqual(a, b)
+	return a.Equal(&b)
 }
 
 // sameClusters reports whether a listener that names a cluster itself can go on with it.
@@ -387,18 +378,11 @@ func (n *next) routing(l *config.Listener) (*Routing, error) {
 	for name, m := range n.clusters {
 		all[name] = m.Cluster
 	}
-	table, err := route.Compile(*l.HTTP, func(name string) bool { return all[name] != nil && all[name].Attested() })
+	table, err := n.config.Table(l.HTTP)
 	if err != nil {
-		return nil, within(nameOf(l), err)
+		return nil, within(l.Label(), err)
 	}
 	return NewRouting(table, all), nil
-}
-
-func nameOf(l *config.Listener) string {
-	if l.Name != "" {
-		return l.Name
-	}
-	return l.Address
 }
 
 func limitsOf(l config.Limits) Limits {
@@ -413,11 +397,11 @@ func (n *next) server(l *config.Listener) (*Server, error) {
 	if !l.Plain {
 		var err error
 		if handshake, err = n.build.Handshake(l); err != nil {
-			return nil, within(nameOf(l), err)
+			return nil, within(l.Label(), err)
 		}
 	}
 	limits := limitsOf(l.Limits)
-	log := n.log.With("listener", nameOf(l))
+	log := n.log.With("listener", l.Label())
 	if l.HTTP != nil {
 		routing, err := n.routing(l)
 		if err != nil {
@@ -445,14 +429,14 @@ func (n *next) only(l *config.Listener) (*Cluster, error) {
 		if m := n.clusters[l.Cluster]; m != nil {
 			return m.Cluster, nil
 		}
-		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Subject: nameOf(l), Got: l.Cluster, Want: "the name of a cluster"}
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Subject: l.Label(), Got: l.Cluster, Want: "the name of a cluster"}
 	}
 	b, err := ParseBackend(l.To)
 	if err == nil && l.TCP {
 		err = b.CheckRaw()
 	}
 	if err != nil {
-		return nil, within(nameOf(l), err)
+		return nil, within(l.Label(), err)
 	}
 	return b.Cluster(0)
 }
@@ -505,7 +489,7 @@ func (r *Runtime) Listeners() []ListenerStatus {
 	defer r.mu.Unlock()
 	var all []ListenerStatus
 	for _, p := range r.ports {
-		all = append(all, ListenerStatus{nameOf(&p.config), p.listener.Addr(), p.config, p.stats.snapshot(), p.stats.tally.Stats()})
+		all = append(all, ListenerStatus{p.config.Label(), p.listener.Addr(), p.config, p.stats.snapshot(), p.stats.tally.Stats()})
 	}
 	slices.SortFunc(all, func(a, b ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return all

@@ -20,5 +20,12 @@ cmp attest/codes_gen.go "$tmp/codes_gen.go"
 cmp docs/codes.md "$tmp/codes.md"
 go run ./cmd/jurat policy schema >"$tmp/policy.schema.json"
 cmp docs/policy.schema.json "$tmp/policy.schema.json"
+go -C test/tools run ./genconfig comments "$tmp/comments_gen.go" ../../cmd/jurat ../../proxy/config ../../proxy/route ../../proxy/upstream
+cmp cmd/jurat/comments_gen.go "$tmp/comments_gen.go"
+go run ./cmd/jurat serve --schema >"$tmp/config.schema.json"
+cmp docs/config.schema.json "$tmp/config.schema.json"
+cp docs/config.md "$tmp/config.md"
+go -C test/tools run ./genconfig reference ../../docs/config.schema.json "$tmp/config.md"
+cmp docs/config.md "$tmp/config.md"
 go mod tidy -diff
 echo "lint: clean"

@@ -285,24 +285,28 @@ func (v Node) Uint(max uint64) (uint64, error) {
 	return n, nil
 }
 
+const aDuration = "a length of time such as 10m, 24h or 30d"
+
 // Duration answers a length of time such as 10m, 24h or 30d, above zero.
 func (v Node) Duration() (time.Duration, error) {
 	s, err := v.Text()
 	if err != nil {
 		return 0, err
 	}
-	var d time.Duration
-	if days, ok := strings.CutSuffix(s, "d"); ok {
-		var n uint64
-		n, err = strconv.ParseUint(days, 10, 16)
-		d = time.Duration(n) * 24 * time.Hour
-	} else {
-		d, err = time.ParseDuration(s)
-	}
+	d, err := parseDuration(s)
 	if err != nil || d <= 0 {
-		return 0, v.Error(fmt.Sprintf("%.60q", s), "a length of time such as 10m, 24h or 30d")
+		return 0, v.Error(fmt.Sprintf("%.60q", s), aDuration)
 	}
 	return d, nil
+}
+
+// parseDuration reads what time.ParseDuration does, and days.
+func parseDuration(s string) (time.Duration, error) {
+	if days, ok := strings.CutSuffix(s, "d"); ok {
+		n, err := strconv.ParseUint(days, 10, 16)
+		return time.Duration(n) * 24 * time.Hour, err
+	}
+	return time.ParseDuration(s)
 }
 
 // Date answers a day such as 2027-01-01, at midnight UTC.

@@ -1,27 +1,57 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
-// loadConfig reads jurat.yaml:
-//
-//	identity: {tee: auto, names: [pay.example], lifetime: 1h}
-//	listen:    [{address: ":8443", to: 127.0.0.1:8080, tcp: false, require: clients.yaml, reattest: 1m}]
-//	upstreams: [{listen: 127.0.0.1:9000, target: ledger:8443, require: ledger.yaml, reattest: 1m}]
-//	session: {profile: expat-03, extension: 65280}
-//	drain: 30s
-//
-// Policy files are relative to the file that names them.
+// fileConfig is a configuration file. docs/config.md is made of it, of its comments and of those of the types in it.
+type fileConfig struct {
+	Identity  *identityConfig  `yaml:"identity"` // what we present; from where only plain listeners are it is left out to present nothing
+	Session   fileSession      `yaml:"session"`  // what both ends agree on beforehand, where others than this program are met
+	Proxy     config.Config    `yaml:",inline"`
+	Upstreams []upstreamConfig `yaml:"upstreams"` // a short form: a plain listener, and a cluster with one attested endpoint
+	Drain     time.Duration    `yaml:"drain"`     // how long open connections get at the end, default 30 s
+	Process   processConfig    `yaml:",inline"`
+}
+
+// identityConfig is what the evidence in our certificate is of.
+type identityConfig struct {
+	TEE      string        `yaml:"tee"`      // auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto
+	Names    []string      `yaml:"names"`    // by which clients connect: DNS names and IP addresses, default localhost and those of this host
+	Lifetime time.Duration `yaml:"lifetime"` // of a leaf certificate, which is renewed after half of it, default 1 h
+}
+
+// fileSession is what both ends of a session have to agree on beforehand: nothing, but where others are met.
+type fileSession struct {
+	Profile   string `yaml:"profile,one=expat-03"` // another binder: that of draft-fossati-seat-expat-03
+	Extension uint16 `yaml:"extension"`            // another codepoint of cmw_attestation
+}
+
+// upstreamConfig is a plain listener before one attested peer.
+type upstreamConfig struct {
+	Name         string        `yaml:"name"`             // in logs and metrics, default the target
+	Listen       string        `yaml:"listen,required"`  // host:port, unix:/path or systemd:NAME, in plain
+	Target       string        `yaml:"target,required"`  // HOST[:PORT] of the peer, default port 443
+	Require      string        `yaml:"require,required"` // the policy that it has to meet, a file beside this one
+	UnsafeListen bool          `yaml:"unsafe_listen"`    // other machines may connect in plain
+	Reattest     time.Duration `yaml:"reattest"`         // how often it has to attest anew, default (and at most) half of the policy's freshness.evidence
+}
+
+// loadConfig reads jurat.yaml. Files that it names are relative to it.
 func (a *app) loadConfig(file string, c *serveConfig) error {
 	raw, err := a.readFile(file)
 	if err != nil {
@@ -31,241 +61,119 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
-	m, err := root.Map("identity", "session", "listen", "upstreams", "drain")
-	if err != nil {
+	f := fileConfig{Drain: defaultDrain}
+	if err := strictyaml.Decode(root, &f); err != nil {
 		return err
 	}
-	c.TEE, c.Lifetime, c.drain = "auto", ratls.DefaultLifetime, defaultDrain
-	switch v := m.Get("identity"); {
-	case v.Present():
-		if err := c.loadIdentity(v); err != nil {
-			return err
+	c.dir = filepath.Dir(file)
+	place := func(err error) error { return root.Locate(placed(err, f.place)) }
+	if err := f.into(c); err != nil {
+		return place(err)
+	}
+	return c.complete(a, place)
+}
+
+// into fills c. Errors have the paths of values as their subjects, of which place knows where they came from.
+func (f *fileConfig) into(c *serveConfig) error {
+	c.Proxy, c.Process, c.drain = f.Proxy, f.Process, f.Drain
+	c.Session = sessionConfig{session.Profile(f.Session.Profile), f.Session.Extension}
+	taken := map[string]bool{}
+	for _, cl := range f.Proxy.Clusters {
+		taken[cl.Name] = true
+	}
+	for i := range f.Upstreams {
+		u := f.Upstreams[i]
+		u.Name = unused(taken, cmp.Or(u.Name, u.Target))
+		l, cl, err := u.compile()
+		if err != nil {
+			return &attest.Error{Code: attest.CodeConfigValue, Check: "target", Subject: fmt.Sprintf("upstreams[%d].target", i), Got: fmt.Sprintf("%.100q", u.Target), Want: "HOST[:PORT]"}
 		}
-	case !m.Get("listen").Present():
+		c.Proxy.Listeners, c.Proxy.Clusters = append(c.Proxy.Listeners, l), append(c.Proxy.Clusters, cl)
+	}
+	c.TEE, c.Lifetime = "auto", ratls.DefaultLifetime
+	switch id := f.Identity; {
+	case id != nil:
+		c.TEE, c.Names, c.Lifetime = cmp.Or(id.TEE, c.TEE), id.Names, cmp.Or(id.Lifetime, c.Lifetime)
+	case !c.attests():
 		c.TEE = "" // who only asks others for evidence needs no TEE
-	}
-	if v := m.Get("session"); v.Present() {
-		if c.Session, err = loadSession(v); err != nil {
-			return err
-		}
-	}
-	if v := m.Get("drain"); v.Present() {
-		if c.drain, err = v.Duration(); err != nil {
-			return err
-		}
-	}
-	l := configLoader{a: a, dir: filepath.Dir(file), policies: map[string]*policy.Policy{}}
-	if v := m.Get("listen"); v.Present() {
-		if c.Inbound, err = each(v, l.inbound); err != nil {
-			return err
-		}
-	}
-	if v := m.Get("upstreams"); v.Present() {
-		if c.Outbound, err = each(v, l.outbound); err != nil {
-			return err
-		}
-	}
-	if err := c.complete(); err != nil {
-		var coded *attest.Error
-		if errors.As(err, &coded) && coded.Subject == "" {
-			return withSubject(err, file)
-		}
-		return err
 	}
 	return nil
 }
 
-func (c *serveConfig) loadIdentity(v strictyaml.Node) error {
-	m, err := v.Map("tee", "names", "lifetime")
+// unused answers name, or name with a number behind it where it is taken.
+func unused(taken map[string]bool, name string) string {
+	free := name
+	for n := 2; taken[free]; n++ {
+		free = name + "#" + strconv.Itoa(n)
+	}
+	taken[free] = true
+	return free
+}
+
+// compile answers what u is short for.
+func (u *upstreamConfig) compile() (config.Listener, config.Cluster, error) {
+	address, err := targetAddress(u.Target)
 	if err != nil {
+		return config.Listener{}, config.Cluster{}, err
+	}
+	host, port, _ := net.SplitHostPort(address)
+	if n, err := net.LookupPort("tcp", port); err == nil {
+		address = net.JoinHostPort(host, strconv.Itoa(n))
+	}
+	l := config.Listener{Address: u.Listen, Plain: true, UnsafeListen: u.UnsafeListen, TCP: true, Cluster: u.Name}
+	c := config.Cluster{
+		Config: upstream.Config{
+			Name: u.Name,
+			// The listener bounds what goes through. There is one endpoint, and nothing to save from it.
+			CircuitBreakers: upstream.CircuitBreakers{MaxConnections: -1, MaxPendingRequests: -1, MaxRequests: -1},
+		},
+		Attested:  &config.Attested{Require: u.Require, Reattest: u.Reattest},
+		Endpoints: []upstream.EndpointConfig{{Identity: upstream.Identity{Address: address}}},
+	}
+	return l, c, nil
+}
+
+// place answers the path in the file of a value of the configuration that it became.
+func (f *fileConfig) place(path string) string {
+	var i int
+	var rest string
+	if n, _ := fmt.Sscanf(path, "listen[%d]", &i); n == 1 && i >= len(f.Proxy.Listeners) {
+		i, rest = i-len(f.Proxy.Listeners), "listen" // of which only the address is the file's
+	} else if n, _ := fmt.Sscanf(path, "clusters[%d]", &i); n == 1 && i >= len(f.Proxy.Clusters) {
+		_, rest, _ = strings.Cut(path, "].")
+		i -= len(f.Proxy.Clusters)
+		if strings.HasPrefix(rest, "endpoints") {
+			rest = "target"
+		}
+		rest = strings.TrimPrefix(rest, "attested.")
+	} else {
+		return path
+	}
+	return fmt.Sprintf("upstreams[%d].%s", i, rest)
+}
+
+// placed answers err, or what it joins, with place(path) for the paths that are the subjects.
+func placed(err error, place func(path string) string) error {
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
+		var all []error
+		for _, e := range joined.Unwrap() {
+			all = append(all, placed(e, place))
+		}
+		return errors.Join(all...)
+	}
+	var coded *attest.Error
+	if !errors.As(err, &coded) {
 		return err
 	}
-	if e := m.Get("tee"); e.Present() {
-		if c.TEE, err = e.Text(); err != nil {
-			return err
-		}
-		if err := checkTEE(c.TEE); err != nil {
-			return withSubject(err, e.Position())
-		}
-	}
-	if e := m.Get("lifetime"); e.Present() {
-		if c.Lifetime, err = e.Duration(); err != nil {
-			return err
-		}
-		if err := ratls.CheckLifetime(c.Lifetime); err != nil {
-			return withSubject(err, e.Position())
-		}
-	}
-	if e := m.Get("names"); e.Present() {
-		c.Names, err = each(e, identityName)
-	}
-	return err
+	e := *coded
+	e.Subject = place(e.Subject)
+	return &e
 }
 
-// loadSession reads what meets others: their binder, and the codepoint that they have chosen for an extension to which none
-// is assigned yet.
-func loadSession(v strictyaml.Node) (sc sessionConfig, err error) {
-	m, err := v.Map("profile", "extension")
-	if err != nil {
-		return sc, err
+// file answers where a file is that the configuration names.
+func (c *serveConfig) file(name string) string {
+	if filepath.IsAbs(name) {
+		return name
 	}
-	if e := m.Get("profile"); e.Present() {
-		name, err := e.OneOf(string(session.ProfileExpat))
-		if err != nil {
-			return sc, err
-		}
-		sc.Profile = session.Profile(name)
-	}
-	if e := m.Get("extension"); e.Present() {
-		id, err := e.Uint(1<<16 - 1)
-		if err != nil {
-			return sc, err
-		}
-		if id == 0 || id == 13 { // server_name, and signature_algorithms, which stands beside it in each request
-			return sc, e.Error(fmt.Sprint(id)+", which is another extension's", "the codepoint of cmw_attestation")
-		}
-		sc.Extension = uint16(id)
-	}
-	return sc, nil
-}
-
-func identityName(v strictyaml.Node) (string, error) {
-	n, err := v.Text()
-	if err != nil {
-		return "", err
-	}
-	if err := ratls.CheckName(n); err != nil {
-		return "", withSubject(err, v.Position())
-	}
-	return n, nil
-}
-
-// each reads the elements of a list.
-func each[T any](v strictyaml.Node, read func(strictyaml.Node) (T, error)) ([]T, error) {
-	nodes, err := v.List()
-	if err != nil {
-		return nil, err
-	}
-	var all []T
-	for _, n := range nodes {
-		e, err := read(n)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, e)
-	}
-	return all, nil
-}
-
-type configLoader struct {
-	a        *app
-	dir      string
-	policies map[string]*policy.Policy
-}
-
-func (l *configLoader) inbound(v strictyaml.Node) (in inbound, err error) {
-	m, err := v.Map("address", "to", "tcp", "require", "reattest")
-	if err != nil {
-		return in, err
-	}
-	if in.Address, err = l.text(m, "address"); err != nil {
-		return in, err
-	}
-	if err := checkAddress(in.Address); err != nil {
-		return in, withSubject(err, m.Get("address").Position())
-	}
-	if in.To, err = l.text(m, "to"); err != nil {
-		return in, err
-	}
-	if e := m.Get("tcp"); e.Present() {
-		if in.TCP, err = e.Bool(); err != nil {
-			return in, err
-		}
-	}
-	if _, err := in.parseBackend(); err != nil {
-		return in, withSubject(err, m.Get("to").Position())
-	}
-	if in.Reattest, err = reattest(m); err != nil {
-		return in, err
-	}
-	if e := m.Get("require"); e.Present() {
-		in.require, err = l.policy(e)
-	}
-	return in, err
-}
-
-func reattest(m strictyaml.Map) (time.Duration, error) {
-	e := m.Get("reattest")
-	if !e.Present() {
-		return 0, nil
-	}
-	d, err := e.Duration()
-	if err != nil {
-		return 0, err
-	}
-	return d, withSubject(checkReattest(d), e.Position())
-}
-
-func (l *configLoader) outbound(v strictyaml.Node) (out outbound, err error) {
-	m, err := v.Map("name", "listen", "target", "require", "unsafe_listen", "reattest")
-	if err != nil {
-		return out, err
-	}
-	if out.Address, err = l.text(m, "listen"); err != nil {
-		return out, err
-	}
-	if err := checkAddress(out.Address); err != nil {
-		return out, withSubject(err, m.Get("listen").Position())
-	}
-	open := false
-	if e := m.Get("unsafe_listen"); e.Present() {
-		if open, err = e.Bool(); err != nil {
-			return out, err
-		}
-	}
-	if !open && !isLocal(out.Address) {
-		return out, m.Get("listen").Error(out.Address+", which other machines can reach in plain", "a loopback address or a unix socket, or unsafe_listen: true")
-	}
-	if out.Target, err = l.text(m, "target"); err != nil {
-		return out, err
-	}
-	if _, err := targetAddress(out.Target); err != nil {
-		return out, m.Get("target").Error(out.Target, "HOST[:PORT]")
-	}
-	if out.Reattest, err = reattest(m); err != nil {
-		return out, err
-	}
-	require, err := m.Require("require")
-	if err != nil {
-		return out, err
-	}
-	out.require, err = l.policy(require)
-	return out, err
-}
-
-func (l *configLoader) text(m strictyaml.Map, key string) (string, error) {
-	v, err := m.Require(key)
-	if err != nil {
-		return "", err
-	}
-	return v.Text()
-}
-
-func (l *configLoader) policy(v strictyaml.Node) (*policy.Policy, error) {
-	file, err := v.Text()
-	if err != nil {
-		return nil, err
-	}
-	if !filepath.IsAbs(file) {
-		file = filepath.Join(l.dir, file)
-	}
-	if p := l.policies[file]; p != nil {
-		return p, nil
-	}
-	p, err := l.a.loadPolicy(file)
-	if err != nil {
-		return nil, err
-	}
-	l.policies[file] = p
-	return p, nil
+	return filepath.Join(c.dir, name)
 }

@@ -21,7 +21,7 @@ const usage = `jurat puts TLS with attestation evidence around a service that no
 
 Usage:
   jurat serve   --tee auto|snp|sim --listen ADDR --to ADDR [--tcp] [--name NAME]... [--require policy.yaml]
-  jurat serve   -c jurat.yaml [--check]
+  jurat serve   -c jurat.yaml [--check] | --schema
   jurat forward -p policy.yaml --listen ADDR TARGET          plain local port -> attested TLS
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat
   jurat verify  -p policy.yaml --evidence FILE --format snp --report-data HEX [--endorsement FILE]...

@@ -36,6 +36,10 @@ func TestMain(m *testing.M) {
 }
 
 func TestScripts(t *testing.T) {
+	examples, err := filepath.Abs("../../docs/examples")
+	if err != nil {
+		t.Fatal(err)
+	}
 	root := filepath.Join(t.TempDir(), "sim") // one simulated root for all: making one takes a second
 	testscript.Run(t, testscript.Params{
 		Dir:                 "testdata",
@@ -44,6 +48,7 @@ func TestScripts(t *testing.T) {
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SIM", "sim:snp:genoa,dir="+root)
 			env.Setenv("HOME", env.WorkDir)
+			env.Setenv("EXAMPLES", examples)
 			env.Setenv("VECTORS", filepath.Join(vectors.Find(), "snp"))
 			return nil
 		},

@@ -20,6 +20,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -35,9 +36,12 @@ type serveConfig struct {
 	Names    []string      `json:"names"`
 	Lifetime time.Duration `json:"lifetime"`
 	Session  sessionConfig `json:"session"`
-	Inbound  []inbound     `json:"inbound"`
-	Outbound []outbound    `json:"outbound"`
+	Proxy    config.Config `json:"proxy"`   // names policies as policies does
+	Binding  string        `json:"binding"` // --unsafe-binding of forward
+	Process  processConfig `json:"process"`
 
+	policies  map[string]*policy.Policy
+	dir       string // of the file, "" where there is none
 	drain     time.Duration
 	jsonLog   bool
 	endorsers endorserFlags
@@ -52,50 +56,55 @@ type sessionConfig struct {
 
 // inbound takes attested connections to a plain service.
 type inbound struct {
-	Address string `json:"address"`
-	To      string `json:"to"`
-	TCP     bool   `json:"tcp"`
-	Policy  string `json:"policy"` // id of the policy that clients have to meet; "" asks them for nothing
-	// Reattest is how often clients have to attest anew; 0 for half of the policy's freshness.evidence.
-	Reattest time.Duration `json:"reattest"`
-
-	backend proxy.Backend
-	require *policy.Policy
+	Address  string
+	TCP      bool
+	Reattest time.Duration // how often clients have to attest anew; 0 for half of the policy's freshness.evidence
+	backend  proxy.Backend
+	require  *policy.Policy // that clients have to meet; nil asks them for nothing
 }
 
 // outbound takes plain connections to an attested peer.
 type outbound struct {
-	Address string `json:"address"`
-	Target  string `json:"target"`
-	Policy  string `json:"policy"`
-	// Reattest is how often the peer has to attest anew; 0 for half of the policy's freshness.evidence.
-	Reattest time.Duration `json:"reattest"`
-
-	require *policy.Policy
+	Address  string
+	Target   string
+	Reattest time.Duration // how often the peer has to attest anew; 0 for half of the policy's freshness.evidence
+	require  *policy.Policy
 }
 
-// digest is the digest of the measured configuration.
+// digest is the digest of the measured configuration: of everything that decides where plaintext goes and who is let in.
+// Policies are in it by what they say, not by the names of their files.
 func (c *serveConfig) digest() ([32]byte, error) {
-	raw, err := json.Marshal(c)
-	return sha256.Sum256(raw), err
+	measured := *c
+	var unknown error
+	measured.Proxy = c.Proxy.WithPolicies(func(name string) string {
+		p := c.policies[name]
+		if p == nil {
+			unknown = &attest.Error{Code: attest.CodeInternal, Check: "config", Got: fmt.Sprintf("the policy %.100q, which was not read", name)}
+			return ""
+		}
+		return p.ID()
+	})
+	raw, err := json.Marshal(&measured)
+	return sha256.Sum256(raw), errors.Join(unknown, err)
 }
 
 // serve runs the proxy before a service.
 func (a *app) serve(ctx context.Context, args []string) error {
 	fs := a.flags("serve --tee auto|snp|sim --listen ADDR --to ADDR [flags] | serve -c jurat.yaml [--check]")
 	c := &serveConfig{}
-	var in inbound
+	var in config.Listener
 	var names list
-	var require, file, logFormat string
+	var file, logFormat string
 	fs.StringVar(&file, "c", "", "configuration `FILE` instead of the flags")
 	fs.StringVar(&file, "config", "", "the same as -c")
 	check := fs.Bool("check", false, "check the configuration and stop")
+	schema := fs.Bool("schema", false, "write the JSON Schema of configuration files and stop")
 	fs.StringVar(&c.TEE, "tee", "auto", teeUsage())
 	fs.StringVar(&in.Address, "listen", "", "`ADDR` to listen on: host:port, unix:/path or systemd:NAME")
 	fs.StringVar(&in.To, "to", "", "`ADDR` of the service: host:port, h2c://host:port or unix:/path")
 	fs.BoolVar(&in.TCP, "tcp", false, "carry raw bytes instead of HTTP")
 	fs.Var(&names, "name", "`NAME` or IP address that clients connect by; repeat for more (default: localhost and this host)")
-	fs.StringVar(&require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
+	fs.StringVar(&in.Require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
 	fs.DurationVar(&in.Reattest, "reattest", 0, reattestUsage)
 	fs.DurationVar(&c.Lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
@@ -108,6 +117,10 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	}
 	if len(rest) != 0 {
 		return usageError("serve takes no argument, got %.40q", rest[0])
+	}
+	if *schema {
+		_, err := a.stdout.Write(fileSchema())
+		return err
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
 		return err
@@ -130,39 +143,46 @@ func (a *app) serve(ctx context.Context, args []string) error {
 		if in.Address == "" || in.To == "" {
 			return usageError("serve needs --listen ADDR and --to ADDR, or -c jurat.yaml")
 		}
-		c.Names = names
-		if require != "" {
-			if in.require, err = a.loadPolicy(require); err != nil {
-				return err
-			}
+		c.Names, c.Proxy.Listeners = names, []config.Listener{in}
+		if err := c.complete(a, flagged(map[string]string{
+			"listen[0].address": "--listen", "listen[0].to": "--to", "listen[0].reattest": "--reattest", "drain": "--drain",
+		})); err != nil {
+			return err
 		}
-		c.Inbound = []inbound{in}
-	}
-	if err := c.complete(); err != nil {
-		return err
 	}
 	if *check {
-		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward\n", len(c.Inbound), len(c.Outbound))
+		plain := 0
+		for i := range c.Proxy.Listeners {
+			if c.Proxy.Listeners[i].Plain {
+				plain++
+			}
+		}
+		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward\n", len(c.Proxy.Listeners)-plain, plain)
 		return err
 	}
 	return a.operate(ctx, c)
+}
+
+// flagged answers errors about a configuration that flags made, with the flags in place of the paths of values.
+func flagged(flags map[string]string) func(error) error {
+	return func(err error) error { return placed(err, func(path string) string { return flags[path] }) }
 }
 
 // forward runs a plain local port before an attested peer.
 func (a *app) forward(ctx context.Context, args []string) error {
 	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET")
 	c := &serveConfig{Lifetime: ratls.DefaultLifetime}
-	var out outbound
-	var policyFile, logFormat, binding string
+	var out upstreamConfig
+	var logFormat string
 	var names list
-	fs.StringVar(&policyFile, "policy", "", "appraisal policy `FILE`")
-	fs.StringVar(&policyFile, "p", "", "short for --policy")
-	fs.StringVar(&out.Address, "listen", "", "`ADDR` to listen on, in plain: host:port or unix:/path")
+	fs.StringVar(&out.Require, "policy", "", "appraisal policy `FILE`")
+	fs.StringVar(&out.Require, "p", "", "short for --policy")
+	fs.StringVar(&out.Listen, "listen", "", "`ADDR` to listen on, in plain: host:port or unix:/path")
 	fs.StringVar(&c.TEE, "tee", "", teeUsage()+" (default: present none)")
 	fs.Var(&names, "name", "`NAME` to put into our own leaf; repeat for more")
 	fs.DurationVar(&out.Reattest, "reattest", 0, reattestUsage)
-	fs.StringVar(&binding, "unsafe-binding", "", unsafeBindingUsage)
-	unsafeListen := fs.Bool("unsafe-listen", false, "listen in plain on an address that other machines can reach")
+	fs.StringVar(&c.Binding, "unsafe-binding", "", unsafeBindingUsage)
+	fs.BoolVar(&out.UnsafeListen, "unsafe-listen", false, "listen in plain on an address that other machines can reach")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)
@@ -171,7 +191,7 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(rest) != 1 || out.Address == "" || policyFile == "" {
+	if len(rest) != 1 || out.Listen == "" || out.Require == "" {
 		return usageError("forward needs -p policy.yaml, --listen ADDR and one TARGET")
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
@@ -180,18 +200,17 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err := c.evidence.check(); err != nil {
 		return err
 	}
-	if out.require, err = a.loadPolicy(policyFile); err != nil {
-		return err
-	}
-	if out.require, err = a.tolerate(out.require, binding); err != nil {
-		return err
-	}
-	if !*unsafeListen && !isLocal(out.Address) {
-		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Address)
+	if !out.UnsafeListen && !config.Local(out.Listen) {
+		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Listen)
 	}
 	out.Target, c.Names = rest[0], names
-	c.Outbound = []outbound{out}
-	if err := c.complete(); err != nil {
+	out.Name = out.Target
+	l, cl, err := out.compile()
+	if err != nil {
+		return err
+	}
+	c.Proxy = config.Config{Listeners: []config.Listener{l}, Clusters: []config.Cluster{cl}}
+	if err := c.complete(a, flagged(map[string]string{"listen[0].address": "--listen", "clusters[0].attested.reattest": "--reattest", "drain": "--drain"})); err != nil {
 		return err
 	}
 	return a.operate(ctx, c)
@@ -199,22 +218,10 @@ func (a *app) forward(ctx context.Context, args []string) error {
 
 const reattestUsage = "how often a peer has to attest anew while its connection is open (default, and at most: half of the policy's freshness.evidence)"
 
-func checkReattest(d time.Duration) error {
-	if d != 0 && d < minReattest {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "reattest", Got: d.String(), Want: "at least " + minReattest.String()}
-	}
-	return nil
-}
-
 // longestReattest is half of the age at which a policy takes evidence no more: the answer may take as long again, and a
 // connection is not to outlive what it stands on.
-func longestReattest(p *policy.Policy) time.Duration { return max(p.EvidenceAge()/2, minReattest) }
-
-func checkSeldom(d time.Duration, p *policy.Policy) error {
-	if most := longestReattest(p); d > most {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "reattest", Got: d.String(), Want: "at most " + most.String() + ", half of the policy's freshness.evidence"}
-	}
-	return nil
+func longestReattest(p *policy.Policy) time.Duration {
+	return max(p.EvidenceAge()/2, config.MinReattest)
 }
 
 func logJSON(format string) (bool, error) {
@@ -227,107 +234,103 @@ func logJSON(format string) (bool, error) {
 	return false, usageError("--log %.40q is not known; it is text or json", format)
 }
 
-// isLocal reports whether only this machine can reach a listening address.
-func isLocal(address string) bool {
-	kind, addr := network(address)
-	if kind == "unix" {
-		return true
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return false
-	}
-	ip := net.ParseIP(host)
-	return host == "localhost" || ip != nil && ip.IsLoopback()
+// attests reports whether some client gets our evidence.
+func (c *serveConfig) attests() bool {
+	return slices.ContainsFunc(c.Proxy.Listeners, func(l config.Listener) bool { return l.Attests() })
 }
 
-// complete checks what can be checked before anything is opened.
-func (c *serveConfig) complete() error {
-	if len(c.Inbound)+len(c.Outbound) == 0 {
-		return &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Want: "an entry in listen or upstreams"}
-	}
-	if c.TEE != "" || len(c.Inbound) > 0 {
-		if err := checkTEE(c.TEE); err != nil {
-			return err
-		}
-	}
-	if err := ratls.CheckLifetime(c.Lifetime); err != nil {
+// complete checks what can be checked before anything is opened, reads the policies, and fills in the names. place turns
+// an error, or a joined one, whose subject is the path of a value into what is told.
+func (c *serveConfig) complete(a *app, place func(error) error) error {
+	if err := c.check(place); err != nil {
 		return err
 	}
-	if c.drain < 0 {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "drain", Got: c.drain.String(), Want: "a length of time"}
-	}
-	for i := range c.Inbound {
-		in := &c.Inbound[i]
-		backend, err := in.parseBackend()
+	c.policies = map[string]*policy.Policy{}
+	for _, name := range c.Proxy.Policies() {
+		if name == "-" && c.dir != "" {
+			return usageError("a configuration cannot name standard input")
+		}
+		p, err := a.loadPolicy(c.file(name))
 		if err != nil {
 			return err
 		}
-		in.backend = backend
-		if err := checkReattest(in.Reattest); err != nil {
-			return err
-		}
-		if in.require != nil {
-			in.Policy = in.require.ID()
-			if err := checkSeldom(in.Reattest, in.require); err != nil {
-				return err
-			}
-		} else if in.Reattest != 0 {
-			return &attest.Error{Code: attest.CodeConfigMissing, Check: "reattest", Got: "reattest " + in.Reattest.String() + " of clients that are asked for no evidence", Want: "require beside it"}
-		}
-		if err := checkAddress(in.Address); err != nil {
+		if c.policies[name], err = a.tolerate(p, c.Binding); err != nil {
 			return err
 		}
 	}
-	for i := range c.Outbound {
-		out := &c.Outbound[i]
-		target, err := targetAddress(out.Target)
-		if err != nil {
-			return err
-		}
-		out.Target, out.Policy = target, out.require.ID()
-		if err := errors.Join(checkReattest(out.Reattest), checkSeldom(out.Reattest, out.require)); err != nil {
-			return err
-		}
-		if err := checkAddress(out.Address); err != nil {
-			return err
-		}
+	if err := c.checkSeldom(); err != nil {
+		return place(err)
 	}
-	if len(c.Inbound) > 0 && len(c.Names) == 0 {
+	if c.attests() && len(c.Names) == 0 {
 		c.Names = c.defaultNames()
 	}
-	for _, n := range c.Names {
-		if err := ratls.CheckName(n); err != nil {
-			return err
-		}
-	}
+	c.Names = slices.Clone(c.Names)
 	slices.Sort(c.Names)
 	c.Names = slices.Compact(c.Names)
 	return nil
 }
 
-func (in *inbound) parseBackend() (proxy.Backend, error) {
-	backend, err := proxy.ParseBackend(in.To)
-	if err == nil && in.TCP {
-		err = backend.CheckRaw()
+func (c *serveConfig) check(place func(error) error) error {
+	about := func(path string, err error) error {
+		if err == nil {
+			return nil
+		}
+		var coded *attest.Error
+		if errors.As(err, &coded) && coded.Subject != "" {
+			return err // of a file of the TEE's
+		}
+		return place(withSubject(err, path))
 	}
-	return backend, err
-}
-
-func checkAddress(address string) error {
-	kind, addr := network(address)
-	ok := addr != ""
-	if kind == "tcp" && !isSystemd(address) {
-		_, port, err := net.SplitHostPort(addr)
-		if ok = err == nil; ok {
-			_, err = net.LookupPort("tcp", port)
-			ok = err == nil
+	if c.TEE != "" || c.attests() {
+		if err := about("identity.tee", checkTEE(c.TEE)); err != nil {
+			return err
 		}
 	}
-	if !ok {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: fmt.Sprintf("%.100q", address), Want: "host:port, unix:/path or systemd:NAME"}
+	if err := about("identity.lifetime", ratls.CheckLifetime(c.Lifetime)); err != nil {
+		return err
+	}
+	for i, n := range c.Names {
+		if err := about(fmt.Sprintf("identity.names[%d]", i), ratls.CheckName(n)); err != nil {
+			return err
+		}
+	}
+	switch {
+	case c.drain < 0:
+		return place(badValue("drain", c.drain.String(), "a length of time"))
+	case c.Session.Extension == signatureAlgorithms:
+		return place(badValue("session.extension", fmt.Sprint(signatureAlgorithms)+", which is another extension's", "the codepoint of cmw_attestation"))
+	}
+	if err := c.Proxy.Check(); err != nil {
+		return place(err)
+	}
+	if err := c.Process.check(c.Proxy.Listeners); err != nil {
+		return place(err)
 	}
 	return nil
+}
+
+// signatureAlgorithms is the codepoint of the extension that stands beside cmw_attestation in each request.
+const signatureAlgorithms = 13
+
+// checkSeldom checks that peers are asked anew before what they have shown is too old for their policies.
+func (c *serveConfig) checkSeldom() error {
+	var errs []error
+	check := func(path string, d time.Duration, name string) {
+		if most := longestReattest(c.policies[name]); d > most {
+			errs = append(errs, badValue(path, d.String(), "at most "+most.String()+", half of the policy's freshness.evidence"))
+		}
+	}
+	for i, l := range c.Proxy.Listeners {
+		if l.Require != "" {
+			check(fmt.Sprintf("listen[%d].reattest", i), l.Reattest, l.Require)
+		}
+	}
+	for i, cl := range c.Proxy.Clusters {
+		if cl.Attested != nil {
+			check(fmt.Sprintf("clusters[%d].attested.reattest", i), cl.Attested.Reattest, cl.Attested.Require)
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // defaultNames are those by which this machine and its own users reach it.
@@ -336,9 +339,9 @@ func (c *serveConfig) defaultNames() []string {
 	if host, err := os.Hostname(); err == nil && ratls.CheckName(host) == nil {
 		names = append(names, host)
 	}
-	for _, in := range c.Inbound {
-		host, _, err := net.SplitHostPort(in.Address)
-		if ip := net.ParseIP(host); err != nil || host == "" || isSystemd(in.Address) || ip != nil && ip.IsUnspecified() {
+	for _, l := range c.Proxy.Listeners {
+		host, _, err := net.SplitHostPort(l.Address)
+		if ip := net.ParseIP(host); err != nil || host == "" || !l.Attests() || isSystemd(l.Address) || ip != nil && ip.IsUnspecified() {
 			continue
 		}
 		names = append(names, host)
@@ -356,6 +359,9 @@ type running struct {
 
 // operate runs a configuration until ctx ends, then drains.
 func (a *app) operate(ctx context.Context, c *serveConfig) error {
+	if _, _, err := c.simple(); err != nil { // before anything is opened
+		return err
+	}
 	log := newLogger(a.stderr, c.jsonLog)
 	endorser, err := c.endorsers.endorser(a)
 	if err != nil {
@@ -457,8 +463,12 @@ func (a *app) open(c *serveConfig, engine *proxy.Engine, id *ratls.Identity, end
 			}
 		}
 	}()
+	ins, outs, err := c.simple()
+	if err != nil {
+		return nil, err
+	}
 	var inherited listeners
-	for _, in := range c.Inbound {
+	for _, in := range ins {
 		acceptor := in.acceptor(a, id, recording{endorser}, c.Session, log)
 		handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
 			ctx, fetched := records.watch(ctx, endorser)
@@ -484,7 +494,7 @@ func (a *app) open(c *serveConfig, engine *proxy.Engine, id *ratls.Identity, end
 		}
 		servers = append(servers, s)
 	}
-	for _, out := range c.Outbound {
+	for _, out := range outs {
 		dial := out.dialer(a, id, endorser, records, c.Session, log)
 		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(engine, dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
@@ -528,9 +538,6 @@ func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Durat
 	}
 	return opts
 }
-
-// minReattest keeps peers from being asked faster than a TEE can answer.
-const minReattest = time.Second
 
 func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder, sc sessionConfig, log *slog.Logger) proxy.Dial {
 	rp := &relying{policy: out.require, endorser: endorser, now: a.now}

@@ -6,20 +6,19 @@ import (
 	"sync/atomic"
 )
 
-// CircuitBreakers bound what a cluster has to do at once. 0 takes the default that the comment names, negative is no bound.
+// CircuitBreakers bound what a cluster has to do at once. Negative is no bound.
 type CircuitBreakers struct {
-	MaxConnections     int `yaml:"max_connections"`      // 1024
-	MaxPendingRequests int `yaml:"max_pending_requests"` // that wait for a connection, 1024
-	MaxRequests        int `yaml:"max_requests"`         // 1024
-	MaxRetries         int `yaml:"max_retries"`          // 3; does not count where there is a RetryBudget
-	// RetryBudget bounds retries by what else goes on.
-	RetryBudget *RetryBudget `yaml:"retry_budget"`
+	MaxConnections     int          `yaml:"max_connections,negative=unlimited"`      // open at once, default 1024
+	MaxPendingRequests int          `yaml:"max_pending_requests,negative=unlimited"` // that wait for a connection, default 1024
+	MaxRequests        int          `yaml:"max_requests,negative=unlimited"`         // under way at once, default 1024
+	MaxRetries         int          `yaml:"max_retries,negative=unlimited"`          // under way at once; does not count where there is a RetryBudget, default 3
+	RetryBudget        *RetryBudget `yaml:"retry_budget"`                            // bounds retries by what else goes on
 }
 
 // RetryBudget allows retries up to a part of the active and pending requests.
 type RetryBudget struct {
-	Percent             float64 `yaml:"budget_percent"`        // 20
-	MinRetryConcurrency int     `yaml:"min_retry_concurrency"` // so many in any case, 3
+	Percent             float64 `yaml:"budget_percent"`        // of them, default 20
+	MinRetryConcurrency int     `yaml:"min_retry_concurrency"` // so many in any case, default 3
 }
 
 func (c *CircuitBreakers) complete(k *checker) {

@@ -61,7 +61,7 @@ func (c *Cluster) Name() string { return c.config.Name }
 func (c *Cluster) Update(localities []LocalityEndpoints) (left []*Endpoint, err error) {
 	var k checker
 	for i, l := range localities {
-		if l.Priority > maxPriority {
+		if l.Priority > MaxPriority {
 			k.bad(fmt.Sprintf("endpoints[%d].priority", i), strconv.FormatUint(uint64(l.Priority), 10), "0 to 127")
 		}
 		for j, e := range l.Endpoints {

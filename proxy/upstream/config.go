@@ -8,50 +8,52 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// Config of a Cluster. Its words are those of Envoy's Cluster. A zero field takes the default that its comment names.
+// Config of a Cluster, in the words of Envoy's. A zero field takes the default that its comment names; a negative one is
+// what the word in its tag says, which is how a file has it (strictyaml.Decode). The first sentence about a type and the
+// comments of its fields are also the reference of the configuration file, docs/config.md.
 type Config struct {
-	Name string `yaml:"name"`
-	// Policy is "round_robin" (the default), "least_request", "random", "ring_hash" or "maglev".
-	Policy          string `yaml:"lb_policy"`
-	ChoiceCount     int    `yaml:"choice_count"`      // of least_request: how many endpoints are compared, 2
-	MinimumRingSize int    `yaml:"minimum_ring_size"` // of ring_hash, 1024; an endpoint has 128 points or more on average
-	MaximumRingSize int    `yaml:"maximum_ring_size"` // of ring_hash, 1048576
-	TableSize       int    `yaml:"table_size"`        // of maglev, a prime, 65537
+	Name            string `yaml:"name,required"`                                                   // what routes and listeners call it
+	Policy          string `yaml:"lb_policy,one=round_robin|least_request|random|ring_hash|maglev"` // how an endpoint is chosen, default round_robin
+	ChoiceCount     int    `yaml:"choice_count"`                                                    // of least_request: how many endpoints are compared, default 2
+	MinimumRingSize int    `yaml:"minimum_ring_size"`                                               // of ring_hash: at least so many points, and 128 for an endpoint on average, default 1024
+	MaximumRingSize int    `yaml:"maximum_ring_size"`                                               // of ring_hash: at most so many points, default 1048576
+	TableSize       int    `yaml:"table_size"`                                                      // of maglev: a prime, default 65537
 
-	// HealthyPanicThreshold is the percentage of healthy endpoints of a priority below which all of them are used, where
-	// the other priorities can't take over: 50; negative for never.
-	HealthyPanicThreshold  int  `yaml:"healthy_panic_threshold"`
-	OverprovisioningFactor int  `yaml:"overprovisioning_factor"` // percent, 140
+	// The percentage of healthy endpoints of a priority below which all of them are used, where the other priorities can't
+	// take over, default 50
+	HealthyPanicThreshold  int  `yaml:"healthy_panic_threshold,negative=never"`
+	OverprovisioningFactor int  `yaml:"overprovisioning_factor"` // percent: so much more than its share a priority can take, default 140
 	LocalityWeighted       bool `yaml:"locality_weighted_lb"`    // the weights of localities count
 
-	CircuitBreakers  CircuitBreakers   `yaml:"circuit_breakers"`
-	HealthCheck      *HealthCheck      `yaml:"health_check"`
-	OutlierDetection *OutlierDetection `yaml:"outlier_detection"`
+	CircuitBreakers  CircuitBreakers   `yaml:"circuit_breakers"`  // bounds
+	HealthCheck      *HealthCheck      `yaml:"health_check"`      // endpoints are asked how they are; without it they are healthy
+	OutlierDetection *OutlierDetection `yaml:"outlier_detection"` // endpoints are judged by how they answer; without it they are not
 }
 
-// LocalityEndpoints are endpoints in one place. Those of one locality and priority are one, with the weight of the first.
+// LocalityEndpoints is endpoints in one place. Those of one locality and priority are one, with the weight of the first.
 type LocalityEndpoints struct {
-	Locality  string           `yaml:"locality"`
-	Weight    uint32           `yaml:"load_balancing_weight"` // counts with locality_weighted_lb only; 0 then gets nothing
-	Priority  uint32           `yaml:"priority"`              // 0 is the first to be used, 127 the last
-	Endpoints []EndpointConfig `yaml:"endpoints"`
+	Locality  string           `yaml:"locality"`                   // the place; those of one locality and priority are one, with the weight of the first
+	Weight    uint32           `yaml:"load_balancing_weight,zero"` // its share with locality_weighted_lb, default nothing
+	Priority  uint32           `yaml:"priority,zero"`              // 0 is the first to be used, 127 the last, default 0
+	Endpoints []EndpointConfig `yaml:"endpoints"`                  // by their addresses
 }
 
 // Identity says whether two endpoints are the same one.
 type Identity struct {
-	Address   string `yaml:"address"`   // what is dialled: "192.0.2.1:443", "unix:/path"
-	Hostname  string `yaml:"hostname"`  // what it is called, where that matters
-	Transport string `yaml:"transport"` // how it is connected to, in the caller's words
+	Address   string `yaml:"address,required"` // what is connected to: host:port or unix:/path
+	Hostname  string `yaml:"hostname"`         // what it is called, where that matters
+	Transport string `yaml:"-"`                // how it is connected to, in the caller's words
 }
 
 // EndpointConfig is what is known of an endpoint from configuration.
 type EndpointConfig struct {
 	Identity  `yaml:",inline"`
-	Weight    uint32 `yaml:"load_balancing_weight"` // 0 takes the default 1
+	Weight    uint32 `yaml:"load_balancing_weight"` // its share, default 1
 	Unhealthy bool   `yaml:"unhealthy"`             // whoever gave it says so
 }
 
-const maxPriority = 127
+// MaxPriority is the last priority to be used.
+const MaxPriority = 127
 
 // checker keeps the first value that is not allowed.
 type checker struct{ err error }

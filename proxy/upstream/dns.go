@@ -10,29 +10,26 @@ import (
 	"time"
 )
 
-// DNS says which names the endpoints of a cluster have (Envoy's STRICT_DNS: every address is an endpoint). 0 takes the
-// default that a comment names.
+// DNS says which names the endpoints of a cluster have (Envoy's STRICT_DNS: every address is an endpoint).
 type DNS struct {
-	Names []DNSName `yaml:"names"`
-	// RefreshRate is from one answer to the next question, 5 s: the resolver of the system tells no TTL.
-	RefreshRate time.Duration `yaml:"dns_refresh_rate"`
-	Jitter      time.Duration `yaml:"dns_jitter"` // up to this is added each time; none
-	// FailureBase doubles with each failure in a row, up to FailureMax; half of that to all of it is waited.
-	FailureBase time.Duration `yaml:"dns_failure_base_interval"` // RefreshRate
-	FailureMax  time.Duration `yaml:"dns_failure_max_interval"`  // 10 times the base
-	Timeout     time.Duration `yaml:"dns_timeout"`               // of one question, 5 s
-	Family      string        `yaml:"dns_lookup_family"`         // "all" (the default), "v4_only" or "v6_only"
+	Names       []DNSName     `yaml:"names,required"`                            // with all of their addresses
+	RefreshRate time.Duration `yaml:"dns_refresh_rate"`                          // from one answer to the next question: the resolver of the system tells no TTL, default 5 s
+	Jitter      time.Duration `yaml:"dns_jitter,zero"`                           // up to this is added each time, default none
+	FailureBase time.Duration `yaml:"dns_failure_base_interval"`                 // doubles with each failure in a row, and half of that to all of it is waited, default RefreshRate
+	FailureMax  time.Duration `yaml:"dns_failure_max_interval"`                  // the most it doubles to, default 10 times the base
+	Timeout     time.Duration `yaml:"dns_timeout"`                               // of one question, default 5 s
+	Family      string        `yaml:"dns_lookup_family,one=all|v4_only|v6_only"` // default all
 }
 
 // DNSName stands for as many endpoints as it has addresses.
 type DNSName struct {
-	Host           string `yaml:"host"`
-	Port           uint16 `yaml:"port"`
-	Transport      string `yaml:"transport"`
-	Weight         uint32 `yaml:"load_balancing_weight"` // of each address
-	Priority       uint32 `yaml:"priority"`
-	Locality       string `yaml:"locality"`
-	LocalityWeight uint32 `yaml:"locality_weight"`
+	Host           string `yaml:"host,required"`         // the name
+	Port           uint16 `yaml:"port,required"`         // at each address
+	Transport      string `yaml:"-"`                     // as Identity has it
+	Weight         uint32 `yaml:"load_balancing_weight"` // the share of each address, default 1
+	Priority       uint32 `yaml:"priority,zero"`         // 0 is the first to be used, 127 the last, default 0
+	Locality       string `yaml:"locality"`              // the place
+	LocalityWeight uint32 `yaml:"locality_weight,zero"`  // the place's share with locality_weighted_lb, default nothing
 }
 
 // Resolver finds the addresses of a host; network is "ip", "ip4" or "ip6". A net.Resolver is one.
@@ -75,7 +72,7 @@ func NewResolution(config DNS, resolver Resolver, random func() uint64, update f
 			k.bad(at+"host", `""`, "a host")
 		case n.Port == 0:
 			k.bad(at+"port", "0", "1 to 65535")
-		case n.Priority > maxPriority:
+		case n.Priority > MaxPriority:
 			k.bad(at+"priority", strconv.FormatUint(uint64(n.Priority), 10), "0 to 127")
 		}
 	}

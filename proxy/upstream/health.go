@@ -9,27 +9,26 @@ import (
 	"time"
 )
 
-// HealthCheck asks every endpoint again and again. An endpoint is not healthy before it has passed once. 0 takes the
-// default that a comment names.
+// HealthCheck asks every endpoint again and again. An endpoint is not healthy before it has passed once.
 type HealthCheck struct {
-	Kind             string   `yaml:"kind"`              // "http", "tcp" (a connection is enough) or "grpc" (grpc.health.v1)
-	Path             string   `yaml:"path"`              // of http: where to GET
-	Host             string   `yaml:"host"`              // of http and grpc: the authority; "" is the endpoint's hostname
-	ExpectedStatuses []Status `yaml:"expected_statuses"` // of http: 200
-	Service          string   `yaml:"service_name"`      // of grpc: the one asked about
+	Kind             string   `yaml:"kind,required,one=http|tcp|grpc"` // tcp is content with a connection, grpc asks grpc.health.v1
+	Path             string   `yaml:"path"`                            // of http: where to GET
+	Host             string   `yaml:"host"`                            // of http and grpc: the authority, default the endpoint's hostname
+	ExpectedStatuses []Status `yaml:"expected_statuses"`               // of http, default 200
+	Service          string   `yaml:"service_name"`                    // of grpc: the one asked about
 
-	Timeout            time.Duration `yaml:"timeout"`             // of one check, 1 s
-	Interval           time.Duration `yaml:"interval"`            // from one check to the next, 5 s
-	UnhealthyInterval  time.Duration `yaml:"unhealthy_interval"`  // the same while the endpoint fails; Interval
-	IntervalJitter     time.Duration `yaml:"interval_jitter"`     // up to this is added each time; none
-	HealthyThreshold   int           `yaml:"healthy_threshold"`   // passes in a row that end a failure, 2; the first ever is enough
-	UnhealthyThreshold int           `yaml:"unhealthy_threshold"` // failures in a row that make one, 3
+	Timeout            time.Duration `yaml:"timeout"`              // of one check, default 1 s
+	Interval           time.Duration `yaml:"interval"`             // from one check to the next, default 5 s
+	UnhealthyInterval  time.Duration `yaml:"unhealthy_interval"`   // the same while the endpoint fails, default Interval
+	IntervalJitter     time.Duration `yaml:"interval_jitter,zero"` // up to this is added each time, default none
+	HealthyThreshold   int           `yaml:"healthy_threshold"`    // passes in a row that end a failure; the first ever is enough, default 2
+	UnhealthyThreshold int           `yaml:"unhealthy_threshold"`  // failures in a row that make one, default 3
 }
 
-// Status is a range of status codes: Start is in it, End is not.
+// Status is a range of status codes.
 type Status struct {
-	Start int `yaml:"start"`
-	End   int `yaml:"end"`
+	Start int `yaml:"start,required"` // the first
+	End   int `yaml:"end,required"`   // the first that is no longer in it
 }
 
 // Prober makes one health check. ctx ends when its time is over; nil is a pass.

@@ -6,23 +6,22 @@ import (
 	"time"
 )
 
-// OutlierDetection takes endpoints out for a while that answer badly. 0 takes the default that a comment names, negative
-// turns off what it bounds.
+// OutlierDetection takes endpoints out for a while that answer badly. Negative turns off what it bounds.
 type OutlierDetection struct {
-	Consecutive5xx            int `yaml:"consecutive_5xx"`             // 5
-	ConsecutiveGatewayFailure int `yaml:"consecutive_gateway_failure"` // off
-	// SplitExternalLocalOriginErrors counts failures without an answer by themselves. Else they count as 503 does.
+	Consecutive5xx            int `yaml:"consecutive_5xx,negative=off"`             // so many in a row are too many, default 5
+	ConsecutiveGatewayFailure int `yaml:"consecutive_gateway_failure,negative=off"` // the same of 502, 503, 504 and no answer, default off
+	// Failures without an answer are counted by themselves. Else they count as 503 does.
 	SplitExternalLocalOriginErrors bool `yaml:"split_external_local_origin_errors"`
-	ConsecutiveLocalOriginFailure  int  `yaml:"consecutive_local_origin_failure"` // 5; only where they are split
+	ConsecutiveLocalOriginFailure  int  `yaml:"consecutive_local_origin_failure,negative=off"` // the same of those, where they are split, default 5
 
-	Interval           time.Duration `yaml:"interval"`             // between sweeps, 10 s
-	BaseEjectionTime   time.Duration `yaml:"base_ejection_time"`   // times the number of ejections in a row, 30 s
-	MaxEjectionTime    time.Duration `yaml:"max_ejection_time"`    // 300 s, but at least the base
-	MaxEjectionPercent int           `yaml:"max_ejection_percent"` // of the endpoints, 10; yet one of several may go
+	Interval           time.Duration `yaml:"interval"`                          // between sweeps, default 10 s
+	BaseEjectionTime   time.Duration `yaml:"base_ejection_time"`                // times the number of ejections in a row, default 30 s
+	MaxEjectionTime    time.Duration `yaml:"max_ejection_time"`                 // the most that this comes to, default 300 s, but at least the base
+	MaxEjectionPercent int           `yaml:"max_ejection_percent,negative=off"` // of the endpoints, yet one of several may go, default 10
 
-	SuccessRateMinimumHosts  int `yaml:"success_rate_minimum_hosts"`  // that have the volume, 5; negative: no success rates
-	SuccessRateRequestVolume int `yaml:"success_rate_request_volume"` // in an interval, 100
-	SuccessRateStdevFactor   int `yaml:"success_rate_stdev_factor"`   // thousandths, 1900
+	SuccessRateMinimumHosts  int `yaml:"success_rate_minimum_hosts,negative=off"` // that have the volume, or rates are not compared, default 5
+	SuccessRateRequestVolume int `yaml:"success_rate_request_volume"`             // in an interval, default 100
+	SuccessRateStdevFactor   int `yaml:"success_rate_stdev_factor"`               // thousandths of the standard deviation below the mean, default 1900
 }
 
 func (o *OutlierDetection) complete(k *checker) {

@@ -15,6 +15,7 @@ require (
 	github.com/veraison/ccatoken v1.3.1
 	github.com/veraison/go-cose v1.3.0
 	go.yaml.in/yaml/v3 v3.0.6
+	pgregory.net/rapid v1.2.0
 )
 
 require (

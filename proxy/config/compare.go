@@ -1,0 +1,43 @@
+package config
+
+import (
+	"reflect"
+	"slices"
+)
+
+// Equal reports whether two listeners are the same in everything but the contents of what they name.
+func (l *Listener) Equal(other *Listener) bool { return reflect.DeepEqual(l, other) }
+
+// Equal reports whether two clusters are the same in everything but the contents of what they name.
+func (c *Cluster) Equal(other *Cluster) bool { return reflect.DeepEqual(c, other) }
+
+// Policies answers the names of all policies, each once, in order.
+func (c *Config) Policies() []string {
+	var names []string
+	c.WithPolicies(func(name string) string {
+		if !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+		return name
+	})
+	return names
+}
+
+// WithPolicies answers c with id(name) in place of every name of a policy: two such configurations are equal only where
+// the policies are the same, whatever became of the files. c is not changed, and shares the rest with the answer.
+func (c *Config) WithPolicies(id func(name string) string) Config {
+	out := Config{slices.Clone(c.Listeners), slices.Clone(c.Clusters)}
+	for i := range out.Listeners {
+		if l := &out.Listeners[i]; l.Require != "" {
+			l.Require = id(l.Require)
+		}
+	}
+	for i := range out.Clusters {
+		if a := out.Clusters[i].Attested; a != nil {
+			attested := *a
+			attested.Require = id(a.Require)
+			out.Clusters[i].Attested = &attested
+		}
+	}
+	return out
+}
