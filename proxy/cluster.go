@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"slices"
 	"strings"
 	"time"
 
@@ -172,7 +173,10 @@ func (c *Cluster) raw(ctx context.Context, l *link, first []byte, random func() 
 	first = append(header, first...)
 	var tried []*upstream.Endpoint
 	for range 3 {
-		e, pickErr := c.balance.Pick(upstream.Info{Random: random(), Tried: tried, Attempts: 2 * len(tried)})
+		e, pickErr := c.balance.Pick(upstream.Info{Random: random(), Tried: tried, Attempts: 4 * len(tried)})
+		if slices.Contains(tried, e) { // there is no other: what it has answered, it would answer again
+			break
+		}
 		if pickErr == nil {
 			pickErr = e.Begin()
 		}

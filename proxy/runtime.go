@@ -6,7 +6,9 @@ import (
 	"log/slog"
 	randv2 "math/rand/v2"
 	"net"
+	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -67,6 +69,7 @@ type port struct {
 	epoch    string
 	stats    *counters // of all its servers
 	gone     chan struct{}
+	once     sync.Once
 }
 
 // member is a cluster at work.
@@ -142,8 +145,7 @@ func (n *next) commit() {
 	}
 	for address, p := range r.ports {
 		if n.ports[address] != p {
-			close(p.gone)
-			_ = p.listener.Close()
+			p.leave()
 			r.retire(p.server.Load())
 		}
 	}
@@ -241,6 +243,11 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 		}
 		m.Cluster = NewAttestedCluster(balance, dial, protocol, c.ConnectTimeout)
 	}
+	if version := map[string]int{"v1": 1, "v2": 2}[c.ProxyProtocol]; version != 0 {
+		if err := m.WithProxyProtocol(version); err != nil {
+			return nil, within(c.Name, err)
+		}
+	}
 	var dns *upstream.Resolution
 	first := make(chan struct{})
 	if c.DNS == nil {
@@ -300,8 +307,11 @@ func (n *next) listener(l *config.Listener) error {
 		return nil
 	}
 	s, err := n.server(l)
+	if err == nil {
+		err = admission(s, l)
+	}
 	if err != nil {
-		return err
+		return within(l.Label(), err)
 	}
 	s.Observe(n.observer, l.Label())
 	if old != nil {
@@ -380,9 +390,25 @@ func (n *next) routing(l *config.Listener) (*Routing, error) {
 	}
 	table, err := n.config.Table(l.HTTP)
 	if err != nil {
-		return nil, within(l.Label(), err)
+		return nil, err
 	}
 	return NewRouting(table, all), nil
+}
+
+// admission has the listener's clients introduced by those in front of it, where that was configured.
+func admission(s *Server, l *config.Listener) error {
+	if l.ProxyProtocol == nil {
+		return nil
+	}
+	var trusted []netip.Prefix
+	for _, text := range l.ProxyProtocol {
+		p, err := config.ParsePrefix(text)
+		if err != nil {
+			return err
+		}
+		trusted = append(trusted, p)
+	}
+	return s.AcceptProxy(trusted)
 }
 
 func limitsOf(l config.Limits) Limits {
@@ -394,10 +420,10 @@ func limitsOf(l config.Limits) Limits {
 
 func (n *next) server(l *config.Listener) (*Server, error) {
 	handshake := Handshake(Plain)
-	if !l.Plain {
+	if l.Attests() {
 		var err error
 		if handshake, err = n.build.Handshake(l); err != nil {
-			return nil, within(l.Label(), err)
+			return nil, err
 		}
 	}
 	limits := limitsOf(l.Limits)
@@ -408,6 +434,17 @@ func (n *next) server(l *config.Listener) (*Server, error) {
 			return nil, err
 		}
 		return NewHTTP(n.engine, handshake, routing, log, limits), nil
+	}
+	if len(l.Passthrough) > 0 {
+		var routes []PassthroughRoute
+		for _, p := range l.Passthrough {
+			m := n.clusters[p.Cluster]
+			if m == nil {
+				return nil, noCluster(p.Cluster)
+			}
+			routes = append(routes, PassthroughRoute{Names: p.Names, To: m.Cluster})
+		}
+		return NewPassthrough(n.engine, routes, log, limits)
 	}
 	c, err := n.only(l)
 	if err != nil {
@@ -423,20 +460,24 @@ func (n *next) server(l *config.Listener) (*Server, error) {
 	}
 }
 
+func noCluster(name string) error {
+	return &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Got: strconv.Quote(name), Want: "the name of a cluster"}
+}
+
 // only is the one cluster of a listener without routes.
 func (n *next) only(l *config.Listener) (*Cluster, error) {
 	if l.To == "" {
 		if m := n.clusters[l.Cluster]; m != nil {
 			return m.Cluster, nil
 		}
-		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Subject: l.Label(), Got: l.Cluster, Want: "the name of a cluster"}
+		return nil, noCluster(l.Cluster)
 	}
 	b, err := ParseBackend(l.To)
 	if err == nil && l.TCP {
 		err = b.CheckRaw()
 	}
 	if err != nil {
-		return nil, within(l.Label(), err)
+		return nil, err
 	}
 	return b.Cluster(0)
 }
@@ -507,6 +548,23 @@ func (r *Runtime) Clusters() []*Cluster {
 	return all
 }
 
+// Leave stops accepting at all listeners: somebody else has their sockets. Shutdown does the rest.
+func (r *Runtime) Leave() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, p := range r.ports {
+		p.leave()
+	}
+}
+
+// leave stops accepting.
+func (p *port) leave() {
+	p.once.Do(func() {
+		close(p.gone)
+		_ = p.listener.Close()
+	})
+}
+
 // Shutdown ends all listeners as Server.Shutdown does, and answers ctx's error when something had to be cut off.
 func (r *Runtime) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
@@ -516,8 +574,7 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	var all sync.WaitGroup
 	errs := make(chan error, len(ports))
 	for _, p := range ports {
-		close(p.gone)
-		_ = p.listener.Close()
+		p.leave()
 		all.Go(func() { errs <- p.server.Load().Shutdown(ctx) })
 	}
 	all.Wait()

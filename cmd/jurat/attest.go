@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"log/slog"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/record"
@@ -32,7 +33,7 @@ func (a *app) attest(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	p, err := openTEE(*tee, endorser, newLogger(a.stderr, false))
+	p, err := openTEE(*tee, endorser, newLogger(a.stderr, false, slog.LevelInfo))
 	if err != nil {
 		return err
 	}

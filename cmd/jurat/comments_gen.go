@@ -70,6 +70,7 @@ var comments = map[string]string{
 	"main.processConfig":                                       "What concerns the whole process. serveConfig.file says where files are that it names.",
 	"main.processConfig.AccessLog":                             "a line for every request and every raw connection, default none",
 	"main.processConfig.Admin":                                 "where operators ask this process how it is",
+	"main.processConfig.Takeover":                              "a unix socket by which a new process takes the listening sockets over, so that a restart refuses no connection",
 	"main.processConfig.Tracing":                               "spans for a collector",
 	"main.tracingConfig":                                       "Where spans go.",
 	"main.tracingConfig.Endpoint":                              "URL of a collector that speaks OTLP over HTTP",

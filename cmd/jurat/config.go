@@ -65,7 +65,7 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 	if err := strictyaml.Decode(root, &f); err != nil {
 		return err
 	}
-	c.dir = filepath.Dir(file)
+	c.source, c.dir = file, filepath.Dir(file)
 	place := func(err error) error { return root.Locate(placed(err, f.place)) }
 	if err := f.into(c); err != nil {
 		return place(err)

@@ -14,14 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"pgregory.net/rapid"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
-	"github.com/jurat-tls/jurat/test/yamltext"
 )
 
 func testApp() *app {
@@ -86,16 +84,6 @@ drain: 10s
 	if len(c.policies) != 3 || c.policies["p.yaml"].ID() != c.policies["./p.yaml"].ID() || c.policies["p.yaml"].ID() == c.policies["q.yaml"].ID() {
 		t.Errorf("got %v", c.policies)
 	}
-	in, out, err := c.simple()
-	if err != nil || len(in) != 2 || len(out) != 4 {
-		t.Fatalf("got %v, %v, %v", in, out, err)
-	}
-	if in[0].require != nil || in[0].TCP || in[0].backend.String() != "127.0.0.1:8080" || in[1].require != c.policies["p.yaml"] || !in[1].TCP || in[1].Reattest != time.Minute {
-		t.Errorf("got %+v", in)
-	}
-	if out[0].Target != "ledger:8443" || out[0].Reattest != 2*time.Minute || out[0].require != c.policies["p.yaml"] || out[1].require != c.policies["q.yaml"] || out[1].Target != "ledger:443" {
-		t.Errorf("got %+v", out)
-	}
 }
 
 // Flags and a file that say the same are the same.
@@ -159,12 +147,6 @@ tracing: {endpoint: "https://collector.example:4318/v1/traces", sample: 0, heade
 	}
 	if got := c.file(c.Process.Tracing.HeadersFile); got != "/etc/jurat/headers" {
 		t.Errorf("got %s", got)
-	}
-	for _, p := range []processConfig{{Admin: want.Admin}, {AccessLog: want.AccessLog}, {Tracing: want.Tracing}} {
-		c.Process = p
-		if _, _, err := c.simple(); attest.CodeOf(err) != attest.CodeConfigValue {
-			t.Errorf("what is not wired is passed over: %v", err)
-		}
 	}
 	c.Process = want
 	for _, text := range []string{
@@ -364,66 +346,6 @@ func TestUnsafeBindingIsMeasured(t *testing.T) {
 	}
 }
 
-func TestSimpleRefuses(t *testing.T) {
-	one := []upstream.EndpointConfig{{Identity: upstream.Identity{Address: "a:1"}}}
-	for name, c := range map[string]config.Config{
-		"nowhere":     {Listeners: []config.Listener{{Address: ":1"}}},
-		"limits":      {Listeners: []config.Listener{{Address: ":1", To: "a:1", Limits: config.Limits{Connections: 1}}}},
-		"plain":       {Listeners: []config.Listener{{Address: ":1", To: "a:1", Plain: true}}},
-		"no cluster":  {Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}}},
-		"no evidence": {Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}}, Clusters: []config.Cluster{{Config: upstream.Config{Name: "c"}, Endpoints: one}}},
-		"two": {
-			Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}},
-			Clusters:  []config.Cluster{{Config: upstream.Config{Name: "c"}, Attested: &config.Attested{Require: "p"}, Endpoints: append(one, one...)}},
-		},
-		"none": {
-			Listeners: []config.Listener{{Address: ":1", Cluster: "c", Plain: true, TCP: true}},
-			Clusters:  []config.Cluster{{Config: upstream.Config{Name: "c"}, Attested: &config.Attested{Require: "p"}}},
-		},
-	} {
-		if in, out, err := (&serveConfig{Proxy: c}).simple(); attest.CodeOf(err) != attest.CodeConfigValue {
-			t.Errorf("%s: got %v, %v, %v", name, in, out, err)
-		}
-	}
-}
-
-// simple carries nothing that it does not know: whatever is drawn, what it answers stands for the whole configuration.
-func TestSimpleIsStrict(t *testing.T) {
-	rapid.Check(t, func(rt *rapid.T) {
-		var u upstreamConfig
-		yamltext.Draw(rt, &u)
-		u.Target = rapid.SampledFrom([]string{"a", "a:1", "https://a", "[::1]:1"}).Draw(rt, "target")
-		l, cl, err := u.compile()
-		if err != nil {
-			rt.Fatal(err)
-		}
-		c := &serveConfig{Proxy: config.Config{Listeners: []config.Listener{l}, Clusters: []config.Cluster{cl}}}
-		if _, out, err := c.simple(); err != nil || len(out) != 1 {
-			rt.Fatalf("got %v, %v", out, err)
-		}
-		// Any further setting is too much.
-		var more config.Config
-		yamltext.Draw(rt, &more)
-		for _, m := range more.Listeners {
-			m.Cluster, m.TCP, m.Plain, m.To, m.HTTP, m.Passthrough = l.Cluster, true, true, "", nil, nil
-			same := m
-			same.Name, same.Address, same.UnsafeListen = l.Name, l.Address, l.UnsafeListen
-			c.Proxy.Listeners = []config.Listener{m}
-			if _, _, err := c.simple(); (err == nil) != same.Equal(&l) {
-				rt.Fatalf("%+v: got %v", m, err)
-			}
-		}
-		c.Proxy.Listeners = []config.Listener{l}
-		for _, m := range more.Clusters {
-			m.Name, m.Attested, m.Endpoints = cl.Name, cl.Attested, cl.Endpoints
-			c.Proxy.Clusters = []config.Cluster{m}
-			if _, _, err := c.simple(); (err == nil) != m.Equal(&cl) {
-				rt.Fatalf("%+v: got %v", m, err)
-			}
-		}
-	})
-}
-
 func TestExamplesAreTested(t *testing.T) {
 	script, err := os.ReadFile("testdata/examples.txtar")
 	if err != nil {
@@ -540,7 +462,6 @@ func FuzzLoad(f *testing.F) {
 			if _, err := c.digest(); err != nil {
 				t.Fatal(err)
 			}
-			_, _, _ = c.simple()
 		case errors.Is(err, flag.ErrHelp):
 		case !errors.As(err, &coded) || coded.Code == attest.CodeInternal:
 			t.Fatalf("got %v", err)

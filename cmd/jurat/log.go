@@ -11,15 +11,15 @@ import (
 	"go.uber.org/zap/zapcore"
 )
 
-// newLogger logs to w: text for people, or JSON.
-func newLogger(w io.Writer, asJSON bool) *slog.Logger {
+// newLogger logs to w what is at level or above: text for people, or JSON.
+func newLogger(w io.Writer, asJSON bool, level slog.Leveler) *slog.Logger {
 	config := zap.NewProductionEncoderConfig()
 	config.EncodeTime = zapcore.RFC3339TimeEncoder
 	encoder := zapcore.NewConsoleEncoder(config)
 	if asJSON {
 		encoder = zapcore.NewJSONEncoder(config)
 	}
-	core := zapcore.NewCore(encoder, &writer{w: w}, zapcore.InfoLevel)
+	core := zapcore.NewCore(encoder, &writer{w: w}, zap.LevelEnablerFunc(func(l zapcore.Level) bool { return slog.Level(4*l) >= level.Level() }))
 	return slog.New(zapslog.NewHandler(core, zapslog.AddStacktraceAt(slog.Level(math.MaxInt))))
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"testing"
 )
 
@@ -9,7 +10,7 @@ import (
 func TestErrorIsOneLine(t *testing.T) {
 	for _, asJSON := range []bool{false, true} {
 		var b bytes.Buffer
-		newLogger(&b, asJSON).Error("no answer", "code", "J104")
+		newLogger(&b, asJSON, slog.LevelInfo).Error("no answer", "code", "J104")
 		if bytes.Count(b.Bytes(), []byte("\n")) != 1 || bytes.Contains(b.Bytes(), []byte(".go:")) {
 			t.Errorf("got %s", b.Bytes())
 		}

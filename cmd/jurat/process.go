@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -17,6 +18,7 @@ type processConfig struct {
 	Admin     *adminConfig     `yaml:"admin"`      // where operators ask this process how it is
 	AccessLog *accessLogConfig `yaml:"access_log"` // a line for every request and every raw connection, default none
 	Tracing   *tracingConfig   `yaml:"tracing"`    // spans for a collector
+	Takeover  string           `yaml:"takeover"`   // a unix socket by which a new process takes the listening sockets over, so that a restart refuses no connection
 }
 
 // adminConfig is a listener for operators, in plain.
@@ -41,6 +43,9 @@ type tracingConfig struct {
 	HeadersFile string  `yaml:"headers_file"`         // a file with headers for the collector, one "Name: value" a line
 	UnsafePlain bool    `yaml:"unsafe_plain"`         // spans may go to another machine over http://
 }
+
+// equal reports whether two are the same.
+func (p *processConfig) equal(other *processConfig) bool { return reflect.DeepEqual(p, other) }
 
 // check reports what is not allowed; the subjects are paths.
 func (p *processConfig) check(listeners []config.Listener) error {

@@ -7,19 +7,13 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net"
 	"os"
 	"slices"
-	"sync"
 	"time"
-
-	"github.com/coreos/go-systemd/v22/daemon"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
-	"github.com/jurat-tls/jurat/attest/record"
-	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
 	"github.com/jurat-tls/jurat/ratls/session"
@@ -41,6 +35,7 @@ type serveConfig struct {
 	Process  processConfig `json:"process"`
 
 	policies  map[string]*policy.Policy
+	source    string // the file, "" where flags are all there is
 	dir       string // of the file, "" where there is none
 	drain     time.Duration
 	jsonLog   bool
@@ -52,23 +47,6 @@ type serveConfig struct {
 type sessionConfig struct {
 	Profile   session.Profile `json:"profile"`
 	Extension uint16          `json:"extension"` // codepoint of cmw_attestation; 0 for ours
-}
-
-// inbound takes attested connections to a plain service.
-type inbound struct {
-	Address  string
-	TCP      bool
-	Reattest time.Duration // how often clients have to attest anew; 0 for half of the policy's freshness.evidence
-	backend  proxy.Backend
-	require  *policy.Policy // that clients have to meet; nil asks them for nothing
-}
-
-// outbound takes plain connections to an attested peer.
-type outbound struct {
-	Address  string
-	Target   string
-	Reattest time.Duration // how often the peer has to attest anew; 0 for half of the policy's freshness.evidence
-	require  *policy.Policy
 }
 
 // digest is the digest of the measured configuration: of everything that decides where plaintext goes and who is let in.
@@ -347,241 +325,4 @@ func (c *serveConfig) defaultNames() []string {
 		names = append(names, host)
 	}
 	return names
-}
-
-// running is one server with its listener.
-type running struct {
-	server   *proxy.Server
-	listener net.Listener
-	mode     string
-	to       string
-}
-
-// operate runs a configuration until ctx ends, then drains.
-func (a *app) operate(ctx context.Context, c *serveConfig) error {
-	if _, _, err := c.simple(); err != nil { // before anything is opened
-		return err
-	}
-	log := newLogger(a.stderr, c.jsonLog)
-	endorser, err := c.endorsers.endorser(a)
-	if err != nil {
-		return err
-	}
-	var id *ratls.Identity
-	if c.TEE != "" {
-		if id, log, err = c.identity(ctx, a, endorser, log); err != nil {
-			return err
-		}
-	}
-	records, err := c.evidence.recorder(a, log)
-	if err != nil {
-		return err
-	}
-	engine, err := proxy.NewEngine(0, log)
-	if err != nil {
-		return errors.Join(err, records.close())
-	}
-	defer engine.Close()
-	servers, err := a.open(c, engine, id, endorser, records, log)
-	if err != nil {
-		return errors.Join(err, records.close())
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var work sync.WaitGroup
-	if id != nil {
-		work.Go(func() { id.Run(ctx) })
-	}
-	work.Go(func() { endorser.run(ctx) })
-	for _, s := range servers {
-		work.Go(func() {
-			if err := s.server.Serve(s.listener); err != nil {
-				cancel(&attest.Error{Code: attest.CodeListen, Check: "listen", Subject: s.listener.Addr().String(), Err: err})
-			}
-		})
-		log.Info("listening", "address", s.listener.Addr().String(), "to", s.to, "mode", s.mode)
-	}
-	work.Go(func() { watchdog(ctx, func() bool { return healthy(id, a.now()) }) })
-	notify(daemon.SdNotifyReady)
-	<-ctx.Done()
-	notify(daemon.SdNotifyStopping)
-	log.Info("draining", "limit", c.drain.String())
-	drain(servers, c.drain, log)
-	work.Wait()
-	if id != nil {
-		q := id.Quotes()
-		log.Info("quotes", "made", q.Quotes, "sessions", q.Sessions, "failed", q.Failures, "crowded_out", q.Crowded, "breaker", q.Breaker)
-		id.Close()
-	}
-	if err := records.close(); err != nil {
-		log.Error("evidence log", "error", err.Error())
-	}
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
-		return cause
-	}
-	return nil
-}
-
-// healthy reports whether there is a leaf to serve.
-func healthy(id *ratls.Identity, now time.Time) bool {
-	return id == nil || now.Before(id.Leaf().Certificate.NotAfter)
-}
-
-func (c *serveConfig) identity(ctx context.Context, a *app, endorser attest.Endorser, log *slog.Logger) (*ratls.Identity, *slog.Logger, error) {
-	tee, err := openTEE(c.TEE, endorser, log)
-	if err != nil {
-		return nil, nil, err
-	}
-	if tee.simulated {
-		log = log.With("platform", "SIMULATED")
-	}
-	digest, err := c.digest()
-	if err != nil {
-		return nil, nil, err
-	}
-	ctx, cancel := context.WithTimeout(ctx, quoteTimeout)
-	defer cancel()
-	id, err := ratls.NewIdentity(ctx, tee, c.Names, digest, ratls.IdentityOptions{
-		Lifetime: c.Lifetime, Now: a.now,
-		OnRenew: func(leaf *ratls.Leaf, err error) {
-			if err != nil {
-				log.Error("no new leaf", "code", string(attest.CodeOf(err)), "error", err.Error())
-				return
-			}
-			log.Info("new leaf", "pin", ratls.Pin(leaf.Certificate), "names", c.Names, "until", leaf.Certificate.NotAfter.UTC().Format(time.RFC3339), "evidence", fmt.Sprintf("%x", leaf.Digest), "tee", tee.name)
-		},
-	})
-	return id, log, err
-}
-
-// open opens every listener and makes its server. On an error nothing stays open.
-func (a *app) open(c *serveConfig, engine *proxy.Engine, id *ratls.Identity, endorser attest.Endorser, records *recorder, log *slog.Logger) (servers []running, err error) {
-	defer func() {
-		if err != nil {
-			for _, s := range servers {
-				_ = s.listener.Close()
-			}
-		}
-	}()
-	ins, outs, err := c.simple()
-	if err != nil {
-		return nil, err
-	}
-	var inherited listeners
-	for _, in := range ins {
-		acceptor := in.acceptor(a, id, recording{endorser}, c.Session, log)
-		handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
-			ctx, fetched := records.watch(ctx, endorser)
-			conn, err := acceptor.Handshake(ctx, raw)
-			records.appraised(conn, err, &record.Record{Target: raw.RemoteAddr().String(), Client: true}, fetched)
-			if err != nil {
-				return nil, err
-			}
-			return conn, nil
-		}
-		s := running{mode: "http", to: in.backend.String()}
-		if in.TCP {
-			s.mode = "tcp"
-			s.server, err = proxy.NewInboundTCP(engine, handshake, in.backend, log, proxy.Limits{})
-		} else {
-			s.server, err = proxy.NewInboundHTTP(engine, handshake, in.backend, log, proxy.Limits{})
-		}
-		if err != nil {
-			return servers, err
-		}
-		if s.listener, err = inherited.open(in.Address); err != nil {
-			return servers, err
-		}
-		servers = append(servers, s)
-	}
-	for _, out := range outs {
-		dial := out.dialer(a, id, endorser, records, c.Session, log)
-		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(engine, dial, log, proxy.Limits{})}
-		if s.listener, err = inherited.open(out.Address); err != nil {
-			return servers, err
-		}
-		servers = append(servers, s)
-	}
-	return servers, nil
-}
-
-func (in *inbound) acceptor(a *app, id *ratls.Identity, endorser attest.Endorser, sc sessionConfig, log *slog.Logger) *ratls.Acceptor {
-	protos := []string{"h2", "http/1.1"}
-	if in.TCP {
-		protos = nil
-	}
-	opts := sc.options(a, in.require, in.Reattest, log.With("address", in.Address))
-	if in.require == nil {
-		return ratls.NewAcceptor(id, protos...).WithSession(opts)
-	}
-	rp := &relying{policy: in.require, endorser: endorser, now: a.now}
-	return ratls.NewMutualAcceptor(id, rp.party(endorser), protos...).WithSession(opts)
-}
-
-// options are those of a listener or an upstream. Peers are asked for evidence again at half of the age at which the
-// policy takes it no more, so that a connection never outlives what it stands on.
-func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
-	opts := session.Options{Profile: sc.Profile, Extension: sc.Extension, Store: session.NewStore(session.DefaultEntries, a.now)}
-	if require == nil {
-		return opts
-	}
-	opts.Reattest = every
-	if every == 0 {
-		opts.Reattest = longestReattest(require)
-	}
-	opts.OnReattest = func(r *attest.Result) {
-		if r.Affirmed() {
-			log.Debug("peer attested anew", "evidence", r.EvidenceDigest())
-			return
-		}
-		log.Warn("peer refused on an open connection", "code", string(r.Code()), "error", r.Err().Error())
-	}
-	return opts
-}
-
-func (out *outbound) dialer(a *app, id *ratls.Identity, endorser attest.Endorser, records *recorder, sc sessionConfig, log *slog.Logger) proxy.Dial {
-	rp := &relying{policy: out.require, endorser: endorser, now: a.now}
-	connector := ratls.NewConnector(rp.party(recording{endorser}))
-	if id != nil {
-		connector = ratls.NewMutualConnector(id, rp.party(recording{endorser}))
-	}
-	connector = connector.WithSession(sc.options(a, out.require, out.Reattest, log.With("target", out.Target)))
-	shake := func(ctx context.Context, connector *ratls.Connector) (*ratls.Conn, string, error) {
-		raw, name, err := ratls.Connect(ctx, out.Target)
-		if err != nil {
-			return nil, name, err
-		}
-		conn, err := connector.Handshake(ctx, proxy.Watch(raw), name)
-		return conn, name, err
-	}
-	return func(ctx context.Context) (proxy.Conn, error) {
-		ctx, fetched := records.watch(ctx, endorser)
-		conn, name, err := shake(ctx, connector)
-		if ratls.NoSession(err) {
-			conn, name, err = shake(ctx, connector.CertificateOnly()) // which is judged as what it is
-		}
-		records.appraised(conn, err, &record.Record{Target: out.Target, ServerName: name}, fetched)
-		if err != nil {
-			return nil, withSubject(err, out.Target)
-		}
-		return conn, nil
-	}
-}
-
-// drain ends all servers at once, and says what they carried.
-func drain(servers []running, limit time.Duration, log *slog.Logger) {
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	var work sync.WaitGroup
-	for _, s := range servers {
-		work.Go(func() {
-			if err := s.server.Shutdown(ctx); err != nil {
-				log.Warn("connections cut off", "address", s.listener.Addr().String(), "error", err.Error())
-			}
-			st := s.server.Stats()
-			log.Info("totals", "address", s.listener.Addr().String(), "accepted", st.Accepted, "handshakes", st.Handshakes, "bindings", st.Bindings,
-				"refused", st.Refused, "requests", st.Requests, "bytes_in", st.BytesIn, "bytes_out", st.BytesOut)
-		})
-	}
-	work.Wait()
 }

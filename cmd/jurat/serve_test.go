@@ -12,6 +12,8 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/sim"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -26,8 +28,8 @@ func TestForwardToCertificateServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	config := ratls.ServerConfig(id)
-	config.NextProtos = []string{"h2", "http/1.1"}
+	server := ratls.ServerConfig(id)
+	server.NextProtos = []string{"h2", "http/1.1"}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -40,7 +42,7 @@ func TestForwardToCertificateServer(t *testing.T) {
 				return
 			}
 			go func() {
-				_ = tls.Server(raw, config).Handshake()
+				_ = tls.Server(raw, server).Handshake()
 				_ = raw.Close()
 			}()
 		}
@@ -52,8 +54,15 @@ func TestForwardToCertificateServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		out := &outbound{Target: ln.Addr().String(), require: p}
-		conn, err := out.dialer(a, nil, attest.NoEndorser{}, nil, sessionConfig{}, slog.New(slog.DiscardHandler))(t.Context())
+		g := &generation{
+			serveConfig: &serveConfig{policies: map[string]*policy.Policy{"p": p}}, app: a, log: slog.New(slog.DiscardHandler),
+			shared: &shared{endorser: new(endorsers), peers: new(peerTallies)},
+		}
+		dial, err := g.Dial(&config.Cluster{Attested: &config.Attested{Require: "p"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		conn, err := dial(t.Context(), upstream.Identity{Address: ln.Addr().String()})
 		if got := attest.CodeOf(err); got != want {
 			t.Errorf("%s: got %v, want %q", binding, err, want)
 		}

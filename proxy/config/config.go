@@ -60,15 +60,15 @@ type Passthrough struct {
 
 // Limits bound what strangers can make a listener hold.
 type Limits struct {
-	Connections        int           `yaml:"connections"`                   // open at once, default 16384
+	Connections        int           `yaml:"connections"`                             // open at once, default 16384
 	ConnectionsPerPeer int           `yaml:"connections_per_peer,negative=unlimited"` // open at once from one address (IPv6: one /64), default all but an eighth of them
-	Handshakes         int           `yaml:"handshakes"`                    // under way at once, default 4096
-	Handshake          time.Duration `yaml:"handshake_timeout"`             // for a handshake, default 10 s
-	Header             time.Duration `yaml:"header_timeout"`                // for the head of a request, default 10 s
-	KeepAlive          time.Duration `yaml:"keep_alive"`                    // of an HTTP connection without a request, default 2 min
-	Tunnel             time.Duration `yaml:"tunnel_idle,negative=never"`    // of a raw connection on which nothing moves, default 1 h
-	Stall              time.Duration `yaml:"stall_timeout,negative=never"`  // of a body that does not move, default 1 min
-	Answer             time.Duration `yaml:"answer_timeout,negative=never"` // from the end of a request to the head of its answer, default 60 s
+	Handshakes         int           `yaml:"handshakes"`                              // under way at once, default 4096
+	Handshake          time.Duration `yaml:"handshake_timeout"`                       // for a handshake, default 10 s
+	Header             time.Duration `yaml:"header_timeout"`                          // for the head of a request, default 10 s
+	KeepAlive          time.Duration `yaml:"keep_alive"`                              // of an HTTP connection without a request, default 2 min
+	Tunnel             time.Duration `yaml:"tunnel_idle,negative=never"`              // of a raw connection on which nothing moves, default 1 h
+	Stall              time.Duration `yaml:"stall_timeout,negative=never"`            // of a body that does not move, default 1 min
+	Answer             time.Duration `yaml:"answer_timeout,negative=never"`           // from the end of a request to the head of its answer, default 60 s
 }
 
 // Cluster is endpoints that do the same, and how to connect to them: one of Endpoints, Localities and DNS.

@@ -1,0 +1,163 @@
+package main
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"net"
+	"runtime"
+	"time"
+
+	"github.com/jurat-tls/jurat/proxy/admin"
+	"github.com/jurat-tls/jurat/proxy/metrics"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+// serveAdmin serves the admin API, where there is to be one, until the function that it answers is called.
+func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
+	cfg := c.Process.Admin
+	if cfg == nil {
+		return func() {}, nil
+	}
+	opts := admin.Options{Names: cfg.Hosts, Profiling: cfg.PProf, UnsafeAnyAddress: cfg.UnsafeListen, Log: o.log, Now: o.app.now}
+	listen := func() (net.Listener, error) {
+		if isSystemd(cfg.Address) {
+			return o.sockets.from.open(cfg.Address)
+		}
+		return admin.Listen(context.Background(), cfg.Address, opts)
+	}
+	ln, err := listen()
+	if err != nil {
+		return nil, err
+	}
+	m := metrics.New(metrics.Build{Version: buildInfo().Version, Go: runtime.Version()}, o.snapshot)
+	s, err := admin.New(ln, admin.Source{
+		State: o.state, ServerInfo: o.serverInfo, Listeners: o.adminListeners, Clusters: o.adminClusters, Certs: o.certs, ConfigDump: o.configDump,
+		Stats: m.Each, Metrics: m.Handler(), LogLevel: o.level.Level, SetLogLevel: o.level.Set, ReopenLogs: o.reopenLogs,
+		Drain: o.drain, Quit: func() { o.stop(nil) },
+	}, opts)
+	if err != nil {
+		_ = ln.Close()
+		return nil, err
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve() }()
+	o.log.Info("admin", "address", s.Addr().String())
+	return func() {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+		if err := <-served; err != nil {
+			o.log.Error("admin", "error", err.Error())
+		}
+	}, nil
+}
+
+func (o *operation) state() admin.State {
+	switch g := o.generation(); {
+	case o.draining.Load():
+		return admin.Draining
+	case g == nil:
+		return admin.Initializing
+	case !g.healthy(o.app.now()):
+		return admin.PreInitializing
+	default:
+		return admin.Live
+	}
+}
+
+func (o *operation) serverInfo() admin.ServerInfo {
+	g := o.generation()
+	return admin.ServerInfo{Version: buildInfo().Version, Go: runtime.Version(), TEE: g.tee, Simulated: g.simulated, Started: o.started}
+}
+
+func (o *operation) adminListeners() (all []admin.Listener) {
+	for _, l := range o.runtime.Listeners() {
+		all = append(all, admin.Listener{Name: l.Name, Address: l.Address.String()})
+	}
+	return all
+}
+
+func (o *operation) adminClusters() (all []admin.Cluster) {
+	for _, c := range o.runtime.Clusters() {
+		b := c.Balance()
+		cl := admin.Cluster{Name: b.Name(), Stats: b.Stats()}
+		for _, e := range b.Endpoints() {
+			cl.Endpoints = append(cl.Endpoints, admin.Endpoint{Address: e.Identity().Address, Hostname: e.Identity().Hostname, Stats: e.Stats()})
+		}
+		all = append(all, cl)
+	}
+	return all
+}
+
+func (o *operation) certs() []admin.Certificate {
+	g := o.generation()
+	if g.id == nil {
+		return nil
+	}
+	leaf := g.id.Leaf()
+	return []admin.Certificate{{
+		Name: "identity", Chain: []*x509.Certificate{leaf.Certificate}, Pin: ratls.Pin(leaf.Certificate), TEE: g.tee, Simulated: g.simulated,
+		Evidence: hex.EncodeToString(leaf.Digest[:]),
+	}}
+}
+
+// configDump is the configuration that runs, with the digest that our evidence commits to.
+func (o *operation) configDump() (any, error) {
+	g := o.generation()
+	measured, err := json.Marshal(g.serveConfig)
+	if err != nil {
+		return nil, err
+	}
+	policies := map[string]string{}
+	for name, p := range g.policies {
+		policies[name] = p.ID()
+	}
+	return map[string]any{"digest": g.epoch, "config": json.RawMessage(measured), "policies": policies}, nil
+}
+
+// drain ends connections as the admin API was asked to.
+func (o *operation) drain(how admin.Drain) error {
+	if !how.SkipExit {
+		o.stop(nil)
+		return nil
+	}
+	g := o.generation()
+	rest := g.Proxy
+	rest.Listeners = nil
+	for _, l := range g.Proxy.Listeners {
+		if how.InboundOnly && l.Plain {
+			rest.Listeners = append(rest.Listeners, l)
+		}
+	}
+	if len(rest.Listeners) == 0 {
+		o.draining.Store(true)
+	}
+	return o.runtime.Apply(context.Background(), &rest, g.epoch, g)
+}
+
+func (o *operation) snapshot() metrics.Snapshot {
+	g := o.generation()
+	var s metrics.Snapshot
+	for _, l := range o.runtime.Listeners() {
+		s.Listeners = append(s.Listeners, metrics.Listener{Name: l.Name, Stats: l.Stats, Requests: l.Requests, Peers: o.shared.peers.listener(l.Name).Stats()})
+	}
+	for _, c := range o.runtime.Clusters() {
+		b := c.Balance()
+		m := metrics.Cluster{Name: b.Name(), Stats: b.Stats(), Peers: o.shared.peers.cluster(b.Name()).Stats()}
+		for _, e := range b.Endpoints() {
+			m.Endpoints = append(m.Endpoints, metrics.Endpoint{Address: e.Identity().Address, Stats: e.Stats()})
+		}
+		s.Clusters = append(s.Clusters, m)
+	}
+	if g.id != nil {
+		leaf := g.id.Leaf()
+		s.Identity = &metrics.Identity{TEE: g.tee, Simulated: g.simulated, NotAfter: leaf.Certificate.NotAfter, Quotes: g.id.Quotes()}
+	}
+	if o.access != nil {
+		stats := o.access.Stats()
+		s.AccessLog = &stats
+	}
+	return s
+}

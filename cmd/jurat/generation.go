@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/tally"
+	"github.com/jurat-tls/jurat/proxy/upstream"
+	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/session"
+)
+
+// generation is a configuration with what it is run by: policies, and an identity that attests its digest. It builds the
+// connections of a proxy.Runtime.
+type generation struct {
+	*serveConfig
+	app       *app
+	shared    *shared
+	epoch     string
+	id        *ratls.Identity // nil where none is presented
+	tee       string
+	simulated bool
+	log       *slog.Logger
+	end       context.CancelFunc
+}
+
+// shared is what all generations of a process use.
+type shared struct {
+	endorser  *endorsers
+	records   *recorder
+	listeners func(address string) (net.Listener, error)
+	peers     *peerTallies
+}
+
+// peerTallies count appraisals by who asked for them.
+type peerTallies struct {
+	mu                  sync.Mutex
+	listeners, clusters map[string]*tally.Peers
+}
+
+func (p *peerTallies) of(all *map[string]*tally.Peers, name string) *tally.Peers {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if *all == nil {
+		*all = map[string]*tally.Peers{}
+	}
+	if (*all)[name] == nil {
+		(*all)[name] = tally.NewPeers()
+	}
+	return (*all)[name]
+}
+
+func (p *peerTallies) listener(name string) *tally.Peers { return p.of(&p.listeners, name) }
+func (p *peerTallies) cluster(name string) *tally.Peers  { return p.of(&p.clusters, name) }
+
+// newGeneration makes the identity of a configuration, which lives until end is called.
+func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log *slog.Logger) (*generation, error) {
+	digest, err := c.digest()
+	if err != nil {
+		return nil, err
+	}
+	g := &generation{serveConfig: c, app: a, shared: sh, epoch: fmt.Sprintf("%x", digest), log: log, end: func() {}}
+	if c.TEE == "" {
+		return g, nil
+	}
+	tee, err := openTEE(c.TEE, sh.endorser, log)
+	if err != nil {
+		return nil, err
+	}
+	if g.tee, g.simulated = tee.name, tee.simulated; tee.simulated {
+		g.log = log.With("platform", "SIMULATED")
+	}
+	first, cancel := context.WithTimeout(ctx, quoteTimeout)
+	defer cancel()
+	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed}); err != nil {
+		return nil, err
+	}
+	living, end := context.WithCancel(ctx)
+	var work sync.WaitGroup
+	work.Go(func() { g.id.Run(living) })
+	g.end = sync.OnceFunc(func() {
+		end()
+		work.Wait()
+		q := g.id.Quotes()
+		g.log.Info("quotes", "made", q.Quotes, "sessions", q.Sessions, "failed", q.Failures, "crowded_out", q.Crowded, "breaker", q.Breaker)
+		g.id.Close()
+	})
+	return g, nil
+}
+
+func (g *generation) renewed(leaf *ratls.Leaf, err error) {
+	if err != nil {
+		g.log.Error("no new leaf", "code", string(attest.CodeOf(err)), "error", err.Error())
+		return
+	}
+	g.log.Info("new leaf", "pin", ratls.Pin(leaf.Certificate), "names", g.Names, "until", leaf.Certificate.NotAfter.UTC().Format(time.RFC3339), "evidence", fmt.Sprintf("%x", leaf.Digest), "tee", g.tee)
+}
+
+// healthy reports whether there is a leaf to serve.
+func (g *generation) healthy(now time.Time) bool {
+	return g.id == nil || now.Before(g.id.Leaf().Certificate.NotAfter)
+}
+
+// Listen opens an address.
+func (g *generation) Listen(address string) (net.Listener, error) {
+	return g.shared.listeners(address)
+}
+
+// Handshake makes the connections of a listener.
+func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
+	protos := []string{"h2", "http/1.1"}
+	if l.TCP {
+		protos = nil
+	}
+	require, endorser, records := g.policies[l.Require], g.shared.endorser, g.shared.records
+	opts := g.Session.options(g.app, require, l.Reattest, g.log.With("address", l.Address))
+	acceptor := ratls.NewAcceptor(g.id, protos...).WithSession(opts)
+	if require != nil {
+		rp := &relying{policy: require, endorser: endorser, tpmRoots: endorser.tpm, now: g.app.now}
+		acceptor = ratls.NewMutualAcceptor(g.id, rp.party(recording{endorser}), protos...).WithSession(opts)
+	}
+	peers := g.shared.peers.listener(l.Label())
+	return func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+		ctx, fetched := records.watch(ctx, endorser)
+		conn, err := acceptor.Handshake(ctx, raw)
+		records.appraised(conn, err, &record.Record{Target: raw.RemoteAddr().String(), Client: true}, fetched)
+		peers.Observe(resultOf(conn, err))
+		if err != nil {
+			return nil, err
+		}
+		return conn, nil
+	}, nil
+}
+
+// Dial makes the connections to the endpoints of a cluster.
+func (g *generation) Dial(c *config.Cluster) (proxy.DialEndpoint, error) {
+	require := g.policies[c.Attested.Require]
+	if require == nil {
+		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
+	}
+	d := &dialer{
+		generation: g, name: c.Attested.Name, require: require, peers: g.shared.peers.cluster(c.Name), connectors: map[string]*ratls.Connector{},
+		opts: g.Session.options(g.app, require, c.Attested.Reattest, g.log.With("target", c.Name)),
+	}
+	return d.dial, nil
+}
+
+// dialer connects to the endpoints of a cluster.
+type dialer struct {
+	*generation
+	name    string // that they have to attest; "" for what they are called
+	require *policy.Policy
+	opts    session.Options
+	peers   *tally.Peers
+
+	mu         sync.Mutex
+	connectors map[string]*ratls.Connector // by the protocols that they offer
+}
+
+func (d *dialer) connector(protocols []string) *ratls.Connector {
+	key := strings.Join(protocols, " ")
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.connectors[key]
+	if c == nil {
+		rp := (&relying{policy: d.require, endorser: d.shared.endorser, tpmRoots: d.shared.endorser.tpm, now: d.app.now}).party(recording{d.shared.endorser})
+		if c = ratls.NewConnector(rp, protocols...); d.id != nil {
+			c = ratls.NewMutualConnector(d.id, rp, protocols...)
+		}
+		c = c.WithSession(d.opts)
+		d.connectors[key] = c
+	}
+	return c
+}
+
+func (d *dialer) dial(ctx context.Context, to upstream.Identity, protocols ...string) (proxy.Conn, error) {
+	ctx, fetched := d.shared.records.watch(ctx, d.shared.endorser)
+	connector := d.connector(protocols)
+	conn, name, err := d.shake(ctx, connector, to)
+	if ratls.NoSession(err) {
+		conn, name, err = d.shake(ctx, connector.CertificateOnly(), to) // which is judged as what it is
+	}
+	d.shared.records.appraised(conn, err, &record.Record{Target: to.Address, ServerName: name}, fetched)
+	d.peers.Observe(resultOf(conn, err))
+	if err != nil {
+		return nil, withSubject(err, to.Address)
+	}
+	return conn, nil
+}
+
+func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstream.Identity) (*ratls.Conn, string, error) {
+	raw, host, err := connect(ctx, to.Address)
+	if err != nil {
+		return nil, "", err
+	}
+	name := host
+	switch {
+	case d.name != "":
+		name = d.name
+	case to.Hostname != "":
+		name = to.Hostname
+	}
+	conn, err := connector.Handshake(ctx, proxy.Watch(raw), name)
+	return conn, name, err
+}
+
+// connect opens the transport to an endpoint, and answers the host in its address.
+func connect(ctx context.Context, address string) (net.Conn, string, error) {
+	kind, addr := network(address)
+	if kind == "tcp" {
+		return ratls.Connect(ctx, addr)
+	}
+	raw, err := new(net.Dialer).DialContext(ctx, kind, addr)
+	if err != nil {
+		return nil, "", &attest.Error{Code: attest.CodeUnreachable, Check: "transport.dial", Subject: address, Err: err}
+	}
+	return raw, "localhost", nil
+}
+
+// options are those of a listener or a cluster. Peers are asked for evidence again at half of the age at which the policy takes
+// it no more, so that a connection never outlives what it stands on.
+func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
+	opts := session.Options{Profile: sc.Profile, Extension: sc.Extension, Store: session.NewStore(session.DefaultEntries, a.now)}
+	if require == nil {
+		return opts
+	}
+	opts.Reattest = every
+	if every == 0 {
+		opts.Reattest = longestReattest(require)
+	}
+	opts.OnReattest = func(r *attest.Result) {
+		if r.Affirmed() {
+			log.Debug("peer attested anew", "evidence", r.EvidenceDigest())
+			return
+		}
+		log.Warn("peer refused on an open connection", "code", string(r.Code()), "error", r.Err().Error())
+	}
+	return opts
+}

@@ -1,0 +1,343 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/accesslog"
+	"github.com/jurat-tls/jurat/proxy/handover"
+	"github.com/jurat-tls/jurat/ratls"
+)
+
+// resultOf is the verdict about a peer; nil where none was reached.
+func resultOf(conn *ratls.Conn, err error) *attest.Result {
+	var refusal *ratls.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Result
+	case err == nil && conn != nil:
+		return conn.Result()
+	}
+	return nil
+}
+
+// operation is a running proxy.
+type operation struct {
+	app       *app
+	log       *slog.Logger
+	level     *slog.LevelVar
+	shared    *shared
+	runtime   *proxy.Runtime
+	access    *accesslog.Writer // nil where there is none
+	inherited *handover.Inherited
+	sockets   sockets
+	started   time.Time
+	stop      context.CancelCauseFunc
+
+	draining atomic.Bool
+
+	mu      sync.Mutex
+	current *generation
+	old     sync.WaitGroup // generations that are still needed
+}
+
+// sockets are the listening sockets by the addresses that the configuration has.
+type sockets struct {
+	mu   sync.Mutex
+	all  map[string]net.Listener
+	from listeners
+}
+
+// operate runs a configuration until ctx ends, then drains.
+func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
+	level := new(slog.LevelVar)
+	log := newLogger(a.stderr, c.jsonLog, level)
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	o := &operation{app: a, log: log, level: level, started: a.now(), stop: stop}
+	o.sockets.all = map[string]net.Listener{}
+	endorser, err := c.endorsers.endorser(a)
+	if err != nil {
+		return err
+	}
+	records, err := c.evidence.recorder(a, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, records.close()) }()
+	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies)}
+	observer, closeLogs, err := o.observe(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer closeLogs()
+	engine, err := proxy.NewEngine(0, log)
+	if err != nil {
+		return err
+	}
+	defer engine.Close()
+	if c.Process.Takeover != "" {
+		if o.inherited, err = handover.Take(ctx, c.file(c.Process.Takeover)); err != nil {
+			return &attest.Error{Code: attest.CodeListen, Check: "takeover", Err: err}
+		}
+		defer o.inherited.Close()
+	}
+	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
+	var work sync.WaitGroup
+	work.Go(func() { endorser.run(ctx) })
+	defer work.Wait()
+	defer stop(nil)
+	if err := o.begin(ctx, c); err != nil {
+		o.runtime.Shutdown(ctx)
+		return err
+	}
+	defer o.end(c.drain)
+	adminDone, err := o.serveAdmin(c)
+	if err != nil {
+		return err
+	}
+	defer adminDone()
+	if c.Process.Takeover != "" {
+		if err := o.inherited.Ready(); err != nil {
+			log.Warn("the process before this one", "error", err.Error())
+		}
+		offer, err := handover.Offer(c.file(c.Process.Takeover), o.sockets.list, o.leave)
+		if err != nil {
+			return &attest.Error{Code: attest.CodeListen, Check: "takeover", Subject: c.Process.Takeover, Err: err}
+		}
+		defer offer.Close()
+	}
+	work.Go(func() { watchdog(ctx, func() bool { return o.generation().healthy(a.now()) }) })
+	notify(daemon.SdNotifyReady)
+	o.wait(ctx, c)
+	notify(daemon.SdNotifyStopping)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// wait does what signals ask for until ctx ends.
+func (o *operation) wait(ctx context.Context, c *serveConfig) {
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
+	defer signal.Stop(signals)
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-o.runtime.Failed():
+			o.stop(err)
+		case s := <-signals:
+			if s == syscall.SIGUSR1 {
+				if err := o.reopenLogs(ctx); err != nil {
+					o.log.Error("access log", "error", err.Error())
+				}
+				continue
+			}
+			notify(daemon.SdNotifyReloading)
+			o.reload(ctx, c)
+			notify(daemon.SdNotifyReady)
+		}
+	}
+}
+
+func (o *operation) generation() *generation {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.current
+}
+
+// begin applies the first configuration.
+func (o *operation) begin(ctx context.Context, c *serveConfig) error {
+	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
+	if err != nil {
+		return err
+	}
+	if err := o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
+		g.end()
+		return err
+	}
+	o.current = g
+	o.listening(nil)
+	return nil
+}
+
+// listening tells of the addresses that are new.
+func (o *operation) listening(before map[string]bool) {
+	g := o.current
+	for _, l := range o.runtime.Listeners() {
+		if before[l.Config.Address] {
+			continue
+		}
+		mode, to := "http", l.Config.To
+		switch {
+		case len(l.Config.Passthrough) > 0:
+			mode, to = "passthrough", "by server name"
+		case l.Config.TCP && l.Config.Plain:
+			mode = "forward"
+		case l.Config.TCP:
+			mode = "tcp"
+		}
+		if l.Config.Cluster != "" {
+			to = l.Config.Cluster
+		} else if l.Config.HTTP != nil {
+			to = "routes"
+		}
+		g.log.Info("listening", "address", l.Address.String(), "to", to, "mode", mode)
+	}
+}
+
+// reload applies the configuration file anew. What is wrong with it changes nothing.
+func (o *operation) reload(ctx context.Context, first *serveConfig) {
+	if first.source == "" || first.source == "-" {
+		o.log.Warn("nothing to load anew: the configuration came from flags")
+		return
+	}
+	c := &serveConfig{jsonLog: first.jsonLog, endorsers: first.endorsers, evidence: first.evidence}
+	if err := o.app.loadConfig(first.source, c); err != nil {
+		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
+		return
+	}
+	if !c.Process.equal(&first.Process) || c.drain != first.drain {
+		o.log.Warn("admin, access_log, tracing, takeover and drain change with a restart only")
+		c.Process, c.drain = first.Process, first.drain
+	}
+	old := o.generation()
+	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
+	if err == nil && g.epoch == old.epoch {
+		g.end()
+		o.log.Info("the configuration is the same", "digest", g.epoch)
+		return
+	}
+	before := map[string]bool{}
+	for _, l := range o.runtime.Listeners() {
+		before[l.Config.Address] = true
+	}
+	if err == nil {
+		if err = o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
+			g.end()
+		}
+	}
+	if err != nil {
+		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
+		return
+	}
+	o.mu.Lock()
+	o.current = g
+	o.mu.Unlock()
+	o.log.Info("configuration changed", "digest", g.epoch)
+	o.listening(before)
+	// Its connections may attest anew until they are drained.
+	o.old.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-time.After(first.drain + time.Second):
+		}
+		old.end()
+	})
+}
+
+// end drains, and says what was carried.
+func (o *operation) end(limit time.Duration) {
+	g := o.generation()
+	g.log.Info("draining", "limit", limit.String())
+	o.draining.Store(true)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	if err := o.runtime.Shutdown(ctx); err != nil {
+		g.log.Warn("connections cut off", "error", err.Error())
+	}
+	for _, l := range o.runtime.Listeners() {
+		st := l.Stats
+		g.log.Info("totals", "address", l.Address.String(), "accepted", st.Accepted, "handshakes", st.Handshakes, "bindings", st.Bindings,
+			"refused", st.Refused, "requests", st.Requests, "bytes_in", st.BytesIn, "bytes_out", st.BytesOut)
+	}
+	o.old.Wait()
+	g.end()
+}
+
+// listen opens an address, or takes the socket over from the process before this one.
+func (o *operation) listen(address string) (net.Listener, error) {
+	o.sockets.mu.Lock()
+	defer o.sockets.mu.Unlock()
+	ln, ok := o.inherited.Listener(address)
+	if !ok {
+		var err error
+		if ln, err = o.sockets.from.open(address); err != nil {
+			return nil, err
+		}
+	}
+	o.sockets.all[address] = ln
+	return ln, nil
+}
+
+// list answers the sockets that are in use.
+func (s *sockets) list() map[string]net.Listener {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := make(map[string]net.Listener, len(s.all))
+	for address, ln := range s.all {
+		all[address] = ln
+	}
+	return all
+}
+
+// leave makes room for the process that has taken over: it accepts no more, and drains.
+func (o *operation) leave() {
+	for _, ln := range o.sockets.list() {
+		if u, ok := ln.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false) // it is the successor's
+		}
+	}
+	o.log.Info("another process has taken over")
+	o.runtime.Leave()
+	o.stop(nil)
+}
+
+// observe opens what is told of requests.
+func (o *operation) observe(_ context.Context, c *serveConfig) (proxy.Observer, func(), error) {
+	var observer proxy.Observer
+	cfg := c.Process.AccessLog
+	if cfg == nil {
+		return observer, func() {}, nil
+	}
+	format, err := accesslog.ParseFormat(cfg.Format)
+	if err != nil {
+		return observer, nil, err
+	}
+	var open accesslog.Opener
+	switch cfg.Path {
+	case "-", "stdout":
+		open = accesslog.Stream(o.app.stdout)
+	case "stderr":
+		open = accesslog.Stream(o.app.stderr)
+	default:
+		open = accesslog.File(c.file(cfg.Path))
+	}
+	if o.access, err = accesslog.New(open, accesslog.Options{Format: format, Log: o.log}); err != nil {
+		return observer, nil, err
+	}
+	observer.Log = o.access.Log
+	return observer, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		if err := o.access.Close(ctx); err != nil {
+			o.log.Error("access log", "error", err.Error())
+		}
+	}, nil
+}
+
+func (o *operation) reopenLogs(ctx context.Context) error { return o.access.Reopen(ctx) }
