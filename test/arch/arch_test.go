@@ -136,6 +136,7 @@ func TestImports(t *testing.T) {
 		{ours("proxy/trace"), module, []string{ours("attest$"), ours("proxy/message")}, "a span is of a request, whoever carries it and whoever gets it"},
 		{ours("proxy/trace"), "third party", nil, "what is done on event loops, and read of strangers there, can be read here"},
 		{ours("proxy/trace"), "net$", nil, "who sends spans on is handed in"},
+		{ours("proxy/otlp"), module, []string{ours("attest$"), ours("proxy/trace")}, "sending telemetry knows no data plane"},
 		{ours("proxy/upstream"), module, []string{ours("attest$")}, "choosing an endpoint knows neither routes nor connections"},
 		{ours("proxy/upstream"), "third party", nil, "choosing an endpoint takes no library"},
 		{ours("proxy/upstream"), "net$", nil, "who dials, probes and resolves is handed in"},
@@ -155,6 +156,7 @@ func TestImports(t *testing.T) {
 		"go.uber.org/zap":                ours("cmd/jurat"),
 		"golang.org/x/net/http2":         ours("proxy/h2"),
 		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
+		"go.opentelemetry.io":            ours("proxy/otlp"),
 	}
 	for _, p := range append(list(t, "./..."), list(t, "-tags", "ego", "./...")...) {
 		if inside(p.ImportPath, module+"/test") {
@@ -175,6 +177,16 @@ func TestImports(t *testing.T) {
 					t.Errorf("%s imports %s, which lives in %s", p.ImportPath, imp, room)
 				}
 			}
+		}
+	}
+}
+
+// gRPC is a second network stack beside the one that is looked at here. Exporters of telemetry bring it in even where they
+// speak HTTP.
+func TestNoGRPC(t *testing.T) {
+	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...") {
+		if inside(p.ImportPath, "google.golang.org/grpc") {
+			t.Errorf("%s is linked", p.ImportPath)
 		}
 	}
 }
