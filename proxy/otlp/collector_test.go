@@ -44,6 +44,7 @@ type collector struct {
 // seen is what a collector has seen.
 type seen struct {
 	at      []time.Time // of each try
+	paths   []string
 	heads   []http.Header
 	bodies  [][]byte
 	largest int // of the bodies that were accepted, decompressed
@@ -65,7 +66,8 @@ func (c *collector) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
 	has := &c.has
 	try := len(has.at)
-	has.at, has.heads, has.bodies = append(has.at, time.Now()), append(has.heads, r.Header.Clone()), append(has.bodies, body)
+	has.at, has.paths = append(has.at, time.Now()), append(has.paths, r.URL.Path)
+	has.heads, has.bodies = append(has.heads, r.Header.Clone()), append(has.bodies, body)
 	c.mu.Unlock()
 	if c.answer != nil && c.answer(w, r, try) {
 		return
@@ -224,12 +226,14 @@ func virtual(t *testing.T, config otlp.Config, in otlp.Inputs, answer func(w htt
 		in.Log = slog.New(slog.NewTextHandler(b.log, nil))
 		b.Exporter = start(t, config, in)
 		b.tracer = tracer(t, b.Exporter)
-		f(b)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 		defer cancel()
-		if err := b.Shutdown(ctx); err != nil {
-			t.Error(err)
-		}
+		defer func() {
+			if err := b.Shutdown(ctx); err != nil {
+				t.Error(err)
+			}
+		}()
+		f(b)
 	})
 }
 

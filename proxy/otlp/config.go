@@ -106,9 +106,12 @@ func (k *checker) endpoint(c *Config) *url.URL {
 		k.bad(at, "what is no URL", "https://host:port") // the error repeats what may hold a password
 		return nil
 	}
+	if u.Path == "" {
+		u.Path = "/" // what is joined to none has no slash in front
+	}
 	got := fmt.Sprintf("%.100q", u.Scheme+"://"+u.Host) // what is behind it may be secret too
 	switch {
-	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.Opaque != "":
+	case u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "":
 		k.bad(at, got, "https://host:port")
 	case u.User != nil || u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		k.bad(at, got, "a URL without user, query and fragment")
@@ -120,11 +123,8 @@ func (k *checker) endpoint(c *Config) *url.URL {
 
 // local reports whether a host is this machine by its name. Where it really is shows when it is dialled.
 func local(host string) bool {
-	if host == "localhost" {
-		return true
-	}
-	ip, err := netip.ParseAddr(host)
-	return err == nil && ip.IsLoopback()
+	ip, _ := netip.ParseAddr(host)
+	return host == "localhost" || ip.IsLoopback()
 }
 
 // headers checks that they are of use to the collector only. An error must not repeat a value.
@@ -142,7 +142,7 @@ func (k *checker) headers(h Headers) {
 			"host", "connection", "transfer-encoding", "te", "trailer", "upgrade", "keep-alive", "expect", "accept-encoding", "user-agent",
 		}, lower):
 			k.bad("headers", fmt.Sprintf("the name %.40q", name), "one that HTTP does not need for itself")
-		case len(value) > maxHeader || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' && c != '\t' || c > '~' }):
+		case len(value) > maxHeader || strings.ContainsFunc(value, func(c rune) bool { return c < ' ' || c > '~' }):
 			k.bad("headers", fmt.Sprintf("a value of %.40q that is not allowed", name), fmt.Sprintf("at most %d printable ASCII characters", maxHeader))
 		}
 	}

@@ -55,6 +55,9 @@ func TestSpans(t *testing.T) {
 		if scope := resource.ScopeSpans[0]; scope.Scope.Name != "github.com/jurat-tls/jurat" || scope.SchemaUrl != trace.SchemaURL {
 			t.Errorf("scope: %v", scope)
 		}
+		if p := b.c.seen().paths[0]; p != "/base/v1/traces" {
+			t.Errorf("sent to %s", p)
+		}
 		if h := b.c.seen().heads[0]; h.Get("Authorization") != "Bearer secret" || h.Get("X-Scope") != "a" || h.Get("User-Agent") != "jurat" {
 			t.Errorf("headers: %v", h)
 		}
@@ -154,9 +157,10 @@ func TestMetrics(t *testing.T) {
 		}
 	}
 	var after *bench
-	virtual(t, otlp.Config{MetricPeriod: 10 * time.Second}, otlp.Inputs{Metrics: source}, nil, func(b *bench) {
+	clock := func() time.Time { return time.Now().Add(-24 * time.Hour) }
+	virtual(t, otlp.Config{MetricPeriod: 10 * time.Second}, otlp.Inputs{Metrics: source, Now: clock}, nil, func(b *bench) {
 		after = b
-		began := time.Now()
+		began := clock()
 		time.Sleep(10*time.Second + 1)
 		synctest.Wait()
 		all := b.c.points()
@@ -175,7 +179,7 @@ func TestMetrics(t *testing.T) {
 		if p := sum.DataPoints[1]; p.GetAsDouble() != 7 {
 			t.Errorf("got %v", p)
 		}
-		if p := all[1].GetGauge().GetDataPoints(); len(p) != 1 || p[0].GetAsDouble() != -1.5 || p[0].TimeUnixNano != now {
+		if p := all[1].GetGauge().GetDataPoints(); len(p) != 1 || p[0].GetAsDouble() != -1.5 || p[0].StartTimeUnixNano != 0 || p[0].TimeUnixNano != now {
 			t.Errorf("got %v", all[1])
 		}
 		h := all[2].GetHistogram()
@@ -228,6 +232,17 @@ func TestManyPoints(t *testing.T) {
 	}
 	if !reflect.DeepEqual(sizes, []int{4096, 4096, 4096, 713}) || sum != 3000*2999/2+10_000*9999/2 || after.Stats().Points.Sent != 13_001 {
 		t.Errorf("got %v, %v, %+v", sizes, sum, after.Stats())
+	}
+}
+
+// Where there is nothing to say, nothing is sent.
+func TestNoPoints(t *testing.T) {
+	for _, all := range [][]otlp.Metric{nil, {{Name: "m", Kind: otlp.Gauge}}, {{Points: make([]otlp.Point, 1)}}} {
+		var after *bench
+		virtual(t, otlp.Config{}, otlp.Inputs{Metrics: func() []otlp.Metric { return all }}, nil, func(b *bench) { after = b })
+		if n := len(after.c.seen().bodies); n != 0 {
+			t.Errorf("%d requests", n)
+		}
 	}
 }
 

@@ -86,7 +86,7 @@ func Start(config Config, in Inputs) (*Exporter, error) {
 	e := &Exporter{
 		config: config, in: in, client: newClient(config, in, endpoint.Scheme), start: in.Now(),
 		scope:  &common.InstrumentationScope{Name: "github.com/jurat-tls/jurat"},
-		traces: signal{name: "traces", url: endpoint.JoinPath("v1/traces").String()}, metrics: signal{name: "metrics", url: endpoint.JoinPath("v1/metrics").String()},
+		traces: signal{name: "traces", url: endpoint.JoinPath("v1/traces")}, metrics: signal{name: "metrics", url: endpoint.JoinPath("v1/metrics")},
 		closing: make(chan struct{}), wake: make(chan struct{}, 1), ring: make([]*trace.Record, config.Queue),
 	}
 	what := map[string]string{serviceName: "jurat"}
@@ -137,35 +137,35 @@ func (e *Exporter) next() []*trace.Record {
 }
 
 // every runs export once a period, and when woken, until the end, at which it runs for the last time.
-func (e *Exporter) every(period time.Duration, wake <-chan struct{}, export func(last bool)) {
+func (e *Exporter) every(period time.Duration, wake <-chan struct{}, export func()) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-e.closing:
-			export(true)
+			export()
 			return
 		case <-ticker.C:
 		case <-wake:
 		}
-		export(false)
+		export()
 	}
 }
 
-// exportSpans sends what is queued. What is less than a batch waits for more while a batch is sent, but for the last time.
-func (e *Exporter) exportSpans(last bool) {
+// exportSpans sends what is queued. What has come meanwhile and is less than a batch waits for more.
+func (e *Exporter) exportSpans() {
 	for {
 		batch := e.next()
 		if len(batch) > 0 {
 			e.send(&e.traces, len(batch), func() proto.Message { return encodeSpans(batch, e.resource, e.scope) })
 		}
-		if len(batch) == 0 || len(batch) < e.config.Batch && !last {
+		if len(batch) < e.config.Batch {
 			return
 		}
 	}
 }
 
-func (e *Exporter) exportMetrics(bool) {
+func (e *Exporter) exportMetrics() {
 	requests, points, bad := chunks(e.in.Metrics(), maxPoints)
 	e.metrics.failed.Add(uint64(bad))
 	now := e.in.Now()

@@ -98,7 +98,7 @@ func TestRetry(t *testing.T) {
 					t.Errorf("%s: try %d after %v", name, i+1, got)
 				}
 			}
-			if l := b.log.String(); strings.Count(l, "level=WARN") != 1 || strings.Count(l, "level=INFO") != 1 {
+			if l := b.log.String(); strings.Count(l, "level=WARN") != 1 || strings.Count(l, "level=INFO") != 1 || strings.Contains(l, "v1/traces") {
 				t.Errorf("%s: log: %s", name, l)
 			}
 		})
@@ -108,11 +108,22 @@ func TestRetry(t *testing.T) {
 // What the collector will never take is not sent again.
 func TestNoRetry(t *testing.T) {
 	for _, status := range []int{400, 401, 403, 404, 408, 413, 415, 500, 501, 505, 301, 302, 307, 308} {
-		virtual(t, otlp.Config{Headers: otlp.Headers{"Authorization": "SECRET"}}, otlp.Inputs{}, respond(status, "Location", "http://elsewhere.example/v1/traces", "Retry-After", "1"), func(b *bench) {
+		config := otlp.Config{Batch: 1, Headers: otlp.Headers{"Authorization": "SECRET"}}
+		virtual(t, config, otlp.Inputs{}, respond(status, "Location", "http://elsewhere.example/v1/traces", "Retry-After", "1"), func(b *bench) {
 			b.record(2)
-			time.Sleep(time.Minute)
-			if s := b.Stats(); s.Spans != (otlp.Counts{Failed: 2}) || len(b.c.seen().at) != 1 {
+			synctest.Wait() // and the next one does not have to wait
+			if s := b.Stats(); s.Spans != (otlp.Counts{Failed: 2}) || len(b.c.seen().at) != 2 {
 				t.Errorf("%d: %+v, %d tries", status, s, len(b.c.seen().at))
+			}
+			time.Sleep(time.Minute)
+			if n := len(b.c.seen().at); n != 2 {
+				t.Errorf("%d: %d tries", status, n)
+			}
+			// Nothing is lost because of the end.
+			ctx, cancel := context.WithCancel(b.c.t.Context())
+			cancel()
+			if err := b.Shutdown(ctx); err != nil {
+				t.Errorf("%d: %v", status, err)
 			}
 			if l := b.log.String(); !strings.Contains(l, fmt.Sprint(status)) || strings.Contains(l, "SECRET") {
 				t.Errorf("%d: log: %s", status, l)
@@ -294,6 +305,26 @@ func TestShutdownDuringRetry(t *testing.T) {
 	})
 }
 
+// A collector that wants to be left alone is asked once more at the end.
+func TestShutdownWhileLeftAlone(t *testing.T) {
+	answer := func(w http.ResponseWriter, r *http.Request, try int) bool {
+		return try == 0 && respond(503, "Retry-After", "300")(w, r, try)
+	}
+	virtual(t, otlp.Config{}, otlp.Inputs{}, answer, func(b *bench) {
+		b.record(1)
+		time.Sleep(6 * time.Second)
+		synctest.Wait()
+		b.record(1)
+		began := time.Now()
+		if err := b.Shutdown(b.c.t.Context()); err != nil || !time.Now().Equal(began) {
+			t.Errorf("%v after %v", err, time.Since(began))
+		}
+		if s := b.Stats(); s.Spans != (otlp.Counts{Sent: 1, Failed: 1}) {
+			t.Errorf("%+v", s)
+		}
+	})
+}
+
 // Shutdown waits no longer than it may, whatever the collector does, and says what was lost.
 func TestShutdownInTime(t *testing.T) {
 	hang := func(_ http.ResponseWriter, r *http.Request, _ int) bool {
@@ -436,6 +467,33 @@ func TestLocalhostElsewhere(t *testing.T) {
 		}
 	})
 }
+
+// By TLS, and with the unsafe option, it may.
+func TestElsewhere(t *testing.T) {
+	c := &collector{t: t}
+	secure, open := httptest.NewTLSServer(c), httptest.NewServer(c)
+	defer secure.Close()
+	defer open.Close()
+	in := otlp.Inputs{
+		Roots: secure.Client().Transport.(*http.Transport).TLSClientConfig.RootCAs,
+		Dial: func(ctx context.Context, network, address string) (net.Conn, error) {
+			conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
+			return &seemsAway{conn}, err
+		},
+	}
+	for _, config := range []otlp.Config{{Endpoint: secure.URL}, {Endpoint: open.URL, UnsafePlaintextToOtherMachines: true}} {
+		e := start(t, config, in)
+		record(tracer(t, e))
+		if err := e.Shutdown(t.Context()); err != nil || e.Stats().Spans.Sent != 1 {
+			t.Errorf("%s: %v, %+v", config.Endpoint, err, e.Stats())
+		}
+	}
+}
+
+// seemsAway is a connection that leads to another machine by its address.
+type seemsAway struct{ net.Conn }
+
+func (*seemsAway) RemoteAddr() net.Addr { return (*away).RemoteAddr(nil) }
 
 // Where telemetry goes is for the configuration to say, and not for variables that whoever starts the process can set.
 func TestEnvironmentIsIgnored(t *testing.T) {

@@ -57,6 +57,41 @@ func TestNotEncoded(t *testing.T) {
 	}
 }
 
+// Nothing is encoded any more that can't be sent.
+func TestTooLate(t *testing.T) {
+	e, err := Start(Config{Endpoint: "https://collector.example"}, Inputs{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e.cancel()
+	e.send(&e.metrics, 3, func() proto.Message { panic("encoded") })
+	if err := e.Shutdown(t.Context()); err != nil || e.Stats().Points.Failed != 3 {
+		t.Errorf("%v, %+v", err, e.Stats())
+	}
+}
+
+func TestRejected(t *testing.T) {
+	for raw, want := range map[string]int64{
+		"":                         0,
+		"\x0a\x02\x08\x05":         5,
+		"\x0a\x02\x08\x05\x0a\x00": 5, // merged
+		"\x12\x02\x08\x05\x0a\x02\x08\x07\x18\x01": 7,
+		"\x0a\x04\x12\x00\x08\x05":                 5,
+		"\x12\x02\x08\x05":                         0, // another field
+		"\x0a\x02\x10\x05":                         0,
+		"\x0a\x03\x0a\x01\x07":                     0, // of another type
+		"\x08\x02\x08\x05":                         0,
+		"\x0a\x02\x08\x05\xff":                     0, // malformed behind it
+		"\x0a\x02\x08\x05\x0a\x05":                 0,
+		"\x0a\x03\x08\x05\xff":                     0,
+		"\x0a\x04\x08\x05\x12\x05":                 0,
+	} {
+		if got := rejected([]byte(raw)); got != want {
+			t.Errorf("%x: got %d, want %d", raw, got, want)
+		}
+	}
+}
+
 type keep struct{ all []*trace.Record }
 
 func (k *keep) Take(r *trace.Record) { k.all = append(k.all, r) }

@@ -61,7 +61,8 @@ func stayHere(conn net.Conn, err error) (net.Conn, error) {
 
 // signal is what goes to one URL. Only its counters are for more than one goroutine.
 type signal struct {
-	name, url string
+	name      string
+	url       *url.URL
 	notBefore time.Time // the collector wants to be left alone until then
 	troubled  bool      // and that was logged
 
@@ -180,20 +181,20 @@ type answer struct {
 	rejected int64
 }
 
-func (e *Exporter) post(address string, body []byte) answer {
+func (e *Exporter) post(to *url.URL, body []byte) answer {
 	ctx, cancel := context.WithTimeout(e.ctx, e.config.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, address, bytes.NewReader(body))
-	if err != nil {
-		return answer{err: err}
-	}
+	header := http.Header{}
 	for name, value := range e.config.Headers {
-		req.Header.Set(name, value)
+		header.Set(name, value)
 	}
-	req.Header.Set("Content-Type", "application/x-protobuf")
-	req.Header.Set("Content-Encoding", "gzip")
-	req.Header.Set("User-Agent", "jurat")
-	resp, err := e.client.Do(req)
+	header.Set("Content-Type", "application/x-protobuf")
+	header.Set("Content-Encoding", "gzip")
+	header.Set("User-Agent", "jurat")
+	reader := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	req := &http.Request{Method: http.MethodPost, URL: to, Header: header, ContentLength: int64(len(body)), GetBody: reader}
+	req.Body, _ = reader()
+	resp, err := e.client.Do(req.WithContext(ctx))
 	if err != nil {
 		return answer{err: err, again: true}
 	}
@@ -216,10 +217,7 @@ func (e *Exporter) retryAfter(h http.Header) time.Duration {
 	if seconds, err := strconv.ParseUint(value, 10, 32); err == nil {
 		return min(time.Duration(seconds)*time.Second, longestAfter)
 	}
-	at, err := http.ParseTime(value)
-	if err != nil {
-		return 0
-	}
+	at, _ := http.ParseTime(value)            // what is none was long ago
 	now, err := http.ParseTime(h.Get("Date")) // by the same clock
 	if err != nil {
 		now = e.in.Now()
