@@ -2,6 +2,7 @@ package otlp
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -82,6 +83,7 @@ func (k *checker) duration(at string, d *time.Duration, def time.Duration) {
 func (c Config) complete() (Config, *url.URL, error) {
 	var k checker
 	u := k.endpoint(&c)
+	c.Headers = maps.Clone(c.Headers)
 	k.headers(c.Headers)
 	if len(c.Resource) > maxResources {
 		k.bad("resource", strconv.Itoa(len(c.Resource)), fmt.Sprintf("at most %d", maxResources))

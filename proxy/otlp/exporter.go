@@ -123,11 +123,15 @@ func (e *Exporter) Take(r *trace.Record) {
 	}
 }
 
-// next takes up to a batch off the queue.
-func (e *Exporter) next() []*trace.Record {
+// next takes a batch off the queue: what there is, or nothing where that is less than a whole one and all is false.
+func (e *Exporter) next(all bool) []*trace.Record {
+	batch := make([]*trace.Record, e.config.Batch) // before the lock, which event loops want too
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	batch := make([]*trace.Record, min(e.queued, e.config.Batch))
+	if !all && e.queued < len(batch) {
+		return nil
+	}
+	batch = batch[:min(e.queued, len(batch))]
 	for i := range batch {
 		batch[i], e.ring[e.first] = e.ring[e.first], nil
 		e.first = (e.first + 1) % len(e.ring)
@@ -136,36 +140,36 @@ func (e *Exporter) next() []*trace.Record {
 	return batch
 }
 
-// every runs export once a period, and when woken, until the end, at which it runs for the last time.
-func (e *Exporter) every(period time.Duration, wake <-chan struct{}, export func()) {
+// every runs export for all that there is once a period, and at the end, and for what can't wait when woken.
+func (e *Exporter) every(period time.Duration, wake <-chan struct{}, export func(all bool)) {
 	ticker := time.NewTicker(period)
 	defer ticker.Stop()
 	for {
 		select {
 		case <-e.closing:
-			export()
+			export(true)
 			return
 		case <-ticker.C:
+			export(true)
 		case <-wake:
+			export(false)
 		}
-		export()
 	}
 }
 
-// exportSpans sends what is queued. What has come meanwhile and is less than a batch waits for more.
-func (e *Exporter) exportSpans() {
+// exportSpans sends whole batches, with all also a first one that is none. What comes meanwhile waits for others.
+func (e *Exporter) exportSpans(all bool) {
 	for {
-		batch := e.next()
-		if len(batch) > 0 {
-			e.send(&e.traces, len(batch), func() proto.Message { return encodeSpans(batch, e.resource, e.scope) })
-		}
-		if len(batch) < e.config.Batch {
+		batch := e.next(all)
+		if len(batch) == 0 {
 			return
 		}
+		e.send(&e.traces, len(batch), func() proto.Message { return encodeSpans(batch, e.resource, e.scope) })
+		all = e.isClosing()
 	}
 }
 
-func (e *Exporter) exportMetrics() {
+func (e *Exporter) exportMetrics(bool) {
 	requests, points, bad := chunks(e.in.Metrics(), maxPoints)
 	e.metrics.failed.Add(uint64(bad))
 	now := e.in.Now()
