@@ -117,6 +117,10 @@ func TestBatches(t *testing.T) {
 			t.Errorf("%d spans after %v", len(b.c.spans()), time.Since(began))
 		}
 		b.record(34)
+		synctest.Wait()
+		if n := len(b.c.spans()); n != 40 {
+			t.Errorf("%d spans", n)
+		}
 		time.Sleep(5 * time.Second)
 		synctest.Wait()
 		var sizes []int

@@ -70,6 +70,16 @@ func TestTooLate(t *testing.T) {
 	}
 }
 
+// An event loop wakes nobody before there is something to do.
+func TestWake(t *testing.T) {
+	e := &Exporter{config: Config{Batch: 2}, ring: make([]*trace.Record, 3), wake: make(chan struct{}, 1)}
+	for i, want := range []int{0, 1, 1, 1} {
+		if e.Take(&trace.Record{}); len(e.wake) != want {
+			t.Errorf("span %d: %d", i, len(e.wake))
+		}
+	}
+}
+
 func TestRejected(t *testing.T) {
 	for raw, want := range map[string]int64{
 		"":                         0,
