@@ -110,26 +110,22 @@ type Attribute struct {
 // Attributes are those that are known, in no particular order.
 func (r *Record) Attributes() []Attribute {
 	a := make(attributes, 0, 24)
-	if r.Method != "" {
-		a.text("http.request.method", r.Method)
-		a.text("http.request.method_original", r.OriginalMethod)
-		a.text("server.address", r.Host)
-		if r.Host != "" {
-			a.number("server.port", int(r.port()))
-		}
-		if r.Kind == Server {
-			a.text("url.scheme", r.Scheme)
-			a.text("url.path", r.Path)
-		} else {
-			a.text("url.full", r.url())
-		}
-		a.text("network.protocol.version", versions[r.Version])
-		a.number("http.response.status_code", r.Status)
-		a.number("http.request.resend_count", r.Resend)
+	a.text("http.request.method", r.Method)
+	a.text("http.request.method_original", r.OriginalMethod)
+	a.text("server.address", r.Host)
+	if r.Host != "" {
+		a.number("server.port", int(r.port()))
 	}
 	if r.Kind == Server {
+		a.text("url.scheme", r.Scheme)
+		a.text("url.path", r.Path)
 		a.text("client.address", r.PeerAddress)
+	} else {
+		a.text("url.full", r.url())
 	}
+	a.text("network.protocol.version", versions[r.Version])
+	a.number("http.response.status_code", r.Status)
+	a.number("http.request.resend_count", r.Resend)
 	a.text("network.peer.address", r.PeerAddress)
 	a.number("network.peer.port", int(r.PeerPort))
 	a.text("error.type", r.ErrorType())

@@ -176,6 +176,7 @@ func TestAddresses(t *testing.T) {
 		"[2001:db8::1]":                "2001:db8::1 0",
 		"2001:db8::1":                  "2001:db8::1 0",
 		"[::1":                         "::1 0",
+		"a]:80":                        "a] 80",
 		"user:secret@a.example:80":     "a.example 80",
 		"user:secret@[::1]:80":         "::1 80",
 		strings.Repeat("a", 300):       strings.Repeat("a", 255) + " 0",
@@ -199,14 +200,26 @@ func TestAddresses(t *testing.T) {
 			t.Errorf("%q: got %v", scheme, got)
 		}
 	}
-	for _, r := range []message.Request{{Method: "OPTIONS", Authority: "a", Path: "*"}, {Method: "CONNECT", Authority: "a"}, {Method: "GET", Path: "/"}} {
+	for _, c := range []struct {
+		scheme string
+		r      message.Request
+		want   any
+	}{
+		{"http", message.Request{Method: "GET", Authority: "a.example", Path: "/x?y"}, "http://a.example/x"},
+		{"http", message.Request{Method: "GET", Authority: "a.example:81", Path: "/"}, "http://a.example:81/"},
+		{"https", message.Request{Method: "GET", Authority: "[::1]", Path: "/"}, "https://[::1]/"},
+		{"", message.Request{Method: "GET", Authority: "a.example", Path: "/"}, nil},
+		{"http", message.Request{Method: "GET", Path: "/"}, nil},
+		{"http", message.Request{Method: "OPTIONS", Authority: "a.example", Path: "*"}, nil},
+		{"http", message.Request{Method: "CONNECT", Authority: "a.example"}, nil},
+	} {
 		tr, s := tracer(t, trace.Config{})
 		span := tr.Start(now, parent("01"))
-		c := span.Child(now, 0)
-		c.Request(&r, "http", message.HTTP11)
-		c.End(now)
-		if a := attributes(s.all[0]); a["url.full"] != nil || r.Authority == "" && a["server.port"] != nil {
-			t.Errorf("%+v: got %v", r, a)
+		child := span.Child(now, 0)
+		child.Request(&c.r, c.scheme, message.HTTP11)
+		child.End(now)
+		if a := attributes(s.all[0]); a["url.full"] != c.want || c.r.Authority == "" && a["server.port"] != nil {
+			t.Errorf("%+v: got %v", c.r, a)
 		}
 	}
 }

@@ -2,12 +2,14 @@ package trace_test
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"regexp"
 	"strings"
 	"testing"
 
 	"pgregory.net/rapid"
 
+	"github.com/jurat-tls/jurat/proxy/message"
 	"github.com/jurat-tls/jurat/proxy/trace"
 )
 
@@ -74,6 +76,25 @@ func TestParseState(t *testing.T) {
 		if got, ok := trace.ParseState(s); ok || got != "" {
 			t.Errorf("%q: got %q", s, got)
 		}
+	}
+}
+
+// What is to be passed on as it is costs nothing, and what is too long is not even put together.
+func TestStateAllocations(t *testing.T) {
+	s := members(32)
+	if n := testing.AllocsPerRun(100, func() { trace.ParseState(s) }); n != 0 {
+		t.Errorf("%v allocations", n)
+	}
+	tr, err := trace.New(trace.Config{ParentSpans: 1_000_000}, rand.Uint64, discard{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := func(value string) float64 {
+		fields := append(parent("01"), message.Field{Name: "tracestate", Value: value}, message.Field{Name: "tracestate", Value: "b=" + value[2:]})
+		return testing.AllocsPerRun(100, func() { tr.Start(now, fields) })
+	}
+	if short, long := start("a=1"), start("a="+strings.Repeat("1", 255)); long != short-2 {
+		t.Errorf("%v allocations for what is kept, %v for what is too long", short, long)
 	}
 }
 

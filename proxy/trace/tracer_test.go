@@ -163,15 +163,24 @@ func TestRatio(t *testing.T) {
 	}
 }
 
-// An id that is all zero would be no id.
-func TestNoZeroIDs(t *testing.T) {
-	tr, err := trace.New(trace.Config{Ratio: 1}, func() uint64 { return 0 }, &sink{})
-	if err != nil {
-		t.Fatal(err)
+// Ids are what chance makes them, but for those that are all zero, which would be none.
+func TestIDs(t *testing.T) {
+	for random, want := range map[uint64]string{
+		0:                  "00-01000000000000000000000000000000-0100000000000000-03",
+		0xfedcba9876543210: "00-fedcba9876543210fedcba9876543210-fedcba9876543210-03",
+	} {
+		tr, err := trace.New(trace.Config{Ratio: 1}, func() uint64 { return random }, &sink{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		span := tr.Start(now, nil)
+		if child := span.Child(now, 0); span.Context().String() != want || child.Context().String() != want {
+			t.Errorf("got %v and %v", span.Context(), child.Context())
+		}
 	}
-	span := tr.Start(now, nil)
-	if child := span.Child(now, 0); !span.Context().Valid() || !child.Context().Valid() {
-		t.Errorf("got %v and %v", span.Context(), child.Context())
+	tr, err := trace.New(trace.Config{}, func() uint64 { panic("asked for nothing") }, &sink{})
+	if err != nil || recording(tr, now, nil) {
+		t.Errorf("recorded, %v", err)
 	}
 }
 

@@ -145,6 +145,7 @@ func TestImports(t *testing.T) {
 		{ours("proxy/clienthello"), "net", nil, "no I/O but a reader"},
 		{ours("proxy/config"), module, []string{ours("attest$"), ours("proxy/route"), ours("proxy/upstream")}, "what a proxy does is said without knowing what carries it out, or who says it"},
 		{ours("proxy/config"), "third party", nil, "what is let through can be read here"},
+		{ours("proxy/otlp"), module, []string{ours("attest$"), ours("proxy/trace")}, "sending telemetry knows no data plane"},
 		{ours("proxy/upstream"), module, []string{ours("attest$")}, "choosing an endpoint knows neither routes nor connections"},
 		{ours("proxy/upstream"), "third party", nil, "choosing an endpoint takes no library"},
 		{ours("proxy/handover"), module, nil, "sockets are passed on, whatever for"},
@@ -177,6 +178,7 @@ func TestImports(t *testing.T) {
 		"golang.org/x/net/http2":         ours("proxy/h2"),
 		"github.com/coreos/go-systemd":   ours("cmd/jurat"),
 		"github.com/prometheus":          ours("proxy/metrics"),
+		"go.opentelemetry.io":            ours("proxy/otlp"),
 	}
 	for _, p := range append(list(t, "./..."), list(t, "-tags", "ego", "./...")...) {
 		if inside(p.ImportPath, module+"/test") {
@@ -197,6 +199,16 @@ func TestImports(t *testing.T) {
 					t.Errorf("%s imports %s, which lives in %s", p.ImportPath, imp, room)
 				}
 			}
+		}
+	}
+}
+
+// gRPC is a second network stack beside the one that is looked at here. Exporters of telemetry bring it in even where they
+// speak HTTP.
+func TestNoGRPC(t *testing.T) {
+	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...") {
+		if inside(p.ImportPath, "google.golang.org/grpc") {
+			t.Errorf("%s is linked", p.ImportPath)
 		}
 	}
 }
