@@ -114,6 +114,9 @@ func (b asking) exchange(s *h2.Stream, end bool) *exchange {
 	x := a.x
 	if end {
 		a.x = nil
+		if len(a.out) > 0 { // the service has answered without the rest of the request, which the stream would be kept for
+			s.Reset(h2.Cancel)
+		}
 	}
 	return x
 }

@@ -226,3 +226,69 @@ func TestSlowServiceMoves(t *testing.T) {
 		}
 	}
 }
+
+// TestAnswerAheadOfTheBody: a service that has answered is not sent the rest of a request that nobody waits for, and what is
+// left of that does not keep the next request from being served.
+func TestAnswerAheadOfTheBody(t *testing.T) {
+	t.Parallel()
+	t.Run("h2c", func(t *testing.T) {
+		reset := make(chan http2.ErrCode, 1)
+		addr := rawOrigin(t, func(c *net.TCPConn) {
+			_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			f := http2.NewFramer(c, c)
+			_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				switch frame := frame.(type) {
+				case *http2.HeadersFrame:
+					time.Sleep(50 * time.Millisecond) // all of the request arrives at the proxy
+					_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndStream: true, EndHeaders: true})
+				case *http2.RSTStreamFrame:
+					reset <- frame.ErrCode
+				}
+			}
+		})
+		in := start(t, inboundHTTP(t, shake(nil, "http/1.1", "h2"), "h2c://"+addr, proxy.Limits{}, nil))
+		for _, alpn := range []string{"http/1.1", "h2"} {
+			res, err := client(t, direct(in), alpn).Post("http://x/", "", strings.NewReader(strings.Repeat("x", 100_000)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			select {
+			case code := <-reset:
+				if res.StatusCode != http.StatusOK || code != http2.ErrCodeCancel {
+					t.Errorf("%s: %s, %v", alpn, res.Status, code)
+				}
+			case <-time.After(3 * time.Second):
+				t.Errorf("%s: the stream is kept", alpn)
+			}
+		}
+	})
+	t.Run("http/1.1", func(t *testing.T) {
+		done := make(chan struct{})
+		path := socket(t, "service", func(c net.Conn) { // its buffers are small
+			if _, err := http.ReadRequest(bufio.NewReaderSize(c, 16)); err != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			<-done
+		})
+		t.Cleanup(func() { close(done) })
+		in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), "unix:"+path, proxy.Limits{Answer: 2 * time.Second}, nil))
+		c := client(t, direct(in), "http/1.1")
+		for range 3 {
+			res, err := c.Post("http://x/", "", strings.NewReader(strings.Repeat("x", 400_000)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Body.Close(); res.StatusCode != http.StatusOK {
+				t.Error(res.Status)
+			}
+		}
+	})
+}
