@@ -318,6 +318,9 @@ func (d *front1) Drained() {
 	}
 }
 
+// Left is End for a client that is not listened to.
+func (d *front1) Left() { d.End(nil) }
+
 // End takes the end of the connection. A client that sends no more is taken for one that has gone, as other proxies do: the
 // two look the same.
 func (d *front1) End(error) {

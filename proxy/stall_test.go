@@ -292,3 +292,33 @@ func TestAnswerAheadOfTheBody(t *testing.T) {
 		}
 	})
 }
+
+// TestPausedClientLeaves: a client that has sent so much ahead that it is not listened to any more, and goes.
+func TestPausedClientLeaves(t *testing.T) {
+	if *portable {
+		t.Skip("there, an end that comes while nothing is read is not seen")
+	}
+	t.Parallel()
+	reached, called := make(chan struct{}), make(chan struct{})
+	addr := origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+		close(called)
+	}))
+	in := inboundHTTP(t, shake(nil, "http/1.1"), addr, proxy.Limits{}, nil)
+	c, err := dialTLS(t.Context(), start(t, in), "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-reached
+	_, _ = io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 3000))
+	time.Sleep(50 * time.Millisecond) // it is paused by now
+	_ = c.Close()
+	select {
+	case <-called:
+	case <-time.After(5 * time.Second):
+		t.Error("the service goes on")
+	}
+	until(t, "the end", func() bool { return in.Stats().Active == 0 })
+}

@@ -19,6 +19,10 @@ type Handler interface {
 	Drained()
 }
 
+// Leaver is a Handler for which the other end has gone when it sends no more, whatever it has sent before: it need not be read
+// to its end. Left says so of a connection that is paused, where the system tells.
+type Leaver interface{ Left() }
+
 // Upper is an established connection above a Wire: TLS, or what is on top of it. Its Read and Write do what they can without
 // waiting, as the Wire lets them.
 type Upper interface {
