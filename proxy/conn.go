@@ -41,6 +41,7 @@ type link struct {
 	stats   *counters
 	closed  func(*link)
 	once    sync.Once
+	owned   atomic.Bool // by a loop
 	forward atomic.Pointer[identity]
 	address string // of the peer, without its port; made once
 }
@@ -92,9 +93,27 @@ func (l *link) CloseWrite() (err error) {
 
 // Close tells the peer that everything was sent.
 func (l *link) Close() (err error) {
-	defer l.once.Do(func() { l.closed(l) })
+	defer func() {
+		if !l.owned.Load() { // a loop may have much to send, or listen, before it is Gone
+			l.Gone()
+		}
+	}()
 	defer contain(&err)
 	return l.conn.Close()
+}
+
+// Gone ends what the connection counts for.
+func (l *link) Gone() { l.once.Do(func() { l.closed(l) }) }
+
+// open gives the connection to a loop, whose it then is to say when it is Gone.
+func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
+	l.owned.Store(true)
+	conn, err := in.Open(l.conn.NetConn(), l, nil)
+	if err != nil {
+		l.owned.Store(false)
+		l.reset()
+	}
+	return conn, err
 }
 
 // reset closes without the alert of TLS that says "complete": a truncated answer must not look whole to the peer. It

@@ -41,9 +41,8 @@ type way struct {
 }
 
 func (t *tunnel) open(l *link, plain net.Conn) {
-	near, err := t.loop.Open(l.conn.NetConn(), l, nil)
+	near, err := l.open(t.loop)
 	if err != nil {
-		l.reset()
 		loop.Reset(plain)
 		t.broke(err)
 		return

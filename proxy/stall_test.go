@@ -322,3 +322,38 @@ func TestPausedClientLeaves(t *testing.T) {
 	}
 	until(t, "the end", func() bool { return in.Stats().Active == 0 })
 }
+
+// TestLingeringCounts: a connection that has been refused, and is listened to for a while yet, has its place among those that
+// are open.
+func TestLingeringCounts(t *testing.T) {
+	t.Parallel()
+	in := inboundHTTP(t, shake(nil, "http/1.1"), silent(t), proxy.Limits{Connections: 1}, nil)
+	server := start(t, in)
+	first, err := dialTLS(t.Context(), server, "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	_, _ = io.WriteString(first, "nonsense\r\n\r\n")
+	if got, err := io.ReadAll(first); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if c, err := dialTLS(ctx, server, "http/1.1"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second connection: %v", err)
+		if err == nil {
+			c.Close()
+		}
+	}
+	if n := in.Stats().Active; n != 1 {
+		t.Errorf("%d active", n)
+	}
+	first.Close()
+	c, err := dialTLS(t.Context(), server, "http/1.1") // the place of the one that gave up is taken and freed first
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	until(t, "the end", func() bool { return in.Stats().Active == 0 })
+}

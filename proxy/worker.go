@@ -196,9 +196,8 @@ func (w *worker) keep(b *back1) {
 
 // take takes over an established connection of a client.
 func (w *worker) take(l *link, logger *slog.Logger) {
-	conn, err := w.loop.Open(l.conn.NetConn(), l, nil)
+	conn, err := l.open(w.loop)
 	if err != nil {
-		l.reset()
 		return
 	}
 	if l.state.NegotiatedProtocol == "h2" {

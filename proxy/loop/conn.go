@@ -24,7 +24,8 @@ type Handler interface {
 type Leaver interface{ Left() }
 
 // Upper is an established connection above a Wire: TLS, or what is on top of it. Its Read and Write do what they can without
-// waiting, as the Wire lets them.
+// waiting, as the Wire lets them. One that has a method Gone hears by it when the transport is closed for good, which may be long
+// after Close.
 type Upper interface {
 	io.Reader
 	io.Writer
@@ -73,6 +74,7 @@ type Conn struct {
 	handler Handler
 	driver  driver
 	closed  func()
+	gone    func()
 	source  func()
 	out     []byte // written, and not taken by the driver
 	taken   int    // of out
@@ -231,6 +233,9 @@ func (c *Conn) shut(abort bool) {
 		return
 	}
 	c.dead = true
+	if c.gone != nil {
+		defer c.gone()
+	}
 	c.loop.Remove(&c.timer)
 	delete(c.loop.conns, c)
 	if c.out != nil {
