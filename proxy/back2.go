@@ -30,6 +30,7 @@ func (w *worker) openShared(raw net.Conn) (*back2, error) {
 		return nil, err
 	}
 	b.conn = conn
+	b.timer.Bind(conn)
 	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
 	conn.OnClose(func() { w.loop.Remove(&b.timer) })

@@ -107,8 +107,9 @@ func (l *link) Gone() { l.once.Do(func() { l.closed(l) }) }
 
 // open gives the connection to a loop, whose it then is to say when it is Gone.
 func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
+	raw := l.conn.NetConn()
 	l.owned.Store(true)
-	conn, err := in.Open(l.conn.NetConn(), l, nil)
+	conn, err := in.Open(raw, l, nil)
 	if err != nil {
 		l.owned.Store(false)
 		l.reset()

@@ -59,6 +59,12 @@ type exchange struct {
 	calling  *call
 }
 
+// bind tells whose connection a panic in one of the exchange's timers is to end.
+func (x *exchange) bind(client *loop.Conn) {
+	x.timer.Bind(client)
+	x.stall.Bind(client)
+}
+
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
 	w := x.worker

@@ -45,6 +45,8 @@ func newFront1(w *worker, l *link, logger *slog.Logger) *front1 {
 
 func (d *front1) opened(conn *loop.Conn) {
 	d.conn = conn
+	d.timer.Bind(conn)
+	d.x.bind(conn)
 	d.worker.clients[d] = struct{}{}
 	conn.OnClose(func() {
 		delete(d.worker.clients, d)

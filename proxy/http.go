@@ -37,7 +37,7 @@ func newHTTPSide(engine *Engine, backend Backend, limits Limits, stats *counters
 func (h *httpSide) take(l *link, logger *slog.Logger) {
 	w := h.workers[int(h.next.Add(1))%len(h.workers)]
 	w.loop.Prepare(l.conn.NetConn())
-	if !w.loop.Do(func() { w.take(l, logger) }) {
+	if !w.loop.Do(func() { w.loop.Try(func() { w.take(l, logger) }, l.reset) }) {
 		l.reset()
 	}
 }

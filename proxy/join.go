@@ -18,9 +18,12 @@ var errIdle = errors.New("nothing moved for too long")
 func join(e *Engine, l *link, plain net.Conn, idle time.Duration, logger *slog.Logger) {
 	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger}
 	t.loop.Prepare(l.conn.NetConn())
-	if !t.loop.Do(func() { t.open(l, plain) }) {
+	drop := func() {
 		l.reset()
 		loop.Reset(plain)
+	}
+	if !t.loop.Do(func() { t.loop.Try(func() { t.open(l, plain) }, drop) }) {
+		drop()
 	}
 }
 
@@ -62,6 +65,7 @@ func (t *tunnel) join(near, far *loop.Conn) {
 	t.ways[1] = way{tunnel: t, from: far, to: near}
 	near.SetHandler(&t.ways[0])
 	far.SetHandler(&t.ways[1])
+	t.timer.Bind(near)
 	t.touch()
 }
 

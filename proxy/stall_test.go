@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -356,4 +359,90 @@ func TestLingeringCounts(t *testing.T) {
 	}
 	c.Close()
 	until(t, "the end", func() bool { return in.Stats().Active == 0 })
+}
+
+// explosive is a log that breaks down at a message.
+type explosive struct {
+	slog.Handler
+	at string
+}
+
+func (e explosive) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == e.at {
+		panic("boom")
+	}
+	return nil
+}
+func (e explosive) Enabled(context.Context, slog.Level) bool { return true }
+func (e explosive) WithAttrs([]slog.Attr) slog.Handler       { return e }
+
+// uncertain is a connection that panics where it is asked for its transport for the second time, which a loop does.
+type uncertain struct {
+	conn
+	asked atomic.Int64
+}
+
+func (u *uncertain) NetConn() net.Conn {
+	if u.asked.Add(1) == 2 {
+		panic("boom")
+	}
+	return u.conn.NetConn()
+}
+
+// TestPanicOutOfTurn: a panic in what no byte has caused, a timer or the end of dialing, ends its connection as well.
+func TestPanicOutOfTurn(t *testing.T) {
+	t.Parallel()
+	hangs := origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	nobody := "unix:" + filepath.Join(t.TempDir(), "nobody")
+	logger := slog.New(explosive{at: "no answer from the service"})
+	for name, to := range map[string]string{"timer": hangs, "dial": nobody, "shared dial": "h2c://127.0.0.1:1", "take": hangs} {
+		for _, alpn := range []string{"http/1.1", "h2"} {
+			t.Run(name+" "+alpn, func(t *testing.T) {
+				handshake := shake(nil, "http/1.1", "h2")
+				if name == "take" {
+					handshake = func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+						c, err := shake(nil, "http/1.1", "h2")(ctx, raw)
+						if err != nil {
+							return nil, err
+						}
+						return &uncertain{conn: *c.(*conn)}, nil
+					}
+				}
+				in := inboundHTTP(t, handshake, to, proxy.Limits{Answer: 50 * time.Millisecond}, logger)
+				server := start(t, in)
+				c := client(t, direct(server), alpn)
+				c.Timeout = 5 * time.Second
+				res, err := c.Get("http://x/")
+				if err == nil {
+					res.Body.Close()
+					t.Fatalf("got %s", res.Status)
+				}
+				if timeout(err) {
+					t.Error("the connection is held")
+				}
+				if alpn == "http/1.1" || name == "take" { // of HTTP/2 a stream may be all that ends
+					until(t, "the end", func() bool { return in.Stats().Active == 0 })
+				}
+			})
+		}
+	}
+	t.Run("tunnel", func(t *testing.T) {
+		in := inboundTCP(t, func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+			c, err := shake(nil)(ctx, raw)
+			if err != nil {
+				return nil, err
+			}
+			return &uncertain{conn: *c.(*conn)}, nil
+		}, hangs, proxy.Limits{}, nil)
+		c, err := dialTLS(t.Context(), start(t, in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || timeout(err) {
+			t.Errorf("got %v", err)
+		}
+		until(t, "the end", func() bool { return in.Stats().Active == 0 })
+	})
 }

@@ -84,13 +84,14 @@ func (w *worker) connect(x *exchange, fresh bool) {
 			return err
 		}
 		b.conn = conn
+		b.timer.Bind(conn)
 		conn.OnClose(func() { w.loop.Remove(&b.timer) })
 		if len(c.waits) == 0 {
 			w.keep(b)
 		}
 		for _, x := range c.waits {
 			x.calling = nil
-			w.assign(x, b, true)
+			w.loop.Try(func() { w.assign(x, b, true) }, x.cut)
 		}
 		return nil
 	})
@@ -120,11 +121,13 @@ func (w *worker) share(x *exchange) {
 		w.shared = append(w.shared, b)
 		for _, x := range c.waits {
 			x.calling = nil
-			if b.h.CanOpen() {
-				b.start(x, false)
-			} else {
-				w.share(x)
-			}
+			w.loop.Try(func() {
+				if b.h.CanOpen() {
+					b.start(x, false)
+				} else {
+					w.share(x)
+				}
+			}, x.cut)
 		}
 		return nil
 	})
@@ -151,7 +154,7 @@ func (w *worker) dial(x *exchange, use func(*call, net.Conn) error) *call {
 			}
 			for _, x := range slices.Clone(c.waits) {
 				x.calling = nil
-				x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
+				w.loop.Try(func() { x.fail(attest.CodeOf(err), http.StatusBadGateway, err) }, x.cut)
 			}
 		}
 		if !w.loop.Do(done) && raw != nil {
