@@ -42,6 +42,7 @@ type link struct {
 	closed  func(*link)
 	once    sync.Once
 	owned   atomic.Bool // by a loop
+	in      atomic.Pointer[loop.Conn]
 	forward atomic.Pointer[identity]
 	address string // of the peer, without its port; made once
 }
@@ -113,8 +114,10 @@ func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
 	if err != nil {
 		l.owned.Store(false)
 		l.reset()
+		return nil, err
 	}
-	return conn, err
+	l.in.Store(conn)
+	return conn, nil
 }
 
 // reset closes without the alert of TLS that says "complete": a truncated answer must not look whole to the peer. It
@@ -122,6 +125,9 @@ func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
 func (l *link) reset() {
 	loop.Reset(l.conn.NetConn())
 	_ = l.Close()
+	if c := l.in.Load(); c != nil {
+		c.Break()
+	}
 }
 
 // Polled passes on that a loop reads whenever something has arrived.

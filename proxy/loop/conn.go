@@ -63,7 +63,7 @@ const (
 // ErrTruncated is the reason where the transport ended without the other end having said so: anyone on the path can do that.
 var ErrTruncated = errors.New("the connection ended without the peer saying so")
 
-// ErrReset is the reason where this end broke the connection off from outside of the loop.
+// ErrReset is the reason where this end broke the connection off, from outside of the loop.
 var ErrReset = errors.New("the connection was broken off")
 
 var errPanic = errors.New("panic in a connection")
@@ -224,6 +224,9 @@ func (c *Conn) late() {
 		c.Abort()
 	}
 }
+
+// Break breaks the connection off, from anywhere: the handler is told ErrReset.
+func (c *Conn) Break() { c.loop.Do(func() { c.guard(func() { c.finish(ErrReset) }) }) }
 
 // Abort closes at once, in a way that the other end can't take for a proper end. The handler is not told.
 func (c *Conn) Abort() { c.shut(true) }
