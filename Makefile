@@ -48,9 +48,11 @@ bench-proxy: ## jurat's data plane beside nginx, HAProxy, Caddy and Envoy in one
 	@go build -o bin/benchproxy ./test/benchproxy
 	@bin/benchproxy $(ARGS)
 
-soak: ## 20,000 connections (SOAK) with faults at every step, under the race detector; 10,000 open ones (OPEN) attested anew
+soak: ## 20,000 connections (SOAK) with faults at every step, under the race detector; 10,000 open ones (OPEN) attested anew; 10,000 (CROWD) in use, with faults
 	go test -race -count=1 -timeout 60m -v -run '^TestSoak$$' ./ratls/session -soak $(or $(SOAK),20000)
 	go test -count=1 -timeout 60m -v -run '^TestManyOpen$$' ./ratls/session -open $(or $(OPEN),10000)
+	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),10000) -chaos $(or $(CHAOS),2m)
+	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),5000) -chaos 1m -portable
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \

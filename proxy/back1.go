@@ -195,10 +195,13 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 // whether nothing came behind the response: what does belongs to no request.
 func (b *back1) release(alone bool) {
 	b.exchange, b.inBody = nil, false
-	if b.persists && b.written && alone {
+	switch {
+	case b.conn.Buffered() > 0: // the service has answered without the rest of the request, behind which another would wait
+		b.conn.Abort()
+	case b.persists && b.written && alone:
 		b.conn.Resume()
 		b.pool.keep(b)
-	} else {
+	default:
 		b.conn.Close()
 	}
 }

@@ -34,6 +34,7 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 		return nil, err
 	}
 	b.conn = conn
+	b.timer.Bind(conn)
 	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
 	conn.OnClose(func() {
@@ -121,6 +122,9 @@ func (b asking) exchange(s *h2.Stream, end bool) *exchange {
 	x := a.x
 	if end {
 		a.x = nil
+		if len(a.out) > 0 { // the service has answered without the rest of the request, which the stream would be kept for
+			s.Reset(h2.Cancel)
+		}
 	}
 	return x
 }

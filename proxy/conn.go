@@ -42,47 +42,17 @@ type link struct {
 	closed  func(*link)
 	leave   func() // the peer has one connection less
 	once    sync.Once
+	owned   atomic.Bool // by a loop
+	in      atomic.Pointer[loop.Conn]
 	forward atomic.Pointer[identity]
-	address string                    // of the peer, without its port; made once
-	plain   bool                      // there is nothing above the transport that belongs to this end
-	home    atomic.Pointer[loop.Loop] // that has a plain connection
-	near    *loop.Conn                // there; of that loop
-	cut     bool                      // before the loop had opened it; of that loop
+	address string      // of the peer, without its port; made once
+	plain   bool        // there is nothing above the transport that belongs to this end
+	cut     atomic.Bool // reset was called
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
 	_, plain := conn.(interface{ unprotected() })
 	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed, plain: plain}
-}
-
-// give is called before a loop is told to open the connection.
-func (l *link) give(to *loop.Loop) {
-	if l.plain {
-		l.home.Store(to)
-	}
-	to.Prepare(l.conn.NetConn())
-}
-
-// open gives the connection to the loop that is running.
-func (l *link) open(in *loop.Loop, h loop.Handler) (conn *loop.Conn, err error) {
-	if !l.plain {
-		return in.Open(l.conn.NetConn(), l, h)
-	}
-	if l.cut {
-		return nil, loop.ErrReset
-	}
-	if conn, err = in.Open(l.conn.NetConn(), nil, h); err == nil {
-		l.near = conn
-		conn.OnClose(l.ended)
-	}
-	return conn, err
-}
-
-// ended follows the end of a connection, which the loop does not tell where there is nothing above the transport.
-func (l *link) ended() {
-	if l.plain {
-		_ = l.Close()
-	}
 }
 
 // host is the address that the peer comes from, without its port. The path of a socket is none: it could hold anything.
@@ -156,24 +126,57 @@ func (l *link) CloseWrite() (err error) {
 
 // Close tells the peer that everything was sent.
 func (l *link) Close() (err error) {
-	defer l.once.Do(func() { l.closed(l) })
+	defer func() {
+		if !l.owned.Load() { // a loop may have much to send, or listen, before it is Gone
+			l.Gone()
+		}
+	}()
 	defer contain(&err)
 	return l.conn.Close()
+}
+
+// Gone ends what the connection counts for.
+func (l *link) Gone() { l.once.Do(func() { l.closed(l) }) }
+
+// open gives the connection to a loop, whose it then is to say when it is Gone.
+func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
+	var upper loop.Upper
+	if !l.plain {
+		upper = l
+	}
+	raw := l.conn.NetConn() // before the loop has anything to say
+	l.owned.Store(true)
+	conn, err := in.Open(raw, upper, nil)
+	if err != nil {
+		l.owned.Store(false)
+		l.reset()
+		return nil, err
+	}
+	conn.OnClose(l.ended)
+	l.in.Store(conn)
+	if l.cut.Load() { // meanwhile, of which a loop that has taken the descriptor of a plain connection does not hear
+		conn.Break()
+	}
+	return conn, nil
+}
+
+// ended follows the end of a connection, which the loop does not tell where there is nothing above the transport.
+func (l *link) ended() {
+	if l.plain {
+		_ = l.conn.Close()
+		l.Gone()
+	}
 }
 
 // reset closes without the alert of TLS that says "complete": a truncated answer must not look whole to the peer. It
 // never waits for a peer that does not read.
 func (l *link) reset() {
-	// A loop has taken the descriptor of a plain connection, and would not hear of its end.
-	if home := l.home.Load(); home != nil && home.Do(func() {
-		if l.cut = true; l.near != nil {
-			l.near.Break()
-		}
-	}) {
-		return
-	}
+	l.cut.Store(true)
 	loop.Reset(l.conn.NetConn())
 	_ = l.Close()
+	if c := l.in.Load(); c != nil {
+		c.Break()
+	}
 }
 
 // Polled passes on that a loop reads whenever something has arrived.

@@ -83,6 +83,14 @@ type exchange struct {
 	calling  *call
 }
 
+// bind tells whose connection a panic in one of the exchange's timers is to end.
+func (x *exchange) bind(client *loop.Conn) {
+	x.timer.Bind(client)
+	for _, t := range []*loop.Timer{&x.stall, &x.try, &x.idle, &x.pause} {
+		t.Bind(client)
+	}
+}
+
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
 	w := x.worker

@@ -30,7 +30,11 @@ import (
 	"github.com/jurat-tls/jurat/proxy"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if flag.Parse(); !loads() {
+		goleak.VerifyTestMain(m)
+	}
+}
 
 // hardware verifies evidence that is the report data itself. The proxy sees Results only, never who made them.
 type hardware struct{ claims attest.Claims }

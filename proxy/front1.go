@@ -46,6 +46,8 @@ func newFront1(w *worker, l *link, logger *slog.Logger) *front1 {
 
 func (d *front1) opened(conn *loop.Conn) {
 	d.conn = conn
+	d.timer.Bind(conn)
+	d.x.bind(conn)
 	d.worker.clients[d] = struct{}{}
 	conn.OnClose(func() {
 		delete(d.worker.clients, d)
@@ -340,6 +342,9 @@ func (d *front1) Drained() {
 		d.resume()
 	}
 }
+
+// Left is End for a client that is not listened to.
+func (d *front1) Left() { d.End(nil) }
 
 // End takes the end of the connection. A client that sends no more is taken for one that has gone, as other proxies do: the
 // two look the same.

@@ -38,6 +38,7 @@ func newFront2(w *worker, l *link) *front2 {
 func (d *front2) opened(conn *loop.Conn) {
 	w := d.worker
 	d.conn = conn
+	d.timer.Bind(conn)
 	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams}, w.pool, serving{d})
 	w.clients[d] = struct{}{}
 	conn.OnClose(func() {
@@ -240,6 +241,7 @@ func (d *front2) stream() *stream2 {
 	}
 	t := &stream2{front: d}
 	t.x.worker, t.x.link, t.x.client, t.x.log = d.worker, d.link, t, d.worker.side.log
+	t.x.bind(d.conn)
 	return t
 }
 

@@ -40,8 +40,8 @@ func newHTTPSide(engine *Engine, routing *Routing, limits Limits, stats *counter
 // take gives an established connection to one of the loops.
 func (h *httpSide) take(l *link, logger *slog.Logger) {
 	w := h.workers[int(h.next.Add(1))%len(h.workers)]
-	l.give(w.loop)
-	if !w.loop.Do(func() { w.take(l, logger) }) {
+	w.loop.Prepare(l.conn.NetConn())
+	if !w.loop.Do(func() { w.loop.Try(func() { w.take(l, logger) }, l.reset) }) {
 		l.reset()
 	}
 }

@@ -23,14 +23,17 @@ func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.L
 	if l.plain {
 		t.in, t.out = &l.stats.in, &l.stats.out
 	}
-	l.give(t.loop)
+	t.loop.Prepare(l.conn.NetConn())
 	if far, ok := other.(*link); ok {
 		t.loop.Prepare(far.conn.NetConn())
 	}
-	if !t.loop.Do(func() { t.open(l, other) }) {
+	drop := func() {
 		l.reset()
 		resetConn(other)
 		t.finished(upstream.NoVerdict)
+	}
+	if !t.loop.Do(func() { t.loop.Try(func() { t.open(l, other) }, drop) }) {
+		drop()
 	}
 }
 
@@ -65,9 +68,8 @@ type way struct {
 }
 
 func (t *tunnel) open(l *link, other net.Conn) {
-	near, err := l.open(t.loop, nil)
+	near, err := l.open(t.loop)
 	if err != nil {
-		l.reset()
 		resetConn(other)
 		t.finished(upstream.NoVerdict)
 		t.broke(err)
@@ -75,7 +77,7 @@ func (t *tunnel) open(l *link, other net.Conn) {
 	}
 	var far *loop.Conn
 	if attested, ok := other.(*link); ok {
-		far, err = t.loop.Open(attested.conn.NetConn(), attested, nil)
+		far, err = attested.open(t.loop)
 	} else {
 		far, err = t.loop.Open(other, nil, nil)
 	}
@@ -94,6 +96,7 @@ func (t *tunnel) join(near, far *loop.Conn) {
 	t.ways[1] = way{tunnel: t, from: far, to: near, count: t.out}
 	near.SetHandler(&t.ways[0])
 	far.SetHandler(&t.ways[1])
+	t.timer.Bind(near)
 	t.touch()
 }
 

@@ -126,6 +126,7 @@ func (p *pool) use(c *call, raw net.Conn) error {
 		return err
 	}
 	b.conn = conn
+	b.timer.Bind(conn)
 	conn.OnClose(func() {
 		p.worker.loop.Remove(&b.timer)
 		if b.idle {
@@ -138,9 +139,9 @@ func (p *pool) use(c *call, raw net.Conn) error {
 		p.keep(b)
 		return nil
 	}
-	p.assign(all[0], b, true)
+	p.worker.loop.Try(func() { p.assign(all[0], b, true) }, all[0].cut)
 	for _, x := range all[1:] { // who wanted to share it
-		p.connect(x, false)
+		p.worker.loop.Try(func() { p.connect(x, false) }, x.cut)
 	}
 	return nil
 }
@@ -174,11 +175,13 @@ func (p *pool) share(x *exchange) {
 		}
 		p.shared = append(p.shared, b)
 		for _, x := range c.taken() {
-			if b.h.CanOpen() {
-				b.start(x, false)
-			} else {
-				p.share(x)
-			}
+			p.worker.loop.Try(func() {
+				if b.h.CanOpen() {
+					b.start(x, false)
+				} else {
+					p.share(x)
+				}
+			}, x.cut)
 		}
 		return nil
 	})
@@ -218,7 +221,7 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 			}
 			p.left()
 			for _, x := range c.taken() {
-				x.unreached(err)
+				w.loop.Try(func() { x.unreached(err) }, x.cut)
 			}
 		}
 		if !w.loop.Do(done) && raw != nil {
@@ -237,7 +240,9 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 // open gives a connection to the loop.
 func (w *worker) open(raw net.Conn, h loop.Handler) (conn *loop.Conn, err error) {
 	if l, ok := raw.(*link); ok {
-		conn, err = w.loop.Open(l.conn.NetConn(), l, h)
+		if conn, err = l.open(w.loop); err == nil {
+			conn.SetHandler(h)
+		}
 	} else {
 		conn, err = w.loop.Open(raw, nil, h)
 	}

@@ -313,20 +313,22 @@ func TestEarlyAnswerAndGone(t *testing.T) {
 	addr := rawOrigin(t, func(c *net.TCPConn) {
 		if _, err := http.ReadRequest(bufio.NewReader(c)); err == nil {
 			_, _ = io.WriteString(c, "HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
-			time.Sleep(10 * time.Millisecond)
+			time.Sleep(100 * time.Millisecond)
 		}
 	})
 	in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), addr, proxy.Limits{}, nil))
 	wrong := 0
 	for range 30 {
-		res, err := client(t, direct(in), "http/1.1").Post("http://x/", "", io.MultiReader(randomBytes(1, 8<<20), errReader{}))
+		res, err := client(t, direct(in), "http/1.1").Post("http://x/", "", io.MultiReader(randomBytes(1, 64<<20), errReader{}))
 		if err != nil {
 			wrong++
+			t.Log(err)
 			continue
 		}
 		res.Body.Close()
 		if res.StatusCode != http.StatusRequestEntityTooLarge {
 			wrong++
+			t.Log(res.Status)
 		}
 	}
 	if wrong > 3 { // the reset may take an answer along, if it is quick

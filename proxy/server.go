@@ -357,7 +357,7 @@ func (s *Server) remember(l *link) bool {
 	return !s.closing
 }
 
-// forget is called once for every link, when it is closed.
+// forget is called once for every link, when it is closed for good.
 func (s *Server) forget(l *link) {
 	s.stats.active.Add(-1)
 	l.leave()
@@ -448,8 +448,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// settle waits for the goroutines, which have nothing left to wait for. A handshake that ignores its context must not keep
-// the process alive.
+// settle waits for the goroutines and the loops, which have nothing left to wait for. A handshake that ignores its context must
+// not keep the process alive.
 func (s *Server) settle() {
 	done := make(chan struct{})
 	go func() {

@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -225,4 +228,221 @@ func TestSlowServiceMoves(t *testing.T) {
 			t.Errorf("%s: %s", alpn, res.Status)
 		}
 	}
+}
+
+// TestAnswerAheadOfTheBody: a service that has answered is not sent the rest of a request that nobody waits for, and what is
+// left of that does not keep the next request from being served.
+func TestAnswerAheadOfTheBody(t *testing.T) {
+	t.Parallel()
+	t.Run("h2c", func(t *testing.T) {
+		reset := make(chan http2.ErrCode, 1)
+		addr := rawOrigin(t, func(c *net.TCPConn) {
+			_, _ = io.ReadFull(c, make([]byte, len(http2.ClientPreface)))
+			f := http2.NewFramer(c, c)
+			_ = f.WriteSettings(http2.Setting{ID: http2.SettingInitialWindowSize, Val: 0})
+			for {
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return
+				}
+				switch frame := frame.(type) {
+				case *http2.HeadersFrame:
+					time.Sleep(50 * time.Millisecond) // all of the request arrives at the proxy
+					_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: frame.StreamID, BlockFragment: []byte{0x88}, EndStream: true, EndHeaders: true})
+				case *http2.RSTStreamFrame:
+					reset <- frame.ErrCode
+				}
+			}
+		})
+		in := start(t, inboundHTTP(t, shake(nil, "http/1.1", "h2"), "h2c://"+addr, proxy.Limits{}, nil))
+		for _, alpn := range []string{"http/1.1", "h2"} {
+			res, err := client(t, direct(in), alpn).Post("http://x/", "", strings.NewReader(strings.Repeat("x", 100_000)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			select {
+			case code := <-reset:
+				if res.StatusCode != http.StatusOK || code != http2.ErrCodeCancel {
+					t.Errorf("%s: %s, %v", alpn, res.Status, code)
+				}
+			case <-time.After(3 * time.Second):
+				t.Errorf("%s: the stream is kept", alpn)
+			}
+		}
+	})
+	t.Run("http/1.1", func(t *testing.T) {
+		done := make(chan struct{})
+		path := socket(t, "service", func(c net.Conn) { // its buffers are small
+			if _, err := http.ReadRequest(bufio.NewReaderSize(c, 16)); err != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+			_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			<-done
+		})
+		t.Cleanup(func() { close(done) })
+		in := start(t, inboundHTTP(t, shake(nil, "http/1.1"), "unix:"+path, proxy.Limits{Answer: 2 * time.Second}, nil))
+		c := client(t, direct(in), "http/1.1")
+		for range 3 {
+			res, err := c.Post("http://x/", "", strings.NewReader(strings.Repeat("x", 400_000)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if res.Body.Close(); res.StatusCode != http.StatusOK {
+				t.Error(res.Status)
+			}
+		}
+	})
+}
+
+// TestPausedClientLeaves: a client that has sent so much ahead that it is not listened to any more, and goes.
+func TestPausedClientLeaves(t *testing.T) {
+	if *portable {
+		t.Skip("there, an end that comes while nothing is read is not seen")
+	}
+	t.Parallel()
+	reached, called := make(chan struct{}), make(chan struct{})
+	addr := origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		close(reached)
+		<-r.Context().Done()
+		close(called)
+	}))
+	in := inboundHTTP(t, shake(nil, "http/1.1"), addr, proxy.Limits{}, nil)
+	c, err := dialTLS(t.Context(), start(t, in), "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.WriteString(c, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-reached
+	_, _ = io.WriteString(c, strings.Repeat("GET / HTTP/1.1\r\nHost: a\r\n\r\n", 3000))
+	time.Sleep(50 * time.Millisecond) // it is paused by now
+	_ = c.Close()
+	select {
+	case <-called:
+	case <-time.After(5 * time.Second):
+		t.Error("the service goes on")
+	}
+	until(t, "the end", func() bool { return in.Stats().Active == 0 })
+}
+
+// TestLingeringCounts: a connection that has been refused, and is listened to for a while yet, has its place among those that
+// are open.
+func TestLingeringCounts(t *testing.T) {
+	t.Parallel()
+	in := inboundHTTP(t, shake(nil, "http/1.1"), silent(t), proxy.Limits{Connections: 1}, nil)
+	server := start(t, in)
+	first, err := dialTLS(t.Context(), server, "http/1.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	_, _ = io.WriteString(first, "nonsense\r\n\r\n")
+	if got, err := io.ReadAll(first); err != nil || !strings.HasPrefix(string(got), "HTTP/1.1 400 ") {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if c, err := dialTLS(ctx, server, "http/1.1"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a second connection: %v", err)
+		if err == nil {
+			c.Close()
+		}
+	}
+	if n := in.Stats().Active; n != 1 {
+		t.Errorf("%d active", n)
+	}
+	first.Close()
+	c, err := dialTLS(t.Context(), server, "http/1.1") // the place of the one that gave up is taken and freed first
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.Close()
+	until(t, "the end", func() bool { return in.Stats().Active == 0 })
+}
+
+// explosive is a log that breaks down at a message.
+type explosive struct {
+	slog.Handler
+	at string
+}
+
+func (e explosive) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == e.at {
+		panic("boom")
+	}
+	return nil
+}
+func (e explosive) Enabled(context.Context, slog.Level) bool { return true }
+func (e explosive) WithAttrs([]slog.Attr) slog.Handler       { return e }
+
+// uncertain is a connection that panics where it is asked for its transport for the second time, which a loop does.
+type uncertain struct {
+	conn
+	asked atomic.Int64
+}
+
+func (u *uncertain) NetConn() net.Conn {
+	if u.asked.Add(1) == 2 {
+		panic("boom")
+	}
+	return u.conn.NetConn()
+}
+
+// TestPanicOutOfTurn: a panic in what no byte has caused, a timer or the end of dialing, ends its connection as well.
+func TestPanicOutOfTurn(t *testing.T) {
+	t.Parallel()
+	hangs := origin(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }))
+	nobody := "unix:" + filepath.Join(t.TempDir(), "nobody")
+	logger := slog.New(explosive{at: "no answer from the service"})
+	for name, to := range map[string]string{"timer": hangs, "dial": nobody, "shared dial": "h2c://127.0.0.1:1", "take": hangs} {
+		for _, alpn := range []string{"http/1.1", "h2"} {
+			t.Run(name+" "+alpn, func(t *testing.T) {
+				handshake := shake(nil, "http/1.1", "h2")
+				if name == "take" {
+					handshake = func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+						c, err := shake(nil, "http/1.1", "h2")(ctx, raw)
+						if err != nil {
+							return nil, err
+						}
+						return &uncertain{conn: *c.(*conn)}, nil
+					}
+				}
+				in := inboundHTTP(t, handshake, to, proxy.Limits{Answer: 50 * time.Millisecond}, logger)
+				server := start(t, in)
+				c := client(t, direct(server), alpn)
+				c.Timeout = 5 * time.Second
+				res, err := c.Get("http://x/")
+				if err == nil {
+					res.Body.Close()
+					t.Fatalf("got %s", res.Status)
+				}
+				if timeout(err) {
+					t.Error("the connection is held")
+				}
+				if alpn == "http/1.1" || name == "take" { // of HTTP/2 a stream may be all that ends
+					until(t, "the end", func() bool { return in.Stats().Active == 0 })
+				}
+			})
+		}
+	}
+	t.Run("tunnel", func(t *testing.T) {
+		in := inboundTCP(t, func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+			c, err := shake(nil)(ctx, raw)
+			if err != nil {
+				return nil, err
+			}
+			return &uncertain{conn: *c.(*conn)}, nil
+		}, hangs, proxy.Limits{}, nil)
+		c, err := dialTLS(t.Context(), start(t, in))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		_ = c.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := c.Read(make([]byte, 1)); err == nil || timeout(err) {
+			t.Errorf("got %v", err)
+		}
+		until(t, "the end", func() bool { return in.Stats().Active == 0 })
+	})
 }

@@ -42,9 +42,8 @@ func (w *worker) clock() time.Duration { return w.loop.Now().Sub(w.born) }
 
 // take takes over an established connection of a client.
 func (w *worker) take(l *link, logger *slog.Logger) {
-	conn, err := l.open(w.loop, nil)
+	conn, err := l.open(w.loop)
 	if err != nil {
-		l.reset()
 		return
 	}
 	if l.state.NegotiatedProtocol == "h2" {

@@ -19,8 +19,13 @@ type Handler interface {
 	Drained()
 }
 
+// Leaver is a Handler for which the other end has gone when it sends no more, whatever it has sent before: it need not be read
+// to its end. Left says so of a connection that is paused, where the system tells.
+type Leaver interface{ Left() }
+
 // Upper is an established connection above a Wire: TLS, or what is on top of it. Its Read and Write do what they can without
-// waiting, as the Wire lets them.
+// waiting, as the Wire lets them. One that has a method Gone hears by it when the transport is closed for good, which may be long
+// after Close.
 type Upper interface {
 	io.Reader
 	io.Writer
@@ -58,7 +63,7 @@ const (
 // ErrTruncated is the reason where the transport ended without the other end having said so: anyone on the path can do that.
 var ErrTruncated = errors.New("the connection ended without the peer saying so")
 
-// ErrReset is the reason where this end broke the connection off from outside of the loop.
+// ErrReset is the reason where this end broke the connection off, from outside of the loop.
 var ErrReset = errors.New("the connection was broken off")
 
 var errPanic = errors.New("panic in a connection")
@@ -69,6 +74,7 @@ type Conn struct {
 	handler Handler
 	driver  driver
 	closed  func()
+	gone    func()
 	source  func()
 	out     []byte // written, and not taken by the driver
 	taken   int    // of out
@@ -219,8 +225,8 @@ func (c *Conn) late() {
 	}
 }
 
-// Break breaks the connection off, and its handler is told, with ErrReset.
-func (c *Conn) Break() { c.fail(ErrReset) }
+// Break breaks the connection off, from anywhere: the handler is told ErrReset.
+func (c *Conn) Break() { c.loop.Do(func() { c.guard(func() { c.finish(ErrReset) }) }) }
 
 // Abort closes at once, in a way that the other end can't take for a proper end. The handler is not told.
 func (c *Conn) Abort() { c.shut(true) }
@@ -230,6 +236,9 @@ func (c *Conn) shut(abort bool) {
 		return
 	}
 	c.dead = true
+	if c.gone != nil {
+		defer c.gone()
+	}
 	c.loop.Remove(&c.timer)
 	delete(c.loop.conns, c)
 	if c.out != nil {

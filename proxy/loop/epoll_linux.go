@@ -188,6 +188,15 @@ func (d *polled) happened(events uint32) {
 	if c.dead {
 		return
 	}
+	if events&d.events&unix.EPOLLRDHUP != 0 {
+		d.watchAs(d.events &^ unix.EPOLLRDHUP)
+		if l, ok := c.handler.(Leaver); ok && c.paused {
+			l.Left()
+		}
+		if c.dead {
+			return
+		}
+	}
 	// Whoever reads comes to the end by reading. Others would be told of it for ever.
 	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && d.events&unix.EPOLLIN == 0 && !d.absent {
 		d.absent = true
@@ -348,11 +357,13 @@ func (d *polled) flush() (int, error) {
 func (d *polled) moved() time.Time { return d.took }
 
 func (d *polled) watch(read bool) {
+	events := d.events &^ (unix.EPOLLIN | unix.EPOLLRDHUP)
 	if read {
-		d.watchAs(d.events | unix.EPOLLIN)
-	} else {
-		d.watchAs(d.events &^ unix.EPOLLIN)
+		events |= unix.EPOLLIN
+	} else if _, ok := d.conn.handler.(Leaver); ok && d.conn.paused {
+		events |= unix.EPOLLRDHUP
 	}
+	d.watchAs(events)
 }
 
 func (d *polled) watchAs(events uint32) {

@@ -119,6 +119,19 @@ func (l *Loop) Do(f func()) bool {
 	return true
 }
 
+// Try runs f, in the loop. A panic in it ends neither the process nor what else the loop is doing: broken runs then, to end what f
+// was about.
+func (l *Loop) Try(f, broken func()) {
+	done := false
+	l.guard(func() {
+		f()
+		done = true
+	})
+	if !done {
+		l.guard(broken)
+	}
+}
+
 // Now is the time, as of when the loop last woke.
 func (l *Loop) Now() time.Time { return l.now }
 

@@ -9,6 +9,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -512,3 +513,23 @@ type passer struct {
 }
 
 func (p *passer) Data([]byte) { p.to.c.Write(make([]byte, 32<<10)) }
+
+// A connection that was prepared for a loop that never came to it is not left behind.
+func TestPreparedAndDropped(t *testing.T) {
+	g, err := loop.NewGroup(1, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for name, drop := range map[string]func(*loop.Wire){"close": func(w *loop.Wire) { _ = w.Close() }, "reset": func(w *loop.Wire) { w.Reset() }} {
+		a, b := tcp(t)
+		wire := loop.NewWire(b)
+		g.Pick().Prepare(wire)
+		drop(wire)
+		_ = a.SetReadDeadline(time.Now().Add(5 * time.Second))
+		if _, err := a.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%s: %v", name, err)
+		}
+		_ = a.Close()
+	}
+}

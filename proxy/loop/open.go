@@ -34,6 +34,9 @@ func (l *Loop) Open(raw net.Conn, upper Upper, handler Handler) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	if u, ok := upper.(interface{ Gone() }); ok {
+		c.gone = u.Gone
+	}
 	l.conns[c] = struct{}{}
 	return c, nil
 }

@@ -12,7 +12,11 @@ type Timer struct {
 	at    time.Time // when to call; zero when not set
 	key   time.Time // by which the heap has it, at or before that
 	index int       // in the heap, plus 1; 0 when not in it
+	conn  *Conn     // whose it is; nil for nobody's
 }
+
+// Bind makes the timer one of a connection's: a panic in what it calls ends that, as one in its Handler does.
+func (t *Timer) Bind(c *Conn) { t.conn = c }
 
 // Set has f called at a time, in place of what was set before.
 func (l *Loop) Set(t *Timer, at time.Time, f func()) {
@@ -60,7 +64,11 @@ func (h *timers) run(l *Loop) {
 		}
 		f := t.f
 		heap.Pop(h)
-		if l.Stop(t); f != nil {
+		switch l.Stop(t); {
+		case f == nil:
+		case t.conn != nil:
+			t.conn.guard(f)
+		default:
 			l.guard(f)
 		}
 	}
