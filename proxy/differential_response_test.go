@@ -158,17 +158,22 @@ func newDifferentialResponse(t testing.TB) *differentialResponse {
 	return d
 }
 
-// ask asks a server on behalf of a new client, twice on one connection. The second answer has to be the second one's.
-func ask(ctx context.Context, s *side, name, method string) (a answer, err error) {
+// ask asks a server on behalf of a new client, twice on one connection. The second answer has to be the second one's. An old
+// client speaks HTTP/1.0, and asks once.
+func ask(ctx context.Context, s *side, name, method string, old bool) (a answer, err error) {
 	c, err := s.dial(ctx, name)
 	if err != nil {
 		return a, err
 	}
 	defer c.NetConn().Close()
-	if _, err := fmt.Fprintf(c, "%s /first HTTP/1.1\r\nHost: a\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", method); err != nil {
+	text := method + " /first HTTP/1.1\r\nHost: a\r\n\r\nGET /second HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
+	if old {
+		text = method + " /first HTTP/1.0\r\nHost: a\r\n\r\n"
+	}
+	if _, err := io.WriteString(c, text); err != nil {
 		return a, err
 	}
-	r := bufio.NewReader(c)
+	r := bufio.NewReader(careful{c}) // a body may last until the end, and then that has to be a proper one
 	for {
 		res, err := http.ReadResponse(r, &http.Request{Method: method})
 		if err != nil {
@@ -180,7 +185,7 @@ func ask(ctx context.Context, s *side, name, method string) (a answer, err error
 		}
 		a.hint(res.StatusCode, res.Header)
 	}
-	if a.broken {
+	if a.broken || old {
 		return a, nil
 	}
 	rest, err := io.ReadAll(r)
@@ -191,10 +196,13 @@ func ask(ctx context.Context, s *side, name, method string) (a answer, err error
 }
 
 // compare has a service answer a request with text. The answer is where the three differ.
-func (d *differentialResponse) compare(ctx context.Context, method, text string) error {
+func (d *differentialResponse) compare(ctx context.Context, method, text string, old bool) error {
 	d.run++
 	name := "client-" + strconv.Itoa(d.run)
 	theirs := readByNetHTTP(ctx, method, text)
+	if old { // HTTP/1.0 knows neither
+		theirs.hints, theirs.trailers = nil, http.Header{}
+	}
 	var ours [2]answer
 	for i, s := range d.sides {
 		m := d.mouths[i]
@@ -207,7 +215,7 @@ func (d *differentialResponse) compare(ctx context.Context, method, text string)
 		limit, cancel := context.WithTimeout(ctx, late)
 		defer cancel()
 		var err error
-		if ours[i], err = ask(limit, s, name, method); err != nil {
+		if ours[i], err = ask(limit, s, name, method, old); err != nil {
 			return err
 		}
 	}
@@ -265,8 +273,10 @@ func TestDifferentialResponses(t *testing.T) {
 	}
 	d := newDifferentialResponse(t)
 	for _, s := range responses(t) {
-		if err := d.compare(t.Context(), s[0], s[1]); err != nil {
-			t.Errorf("%s %q: %v", s[0], s[1], err)
+		for _, old := range []bool{false, true} {
+			if err := d.compare(t.Context(), s[0], s[1], old); err != nil {
+				t.Errorf("%s %q, HTTP/1.0 %v: %v", s[0], s[1], old, err)
+			}
 		}
 	}
 	t.Log(d)
@@ -280,10 +290,10 @@ func TestDifferentialResponses(t *testing.T) {
 // FuzzDifferentialResponses compares what becomes of anything.
 func FuzzDifferentialResponses(f *testing.F) {
 	for _, s := range responses(f) {
-		f.Add([]byte(s[1]), s[0] == http.MethodHead)
+		f.Add([]byte(s[1]), s[0] == http.MethodHead, len(s[1])%4 == 0)
 	}
 	d := newDifferentialResponse(f)
-	f.Fuzz(func(t *testing.T, text []byte, head bool) {
+	f.Fuzz(func(t *testing.T, text []byte, head, old bool) {
 		method := http.MethodGet
 		if head {
 			method = http.MethodHead
@@ -291,8 +301,8 @@ func FuzzDifferentialResponses(f *testing.F) {
 		if len(text) > 4096 {
 			return
 		}
-		if err := d.compare(t.Context(), method, string(text)); err != nil {
-			t.Fatalf("%s %q: %v", method, text, err)
+		if err := d.compare(t.Context(), method, string(text), old); err != nil {
+			t.Fatalf("%s %q, HTTP/1.0 %v: %v", method, text, old, err)
 		}
 	})
 }
@@ -315,8 +325,9 @@ func FuzzDifferentialResponseGrammar(f *testing.F) {
 
 func (d *differentialResponse) check(t *rapid.T) {
 	method := mostly(t, http.MethodGet, http.MethodHead)
+	old := rapid.Bool().Draw(t, "HTTP/1.0")
 	text := rapid.Custom(anyResponse).Draw(t, "response")
-	if err := d.compare(t.Context(), method, text); err != nil {
-		t.Fatalf("%s %q: %v", method, text, err)
+	if err := d.compare(t.Context(), method, text, old); err != nil {
+		t.Fatalf("%s %q, HTTP/1.0 %v: %v", method, text, old, err)
 	}
 }

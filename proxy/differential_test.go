@@ -24,6 +24,7 @@ import (
 
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/h1"
+	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
 )
 
@@ -347,7 +348,7 @@ func (s *side) dial(ctx context.Context, name string) (*tls.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := tls.Client(raw, &tls.Config{
+	c := tls.Client(loop.NewWire(raw), &tls.Config{
 		InsecureSkipVerify: true, NextProtos: []string{"http/1.1"}, ServerName: name, MinVersion: tls.VersionTLS13,
 		CurvePreferences: []tls.CurveID{tls.X25519},
 	})
