@@ -31,6 +31,10 @@ const (
 	CodeProxyPeer Code = "J113"
 	// CodeUnknownName: no service is there for what the client asks for.
 	CodeUnknownName Code = "J114"
+	// CodeProxyRequest: the client's request to the proxy is not understood.
+	CodeProxyRequest Code = "J116"
+	// CodeProxyCredentials: the client has no right to use the proxy.
+	CodeProxyCredentials Code = "J117"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -208,6 +212,8 @@ var codeTable = map[Code]codeInfo{
 	CodeProxyHeader:          {exit: 3, title: "the connection does not begin with a PROXY protocol header that is valid", remedy: "let the load balancer send one (send-proxy-v2 in HAProxy); where none is in front do not ask for it"},
 	CodeProxyPeer:            {exit: 3, title: "the peer may not say in a PROXY protocol header where a connection comes from", remedy: "add the address to proxy_protocol if it is that of a load balancer of yours; clients have to connect to that"},
 	CodeUnknownName:          {exit: 3, title: "no service is there for what the client asks for", remedy: "add the server name to passthrough or correct what the client connects to"},
+	CodeProxyRequest:         {exit: 3, title: "the client's request to the proxy is not understood", remedy: "let the client speak HTTP CONNECT or SOCKS5 to it; this proxy tunnels only"},
+	CodeProxyCredentials:     {exit: 3, title: "the client has no right to use the proxy", remedy: "give the client the proxy's user and password"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

@@ -160,6 +160,8 @@ func TestImports(t *testing.T) {
 		{ours("proxy/admin"), "net/http/pprof", nil, "it registers itself at the default mux"},
 		{ours("proxy$"), ours("proxy/metrics"), nil, "the data plane does not know who asks for its numbers"},
 		{ours("proxy$"), ours("proxy/admin"), nil, "the data plane does not know its administrator"},
+		{ours("proxy/connect"), module, []string{ours("attest$"), ours("proxy/h1"), ours("proxy/message")}, "what a client asks for knows nothing of how to get there"},
+		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
