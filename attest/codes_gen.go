@@ -35,6 +35,8 @@ const (
 	CodeProxyRequest Code = "J116"
 	// CodeProxyCredentials: the client has no right to use the proxy.
 	CodeProxyCredentials Code = "J117"
+	// CodeNotRedirected: the connection was meant for the proxy itself.
+	CodeNotRedirected Code = "J118"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -195,6 +197,8 @@ const (
 	CodeLogBroken Code = "J805"
 	// CodeAttesterBroken: the TEE keeps failing to give evidence.
 	CodeAttesterBroken Code = "J806"
+	// CodeNotPermitted: the system does not permit this.
+	CodeNotPermitted Code = "J807"
 )
 
 var codeTable = map[Code]codeInfo{
@@ -214,6 +218,7 @@ var codeTable = map[Code]codeInfo{
 	CodeUnknownName:          {exit: 3, title: "no service is there for what the client asks for", remedy: "add the server name to passthrough or correct what the client connects to"},
 	CodeProxyRequest:         {exit: 3, title: "the client's request to the proxy is not understood", remedy: "let the client speak HTTP CONNECT or SOCKS5 to it; this proxy tunnels only"},
 	CodeProxyCredentials:     {exit: 3, title: "the client has no right to use the proxy", remedy: "give the client the proxy's user and password"},
+	CodeNotRedirected:        {exit: 3, title: "the connection was meant for the proxy itself", remedy: "connect to the address of the service; rules of the kernel bring such connections here"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},
@@ -294,4 +299,5 @@ var codeTable = map[Code]codeInfo{
 	CodeListen:               {exit: 1, title: "the listening socket cannot be opened", remedy: "choose a free address"},
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
+	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
 }

@@ -162,6 +162,7 @@ func TestImports(t *testing.T) {
 		{ours("proxy$"), ours("proxy/admin"), nil, "the data plane does not know its administrator"},
 		{ours("proxy/connect"), module, []string{ours("attest$"), ours("proxy/h1"), ours("proxy/message")}, "what a client asks for knows nothing of how to get there"},
 		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
+		{ours("proxy/transparent"), module, []string{ours("attest$")}, "where a connection was going has nothing to do with what it carries"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
