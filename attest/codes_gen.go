@@ -163,6 +163,8 @@ const (
 	CodeConfigDigest Code = "J517"
 	// CodeRule: a rule of the policy refuses.
 	CodeRule Code = "J518"
+	// CodeNoPolicy: no policy covers this target.
+	CodeNoPolicy Code = "J519"
 	// CodeEndorsementMissing: an endorsement is missing.
 	CodeEndorsementMissing Code = "J601"
 	// CodeEndorsementExpired: an endorsement is outside its validity.
@@ -282,6 +284,7 @@ var codeTable = map[Code]codeInfo{
 	CodeNumber:               {exit: 6, title: "a signed number is not as the policy demands", remedy: "update the software or correct the policy"},
 	CodeConfigDigest:         {exit: 6, title: "the configuration is not an accepted one", remedy: "add the digest to workload.config if you accept this configuration"},
 	CodeRule:                 {exit: 6, title: "a rule of the policy refuses", remedy: "see the rule in the line named"},
+	CodeNoPolicy:             {exit: 6, title: "no policy covers this target", remedy: "allow the target by its name if a policy is meant for it"},
 	CodeEndorsementMissing:   {exit: 7, title: "an endorsement is missing", remedy: "supply it with --endorsement or let jurat fetch it from the vendor"},
 	CodeEndorsementExpired:   {exit: 7, title: "an endorsement is outside its validity", remedy: "fetch a current one from the vendor"},
 	CodeEndorserUnreachable:  {exit: 7, title: "the vendor service cannot be reached", remedy: "try again or supply the endorsement with --endorsement"},

@@ -19,6 +19,11 @@ var errIdle = errors.New("nothing moved for too long")
 // whoever is at the other end must not take half of a message for the whole. It answers at once; done, which may be nil, is told
 // of the end.
 func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
+	joinBehind(e, l, other, nil, idle, logger, done)
+}
+
+// joinBehind is join where some of what the other connection has to say was read already: ahead is passed on before the rest.
+func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
 	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger, done: done}
 	if l.plain {
 		t.in, t.out = &l.stats.in, &l.stats.out
@@ -27,7 +32,7 @@ func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.L
 	if far, ok := other.(*link); ok {
 		t.loop.Prepare(far.conn.NetConn())
 	}
-	if !t.loop.Do(func() { t.open(l, other) }) {
+	if !t.loop.Do(func() { t.open(l, other, ahead) }) {
 		l.reset()
 		resetConn(other)
 		t.finished(upstream.NoVerdict)
@@ -64,7 +69,7 @@ type way struct {
 	moved    uint64 // bytes
 }
 
-func (t *tunnel) open(l *link, other net.Conn) {
+func (t *tunnel) open(l *link, other net.Conn, ahead []byte) {
 	near, err := l.open(t.loop, nil)
 	if err != nil {
 		l.reset()
@@ -87,6 +92,9 @@ func (t *tunnel) open(l *link, other net.Conn) {
 		return
 	}
 	t.join(near, far)
+	if len(ahead) > 0 {
+		t.ways[1].Data(ahead)
+	}
 }
 
 func (t *tunnel) join(near, far *loop.Conn) {

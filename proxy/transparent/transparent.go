@@ -41,40 +41,91 @@ func Listen(ctx context.Context, mode Mode, network, address string) (net.Listen
 	if _, err := ParseMode(string(mode)); err != nil {
 		return nil, err
 	}
-	return listen(ctx, mode, network, address)
+	ln, err := listen(ctx, mode, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return remember(mode, ln)
 }
 
-// Destination answers where conn was going before it was brought here. listening are the addresses that this proxy listens
-// on, one at least: a connection that was meant for one of them is refused with attest.CodeNotRedirected, since the proxy
-// would connect to itself, and to itself again, until it has no descriptor left.
-func Destination(mode Mode, conn net.Conn, listening []net.Addr) (netip.AddrPort, error) {
-	var to netip.AddrPort
-	err := badMode(string(mode))
-	switch mode {
-	case Redirect:
-		to, err = OriginalDestination(conn)
-	case TProxy:
-		to, err = addrPort(conn.LocalAddr())
+// Adopt is Listen for a socket that somebody else has opened: the service manager, or the proxy that ran before this one.
+func Adopt(mode Mode, ln net.Listener) (net.Listener, error) {
+	if _, err := ParseMode(string(mode)); err != nil {
+		return nil, err
+	}
+	known, err := remember(mode, ln)
+	if err == nil {
+		err = adopt(mode, ln)
 	}
 	if err != nil {
+		return nil, err
+	}
+	return known, nil
+}
+
+// remember has connections know which port they came by, where that can't be seen of them.
+func remember(mode Mode, ln net.Listener) (net.Listener, error) {
+	if mode != TProxy {
+		return ln, nil
+	}
+	tcp, ok := ln.(*net.TCPListener)
+	if !ok {
+		return nil, &attest.Error{Code: attest.CodeListen, Check: "listen", Subject: ln.Addr().String(), Got: fmt.Sprintf("%T", ln), Want: "TCP"}
+	}
+	at, err := addrPort(tcp.Addr())
+	if err != nil {
+		return nil, err
+	}
+	return &listener{tcp, at.Port()}, nil
+}
+
+type listener struct {
+	*net.TCPListener
+	port uint16
+}
+
+// Accept implements net.Listener.
+func (l *listener) Accept() (net.Conn, error) {
+	c, err := l.AcceptTCP()
+	if err != nil {
+		return nil, err
+	}
+	return &accepted{c, l.port}, nil
+}
+
+type accepted struct {
+	*net.TCPConn
+	port uint16 // of the listener
+}
+
+// Destination answers where conn, which a listener of Listen or Adopt accepted, was going before it was brought here. A
+// connection that was meant for the proxy itself, at any address of this machine, is refused with attest.CodeNotRedirected: the
+// proxy would connect to itself, and to itself again, until it has no descriptor left.
+func Destination(mode Mode, conn net.Conn) (netip.AddrPort, error) {
+	to, port, err := destination(mode, conn)
+	switch {
+	case err != nil:
 		return netip.AddrPort{}, err
-	}
-	if len(listening) == 0 {
-		return netip.AddrPort{}, notRedirected(to, "an address to listen on that is not known")
-	}
-	for _, a := range listening {
-		own, err := addrPort(a)
-		if err != nil {
-			return netip.AddrPort{}, err
-		}
-		if own.Port() != to.Port() {
-			continue
-		}
-		if ip := own.Addr(); ip.WithZone("") == to.Addr().WithZone("") || ip.IsUnspecified() && isLocal(to.Addr()) {
-			return netip.AddrPort{}, notRedirected(to, "the address that the proxy listens on")
-		}
+	case to.Port() == port && isLocal(to.Addr()):
+		return netip.AddrPort{}, notRedirected(to, "the address that the proxy listens on")
 	}
 	return to, nil
+}
+
+// destination is Destination, and the port that the proxy listens on.
+func destination(mode Mode, conn net.Conn) (to netip.AddrPort, port uint16, err error) {
+	switch mode {
+	case Redirect: // which has made the proxy's own port that of the connection
+		return originalDestination(conn)
+	case TProxy:
+		c, ok := conn.(*accepted)
+		if !ok {
+			return to, 0, &attest.Error{Code: attest.CodeNotRedirected, Check: "transparent", Got: "a connection of a listener that is not known"}
+		}
+		to, err = addrPort(c.LocalAddr())
+		return to, c.port, err
+	}
+	return to, 0, badMode(string(mode))
 }
 
 func notRedirected(to netip.AddrPort, what string) error {

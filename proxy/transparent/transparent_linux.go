@@ -21,40 +21,61 @@ const soOriginalDst = 80
 // OriginalDestination answers where conn was going before REDIRECT brought it here. A connection that came by itself is
 // refused with attest.CodeNotRedirected: its destination is the proxy.
 func OriginalDestination(conn net.Conn) (netip.AddrPort, error) {
-	here, err := addrPort(conn.LocalAddr())
-	if err != nil {
-		return netip.AddrPort{}, err
-	}
+	to, _, err := originalDestination(conn)
+	return to, err
+}
+
+// originalDestination is OriginalDestination, and the port that the connection was redirected to. What conn itself says of its
+// addresses does not count: it may have them from a PROXY header.
+func originalDestination(conn net.Conn) (to netip.AddrPort, port uint16, err error) {
 	unknown := func(err error) error {
-		return &attest.Error{Code: attest.CodeNotRedirected, Check: "transparent", Subject: here.String(), Got: "no destination before it", Err: err}
+		return &attest.Error{Code: attest.CodeNotRedirected, Check: "transparent", Got: "a connection without a destination before it", Err: err}
 	}
 	sc, ok := conn.(syscall.Conn)
 	if !ok {
-		return netip.AddrPort{}, unknown(errors.ErrUnsupported)
+		return netip.AddrPort{}, 0, unknown(errors.ErrUnsupported)
 	}
 	rc, err := sc.SyscallConn()
 	if err != nil {
-		return netip.AddrPort{}, unknown(err)
+		return netip.AddrPort{}, 0, unknown(err)
 	}
-	var to netip.AddrPort
+	var here netip.AddrPort
 	var failed error
 	err = rc.Control(func(fd uintptr) {
-		if here.Addr().Is4() {
+		here, failed = local(int(fd))
+		switch {
+		case failed != nil:
+		case here.Addr().Is4():
 			to, failed = original4(int(fd))
-		} else {
+		default:
 			to, failed = original6(int(fd))
 		}
 	})
 	switch err := errors.Join(err, failed); {
 	case err != nil:
-		return netip.AddrPort{}, unknown(err)
-	case to.Port() == here.Port() && to.Addr().WithZone("") == here.Addr().WithZone(""):
-		return netip.AddrPort{}, notRedirected(to, "a connection that nothing redirected")
+		return netip.AddrPort{}, 0, unknown(err)
+	case to.Port() == here.Port() && to.Addr().WithZone("") == here.Addr():
+		return netip.AddrPort{}, 0, notRedirected(to, "a connection that nothing redirected")
 	}
-	return to, nil
+	return to, here.Port(), nil
 }
 
-var errFamily = errors.New("the kernel answers an address of another family")
+// local is the address of a socket, without its zone.
+func local(fd int) (netip.AddrPort, error) {
+	sa, err := unix.Getsockname(fd)
+	switch sa := sa.(type) {
+	case *unix.SockaddrInet4:
+		return netip.AddrPortFrom(netip.AddrFrom4(sa.Addr), uint16(sa.Port)), nil
+	case *unix.SockaddrInet6:
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), uint16(sa.Port)), nil
+	}
+	if err == nil {
+		return netip.AddrPort{}, errFamily
+	}
+	return netip.AddrPort{}, os.NewSyscallError("getsockname", err)
+}
+
+var errFamily = errors.New("an address that is not of IP")
 
 // original4 reads a struct sockaddr_in into what is as long at least: family, port and address.
 func original4(fd int) (netip.AddrPort, error) {
@@ -91,7 +112,7 @@ func listen(ctx context.Context, mode Mode, network, address string) (net.Listen
 	var lc net.ListenConfig
 	lc.SetMultipathTCP(false) // its sockets don't know the options that this is about
 	if mode == TProxy {
-		lc.Control = func(network, _ string, c syscall.RawConn) error { return makeTransparent(network, c) }
+		lc.Control = func(_, _ string, c syscall.RawConn) error { return makeTransparent(c) }
 	}
 	ln, err := lc.Listen(ctx, network, address)
 	if err == nil {
@@ -104,13 +125,32 @@ func listen(ctx context.Context, mode Mode, network, address string) (net.Listen
 	return nil, &attest.Error{Code: attest.CodeListen, Check: "listen", Subject: address, Err: err}
 }
 
-// makeTransparent lets a socket have addresses that are not this machine's. A socket for both families is "tcp6", and has one
-// flag for them.
-func makeTransparent(network string, c syscall.RawConn) error {
-	if network == "tcp4" {
-		return set(c, "IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+// adopt makes a socket what listen would have made of it.
+func adopt(mode Mode, ln net.Listener) error {
+	if mode != TProxy {
+		return nil
 	}
-	return set(c, "IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	c, err := ln.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return &attest.Error{Code: attest.CodeListen, Check: "listen", Subject: ln.Addr().String(), Err: err}
+	}
+	is := 0
+	_ = c.Control(func(fd uintptr) { is, _ = unix.GetsockoptInt(int(fd), unix.SOL_IP, unix.IP_TRANSPARENT) })
+	if is != 0 {
+		return nil // a service manager may have had the right to do it, which this process has not
+	}
+	return makeTransparent(c)
+}
+
+// makeTransparent lets a socket have addresses that are not this machine's. One of IPv6 that takes connections of IPv4 too has
+// one flag for both.
+func makeTransparent(c syscall.RawConn) error {
+	family := 0
+	_ = c.Control(func(fd uintptr) { family, _ = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN) })
+	if family == unix.AF_INET6 {
+		return set(c, "IPV6_TRANSPARENT", unix.SOL_IPV6, unix.IPV6_TRANSPARENT, 1)
+	}
+	return set(c, "IP_TRANSPARENT", unix.SOL_IP, unix.IP_TRANSPARENT, 1)
 }
 
 func set(c syscall.RawConn, name string, level, option, value int) error {
@@ -140,7 +180,7 @@ func isLocal(ip netip.Addr) bool {
 
 // Dialer makes connections that leave like that. Without the right to, what it answers has attest.CodeNotPermitted.
 func (o Outgoing) Dialer() *net.Dialer {
-	d := &net.Dialer{Control: func(network, _ string, c syscall.RawConn) error {
+	d := &net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
 		if o.Mark != 0 {
 			if err := set(c, "SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(o.Mark)); err != nil {
 				return err
@@ -154,7 +194,7 @@ func (o Outgoing) Dialer() *net.Dialer {
 		if err := set(c, "IP_BIND_ADDRESS_NO_PORT", unix.SOL_IP, unix.IP_BIND_ADDRESS_NO_PORT, 1); err != nil {
 			return err
 		}
-		return makeTransparent(network, c)
+		return makeTransparent(c)
 	}}
 	if o.Source.IsValid() {
 		ip := o.Source.Unmap()

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime"
 	"testing"
 	"time"
@@ -40,19 +41,20 @@ func TestNetwork(t *testing.T) {
 			}
 			for _, tt := range []struct {
 				listen, server, near, far, client string
+				open                              func(context.Context, transparent.Mode, string, string) (net.Listener, error)
 			}{
-				{"0.0.0.0", netns.Server4, netns.Near4, netns.Far4, netns.Client4},
-				{"::", netns.Server6, netns.Near6, netns.Far6, netns.Client6},
-				{"::", netns.Server4, netns.Near4, netns.Far4, netns.Client4},
+				{"0.0.0.0", netns.Server4, netns.Near4, netns.Far4, netns.Client4, transparent.Listen},
+				{"::", netns.Server6, netns.Near6, netns.Far6, netns.Client6, transparent.Listen},
+				{"::", netns.Server4, netns.Near4, netns.Far4, netns.Client4, transparent.Listen},
+				{"0.0.0.0", netns.Server4, netns.Near4, netns.Far4, netns.Client4, adopted},
+				{"::", netns.Server6, netns.Near6, netns.Far6, netns.Client6, adopted},
 			} {
 				t.Run(fmt.Sprint(mode, " ", tt.server, " at ", tt.listen), func(t *testing.T) {
-					ln, err := transparent.Listen(t.Context(), mode, "tcp", net.JoinHostPort(tt.listen, fmt.Sprint(proxyPort)))
+					ln, err := tt.open(t.Context(), mode, "tcp", net.JoinHostPort(tt.listen, fmt.Sprint(proxyPort)))
 					if err != nil {
 						t.Fatal(err)
 					}
 					defer ln.Close()
-					listening := []net.Addr{ln.Addr()}
-					own := &net.TCPAddr{IP: net.ParseIP(tt.far), Port: proxyPort} // as a listener on this address alone has it
 
 					// The client gets here whatever server it wants.
 					c := arrives(t, ln, func(ctx context.Context) (c net.Conn, err error) {
@@ -65,19 +67,16 @@ func TestNetwork(t *testing.T) {
 						return c, err
 					})
 					want := netip.AddrPortFrom(netip.MustParseAddr(tt.server), servicePort)
-					if got, err := transparent.Destination(mode, c, listening); got != want || err != nil {
-						t.Errorf("got %s, %v, want %s", got, err, want)
-					}
-					if got, err := transparent.Destination(mode, c, []net.Addr{own}); got != want || err != nil {
+					if got, err := transparent.Destination(mode, c); got != want || err != nil {
 						t.Errorf("got %s, %v, want %s", got, err, want)
 					}
 					if host, _, _ := net.SplitHostPort(c.RemoteAddr().String()); host != tt.client {
 						t.Errorf("from %s", host)
 					}
-					if got, err := transparent.Destination(mode, c, nil); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
-						t.Errorf("listening nowhere: got %s, %v", got, err)
+					if got, err := transparent.Destination(mode, struct{ net.Conn }{c}); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+						t.Errorf("hidden: got %s, %v", got, err)
 					}
-					if got, err := transparent.Destination("", c, listening); attest.CodeOf(err) != attest.CodeConfigValue || got.IsValid() {
+					if got, err := transparent.Destination("", c); attest.CodeOf(err) != attest.CodeConfigValue || got.IsValid() {
 						t.Errorf("no mode: got %s, %v", got, err)
 					}
 
@@ -85,7 +84,7 @@ func TestNetwork(t *testing.T) {
 					c = arrives(t, ln, func(ctx context.Context) (net.Conn, error) {
 						return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(tt.server, fmt.Sprint(servicePort)))
 					})
-					if got, err := transparent.Destination(mode, c, listening); got != want || err != nil {
+					if got, err := transparent.Destination(mode, c); got != want || err != nil {
 						t.Errorf("got %s, %v, want %s", got, err, want)
 					}
 					if got := service(transparent.Outgoing{Mark: netns.Mark}, want); got != tt.far {
@@ -97,13 +96,27 @@ func TestNetwork(t *testing.T) {
 						}
 					}
 
+					// Another machine may have something at the port that the proxy has here.
+					if mode == transparent.Redirect {
+						want := netip.AddrPortFrom(netip.MustParseAddr(tt.server), proxyPort)
+						c := arrives(t, ln, func(ctx context.Context) (net.Conn, error) { return lab.Client.Dial(ctx, want.String()) })
+						if got, err := transparent.Destination(mode, c); got != want || err != nil {
+							t.Errorf("got %s, %v, want %s", got, err, want)
+						}
+					}
+
 					// Connections to the proxy are refused, at whichever of its addresses.
 					for _, to := range []string{tt.near, tt.far} {
 						c := arrives(t, ln, func(ctx context.Context) (net.Conn, error) {
 							return lab.Client.Dial(ctx, net.JoinHostPort(to, fmt.Sprint(proxyPort)))
 						})
-						if got, err := transparent.Destination(mode, c, listening); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+						if got, err := transparent.Destination(mode, c); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
 							t.Errorf("to %s: got %s, %v", to, got, err)
+						}
+						if mode == transparent.Redirect {
+							if got, err := transparent.Destination(mode, elsewhere{c.(*net.TCPConn)}); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+								t.Errorf("to %s, as a PROXY header has it: got %s, %v", to, got, err)
+							}
 						}
 						if got, err := transparent.OriginalDestination(c); (mode == transparent.TProxy || to == tt.near) && (attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid()) {
 							t.Errorf("to %s, which nothing redirects: got %s, %v", to, got, err)
@@ -112,13 +125,29 @@ func TestNetwork(t *testing.T) {
 					c = arrives(t, ln, func(ctx context.Context) (net.Conn, error) {
 						return new(net.Dialer).DialContext(ctx, "tcp", net.JoinHostPort(tt.near, fmt.Sprint(proxyPort)))
 					})
-					if got, err := transparent.Destination(mode, c, listening); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+					if got, err := transparent.Destination(mode, c); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
 						t.Errorf("from the proxy itself: got %s, %v", got, err)
 					}
 				})
 			}
 		}
 	})
+}
+
+// elsewhere is a connection with an address that somebody else said.
+type elsewhere struct{ *net.TCPConn }
+
+func (elsewhere) LocalAddr() net.Addr { return &net.TCPAddr{IP: net.IPv4(203, 0, 113, 1), Port: 80} }
+
+// adopted is Listen by two: one opens the socket and the other makes it what it has to be.
+func adopted(ctx context.Context, mode transparent.Mode, network, address string) (net.Listener, error) {
+	var lc net.ListenConfig
+	lc.SetMultipathTCP(false)
+	ln, err := lc.Listen(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return transparent.Adopt(mode, ln)
 }
 
 // One client may have as many connections as it has ports to each server, and not to all of them together.
@@ -153,7 +182,7 @@ func arrives(t *testing.T, ln net.Listener, dial func(context.Context) (net.Conn
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { out.Close() })
-	_ = ln.(*net.TCPListener).SetDeadline(time.Now().Add(10 * time.Second))
+	_ = ln.(interface{ SetDeadline(time.Time) error }).SetDeadline(time.Now().Add(10 * time.Second))
 	in, err := ln.Accept()
 	if err != nil {
 		t.Fatal(err)
@@ -212,7 +241,35 @@ func TestNotPermitted(t *testing.T) {
 			t.Errorf("%s: got %v", what, err)
 		}
 	}
+	ready := map[string]net.Listener{}
+	if os.Geteuid() == 0 {
+		for _, network := range []string{"tcp4", "tcp6"} {
+			if ready[network], err = transparent.Listen(t.Context(), transparent.TProxy, network, ":0"); err != nil {
+				t.Fatal(err)
+			}
+			defer ready[network].Close()
+		}
+	}
 	powerless(t, func() {
+		_, err := transparent.Adopt(transparent.TProxy, ln)
+		check("adopted", err)
+		for network, ln := range ready { // somebody else had the right
+			f, err := ln.(interface{ File() (*os.File, error) }).File()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			inherited, err := net.FileListener(f)
+			f.Close()
+			if err != nil {
+				t.Error(err)
+				continue
+			}
+			if _, err := transparent.Adopt(transparent.TProxy, inherited); err != nil {
+				t.Errorf("%s: %v", network, err)
+			}
+			inherited.Close()
+		}
 		for _, network := range []string{"tcp4", "tcp6", "tcp"} {
 			_, err := transparent.Listen(t.Context(), transparent.TProxy, network, ":0")
 			check(network, err)
@@ -266,16 +323,18 @@ func TestNothingRedirected(t *testing.T) {
 			return new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
 		})
 		for _, mode := range []transparent.Mode{transparent.Redirect, transparent.TProxy} {
-			if got, err := transparent.Destination(mode, c, []net.Addr{ln.Addr()}); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
-				t.Errorf("%s: got %s, %v", mode, got, err)
-			}
-			if got, err := transparent.Destination(mode, c, []net.Addr{&net.UnixAddr{}}); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+			if got, err := transparent.Destination(mode, c); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
 				t.Errorf("%s: got %s, %v", mode, got, err)
 			}
 		}
 		for what, c := range map[string]net.Conn{"no descriptor": struct{ net.Conn }{c}, "no socket": pipe(t)} {
 			if got, err := transparent.OriginalDestination(c); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
 				t.Errorf("%s: got %s, %v", what, got, err)
+			}
+			for _, mode := range []transparent.Mode{transparent.Redirect, transparent.TProxy} {
+				if got, err := transparent.Destination(mode, c); attest.CodeOf(err) != attest.CodeNotRedirected || got.IsValid() {
+					t.Errorf("%s, %s: got %s, %v", what, mode, got, err)
+				}
 			}
 		}
 		c.Close()
@@ -289,6 +348,15 @@ func pipe(t *testing.T) net.Conn {
 	a, b := net.Pipe()
 	t.Cleanup(func() { a.Close(); b.Close() })
 	return a
+}
+
+func shut(t *testing.T) net.Listener {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln.Close()
+	return ln
 }
 
 func TestModes(t *testing.T) {
@@ -310,6 +378,21 @@ func TestModes(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer ln.Close()
+	for _, mode := range []transparent.Mode{"", "none"} {
+		if got, err := transparent.Adopt(mode, ln); got != nil || attest.CodeOf(err) != attest.CodeConfigValue {
+			t.Errorf("%q: got %v, %v", mode, got, err)
+		}
+	}
+	unix, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close()
+	for what, ln := range map[string]net.Listener{"unix": struct{ net.Listener }{unix}, "closed": shut(t)} {
+		if got, err := transparent.Adopt(transparent.TProxy, ln); got != nil || attest.CodeOf(err) == "" || attest.CodeOf(err) == attest.CodeInternal {
+			t.Errorf("%s: got %v, %v", what, got, err)
+		}
+	}
 	if _, err := transparent.Listen(t.Context(), transparent.Redirect, "tcp", ln.Addr().String()); attest.CodeOf(err) != attest.CodeListen {
 		t.Errorf("an address in use: got %v", err)
 	}

@@ -19,7 +19,13 @@ func onlyLinux() error {
 // OriginalDestination answers where conn was going before REDIRECT brought it here. It does on Linux only.
 func OriginalDestination(net.Conn) (netip.AddrPort, error) { return netip.AddrPort{}, onlyLinux() }
 
+func originalDestination(net.Conn) (netip.AddrPort, uint16, error) {
+	return netip.AddrPort{}, 0, onlyLinux()
+}
+
 func listen(context.Context, Mode, string, string) (net.Listener, error) { return nil, onlyLinux() }
+
+func adopt(Mode, net.Listener) error { return onlyLinux() }
 
 func isLocal(netip.Addr) bool { return true }
 
