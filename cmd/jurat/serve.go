@@ -39,6 +39,7 @@ type serveConfig struct {
 	Proxy    config.Config `json:"proxy"`   // names policies as policies does
 	Binding  string        `json:"binding"` // --unsafe-binding of forward
 	Process  processConfig `json:"process"`
+	Forward  *forwardProxy `json:"forward,omitempty"` // of forward --proxy
 
 	policies  map[string]*policy.Policy
 	dir       string // of the file, "" where there is none
@@ -170,7 +171,7 @@ func flagged(flags map[string]string) func(error) error {
 
 // forward runs a plain local port before an attested peer.
 func (a *app) forward(ctx context.Context, args []string) error {
-	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET")
+	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET | forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...")
 	c := &serveConfig{Lifetime: ratls.DefaultLifetime}
 	var out upstreamConfig
 	var logFormat string
@@ -182,6 +183,8 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	fs.Var(&names, "name", "`NAME` to put into our own leaf; repeat for more")
 	fs.DurationVar(&out.Reattest, "reattest", 0, reattestUsage)
 	fs.StringVar(&c.Binding, "unsafe-binding", "", unsafeBindingUsage)
+	var fp forwardProxyFlags
+	fp.register(fs)
 	fs.BoolVar(&out.UnsafeListen, "unsafe-listen", false, "listen in plain on an address that other machines can reach")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
@@ -191,8 +194,14 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(rest) != 1 || out.Listen == "" || out.Require == "" {
+	switch {
+	case fp.proxy && (len(rest) != 0 || out.Listen == "" || out.Require == ""):
+		return usageError("forward --proxy needs -p policy.yaml, --listen ADDR and no TARGET: its clients name their own")
+	case !fp.proxy && (len(rest) != 1 || out.Listen == "" || out.Require == ""):
 		return usageError("forward needs -p policy.yaml, --listen ADDR and one TARGET")
+	}
+	if err := fp.check(); err != nil {
+		return err
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
 		return err
@@ -203,7 +212,17 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if !out.UnsafeListen && !config.Local(out.Listen) {
 		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Listen)
 	}
-	out.Target, c.Names = rest[0], names
+	c.Names = names
+	if fp.proxy {
+		if c.Forward, err = fp.forwardProxy(a, out); err != nil {
+			return err
+		}
+		if err := c.complete(a, flagged(map[string]string{"forward.address": "--listen", "forward.reattest": "--reattest", "drain": "--drain"})); err != nil {
+			return err
+		}
+		return a.operate(ctx, c)
+	}
+	out.Target = rest[0]
 	out.Name = out.Target
 	l, cl, err := out.compile()
 	if err != nil {
@@ -258,6 +277,11 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 			return err
 		}
 	}
+	if c.Forward != nil {
+		if err := c.Forward.complete(a, c.Binding, place); err != nil {
+			return err
+		}
+	}
 	if err := c.checkSeldom(); err != nil {
 		return place(err)
 	}
@@ -300,8 +324,10 @@ func (c *serveConfig) check(place func(error) error) error {
 	case c.Session.Extension == signatureAlgorithms:
 		return place(badValue("session.extension", fmt.Sprint(signatureAlgorithms)+", which is another extension's", "the codepoint of cmw_attestation"))
 	}
-	if err := c.Proxy.Check(); err != nil {
-		return place(err)
+	if c.Forward == nil { // which is all there is where there is one
+		if err := c.Proxy.Check(); err != nil {
+			return place(err)
+		}
 	}
 	if err := c.Process.check(c.Proxy.Listeners); err != nil {
 		return place(err)
@@ -498,6 +524,13 @@ func (a *app) open(c *serveConfig, engine *proxy.Engine, id *ratls.Identity, end
 		dial := out.dialer(a, id, endorser, records, c.Session, log)
 		s := running{mode: "forward", to: out.Target, server: proxy.NewOutbound(engine, dial, log, proxy.Limits{})}
 		if s.listener, err = inherited.open(out.Address); err != nil {
+			return servers, err
+		}
+		servers = append(servers, s)
+	}
+	if f := c.Forward; f != nil {
+		s := f.server(a, engine, id, endorser, records, c.Session, log)
+		if s.listener, err = inherited.open(f.Address); err != nil {
 			return servers, err
 		}
 		servers = append(servers, s)

@@ -3,6 +3,31 @@
 //
 // Two ways are known. REDIRECT changes the destination of a connection, and the kernel tells which one it was. TPROXY leaves
 // it as it was, and hands the connection to a socket that may have foreign addresses. Both take a machine that runs Linux.
+//
+// Rules for connections to port 443, where the proxy listens on 15001 and its own connections bear the mark 0x6a. Without the
+// mark, what the proxy sends would come back to it for ever; connections that come in by an interface need no rule for output.
+//
+//	table inet jurat {                                         # REDIRECT
+//		chain prerouting {
+//			type nat hook prerouting priority dstnat
+//			iifname eth1 tcp dport 443 redirect to :15001
+//		}
+//		chain output {
+//			type nat hook output priority -100
+//			meta mark != 0x6a tcp dport 443 redirect to :15001
+//		}
+//	}
+//
+//	ip rule add fwmark 1 lookup 100                            # TPROXY; the same with ip -6
+//	ip route add local default dev lo table 100
+//	table inet jurat {
+//		chain prerouting {
+//			type filter hook prerouting priority mangle
+//			meta l4proto tcp socket transparent 1 socket wildcard 0 meta mark set 1 accept
+//			iifname eth1 meta nfproto ipv4 tcp dport 443 tproxy ip to :15001 meta mark set 1 accept
+//			iifname eth1 meta nfproto ipv6 tcp dport 443 tproxy ip6 to :15001 meta mark set 1 accept
+//		}
+//	}
 package transparent
 
 import (
