@@ -31,6 +31,12 @@ const (
 	CodeProxyPeer Code = "J113"
 	// CodeUnknownName: no service is there for what the client asks for.
 	CodeUnknownName Code = "J114"
+	// CodeProxyRequest: the client's request to the proxy is not understood.
+	CodeProxyRequest Code = "J116"
+	// CodeProxyCredentials: the client has no right to use the proxy.
+	CodeProxyCredentials Code = "J117"
+	// CodeNotRedirected: the connection was meant for the proxy itself.
+	CodeNotRedirected Code = "J118"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -157,6 +163,8 @@ const (
 	CodeConfigDigest Code = "J517"
 	// CodeRule: a rule of the policy refuses.
 	CodeRule Code = "J518"
+	// CodeNoPolicy: no policy covers this target.
+	CodeNoPolicy Code = "J519"
 	// CodeEndorsementMissing: an endorsement is missing.
 	CodeEndorsementMissing Code = "J601"
 	// CodeEndorsementExpired: an endorsement is outside its validity.
@@ -191,6 +199,8 @@ const (
 	CodeLogBroken Code = "J805"
 	// CodeAttesterBroken: the TEE keeps failing to give evidence.
 	CodeAttesterBroken Code = "J806"
+	// CodeNotPermitted: the system does not permit this.
+	CodeNotPermitted Code = "J807"
 )
 
 var codeTable = map[Code]codeInfo{
@@ -208,6 +218,9 @@ var codeTable = map[Code]codeInfo{
 	CodeProxyHeader:          {exit: 3, title: "the connection does not begin with a PROXY protocol header that is valid", remedy: "let the load balancer send one (send-proxy-v2 in HAProxy); where none is in front do not ask for it"},
 	CodeProxyPeer:            {exit: 3, title: "the peer may not say in a PROXY protocol header where a connection comes from", remedy: "add the address to proxy_protocol if it is that of a load balancer of yours; clients have to connect to that"},
 	CodeUnknownName:          {exit: 3, title: "no service is there for what the client asks for", remedy: "add the server name to passthrough or correct what the client connects to"},
+	CodeProxyRequest:         {exit: 3, title: "the client's request to the proxy is not understood", remedy: "let the client speak HTTP CONNECT or SOCKS5 to it; this proxy tunnels only"},
+	CodeProxyCredentials:     {exit: 3, title: "the client has no right to use the proxy", remedy: "give the client the proxy's user and password"},
+	CodeNotRedirected:        {exit: 3, title: "the connection was meant for the proxy itself", remedy: "connect to the address of the service; rules of the kernel bring such connections here"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},
@@ -271,6 +284,7 @@ var codeTable = map[Code]codeInfo{
 	CodeNumber:               {exit: 6, title: "a signed number is not as the policy demands", remedy: "update the software or correct the policy"},
 	CodeConfigDigest:         {exit: 6, title: "the configuration is not an accepted one", remedy: "add the digest to workload.config if you accept this configuration"},
 	CodeRule:                 {exit: 6, title: "a rule of the policy refuses", remedy: "see the rule in the line named"},
+	CodeNoPolicy:             {exit: 6, title: "no policy covers this target", remedy: "allow the target by its name if a policy is meant for it"},
 	CodeEndorsementMissing:   {exit: 7, title: "an endorsement is missing", remedy: "supply it with --endorsement or let jurat fetch it from the vendor"},
 	CodeEndorsementExpired:   {exit: 7, title: "an endorsement is outside its validity", remedy: "fetch a current one from the vendor"},
 	CodeEndorserUnreachable:  {exit: 7, title: "the vendor service cannot be reached", remedy: "try again or supply the endorsement with --endorsement"},
@@ -288,4 +302,5 @@ var codeTable = map[Code]codeInfo{
 	CodeListen:               {exit: 1, title: "the listening socket cannot be opened", remedy: "choose a free address"},
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
+	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
 }

@@ -10,5 +10,5 @@
 //   - What a stranger can make the proxy hold is bounded by Limits, and a panic ends one connection, not the process.
 //   - Logs hold addresses and codes: no header value, no byte of a body, no key.
 //
-// Handshake, Dial and Conn are the seam to whatever establishes connections.
+// Handshake, Dial, DialTarget and Conn are the seam to whatever establishes connections.
 package proxy

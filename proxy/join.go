@@ -19,6 +19,11 @@ var errIdle = errors.New("nothing moved for too long")
 // whoever is at the other end must not take half of a message for the whole. It answers at once; done, which may be nil, is told
 // of the end.
 func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
+	joinBehind(e, l, other, nil, idle, logger, done)
+}
+
+// joinBehind is join where some of what the other connection has to say was read already: ahead is passed on before the rest.
+func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
 	t := &tunnel{loop: e.group.Pick(), idle: idle, log: logger, done: done}
 	if l.plain {
 		t.in, t.out = &l.stats.in, &l.stats.out
@@ -32,7 +37,7 @@ func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.L
 		resetConn(other)
 		t.finished(upstream.NoVerdict)
 	}
-	if !t.loop.Do(func() { t.loop.Try(func() { t.open(l, other) }, drop) }) {
+	if !t.loop.Do(func() { t.loop.Try(func() { t.open(l, other, ahead) }, drop) }) {
 		drop()
 	}
 }
@@ -67,7 +72,7 @@ type way struct {
 	moved    uint64 // bytes
 }
 
-func (t *tunnel) open(l *link, other net.Conn) {
+func (t *tunnel) open(l *link, other net.Conn, ahead []byte) {
 	near, err := l.open(t.loop)
 	if err != nil {
 		resetConn(other)
@@ -89,6 +94,9 @@ func (t *tunnel) open(l *link, other net.Conn) {
 		return
 	}
 	t.join(near, far)
+	if len(ahead) > 0 {
+		t.ways[1].Data(ahead)
+	}
 }
 
 func (t *tunnel) join(near, far *loop.Conn) {

@@ -170,8 +170,8 @@ func (s *Server) carried(l *link, began time.Time, cluster, endpoint string, pee
 	}
 }
 
-// carriedOut is carried for a local client, whose connection is not the attested one.
-func (s *Server) carriedOut(l *link, client net.Conn) func(o upstream.Outcome, received, sent uint64) {
+// carriedOut is carried for a local client, whose connection is not the attested one. target is what it asked for, if it did.
+func (s *Server) carriedOut(l *link, client net.Conn, target string) func(o upstream.Outcome, received, sent uint64) {
 	if s.observer.Log == nil {
 		return nil
 	}
@@ -179,7 +179,7 @@ func (s *Server) carriedOut(l *link, client net.Conn) func(o upstream.Outcome, r
 	return func(o upstream.Outcome, received, sent uint64) {
 		r := &accesslog.Record{
 			Start: began, Duration: time.Since(began), Listener: s.name, Client: addrString(client.RemoteAddr()), Protocol: "TCP",
-			Received: sent, Sent: received, Endpoint: addrString(l.conn.RemoteAddr()), Tries: 1, Upstream: l.conn.Result(),
+			Authority: target, Received: sent, Sent: received, Endpoint: addrString(l.conn.RemoteAddr()), Tries: 1, Upstream: l.conn.Result(),
 		}
 		if o == upstream.Reset {
 			r.Flags = accesslog.UpstreamConnectionTermination

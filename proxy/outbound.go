@@ -17,8 +17,12 @@ import (
 // NewOutbound joins every plain local connection with an attested one of its own to a peer. It moves bytes only, so that
 // whatever the two ends speak passes exactly. Nothing is read for the peer before the peer is affirmed.
 func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) *Server {
+	return newOutbound(engine, func(ctx context.Context, _ net.Conn) (Conn, error) { return dial(ctx) }, logger, limits)
+}
+
+func newOutbound(engine *Engine, establish func(context.Context, net.Conn) (Conn, error), logger *slog.Logger, limits Limits) *Server {
 	s := newServer(engine, limits, logger)
-	s.establish = func(ctx context.Context, _ net.Conn) (Conn, error) { return dial(ctx) }
+	s.establish = establish
 	s.judge = affirmedPeer
 	s.refused = func(raw net.Conn, err error) {
 		if s.ctx.Err() == nil {
@@ -27,7 +31,7 @@ func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) 
 		_ = raw.Close()
 	}
 	s.carry = func(raw net.Conn, l *link, logger *slog.Logger) {
-		told := s.carriedOut(l, raw)
+		told := s.carriedOut(l, raw, "")
 		join(engine, l, raw, s.limits.Tunnel, logger, told)
 	}
 	return s
@@ -47,22 +51,31 @@ func apologise(raw net.Conn, err error) {
 	if !ok {
 		return
 	}
-	code := attest.CodeOf(err)
+	text := apology(err)
+	var b bytes.Buffer
+	fmt.Fprintf(&b, "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
+		"Content-Length: %d\r\n%s: %s\r\nConnection: close\r\n\r\n", len(text), HeaderError, attest.CodeOf(err))
+	if method != http.MethodHead {
+		b.WriteString(text)
+	}
+	if _, err := raw.Write(b.Bytes()); err == nil {
+		hangUp(raw)
+	}
+}
+
+// apology says what is wrong and what to do next.
+func apology(err error) string {
 	text := fmt.Sprintf("jurat: %v\n", err)
 	var coded *attest.Error
 	if errors.As(err, &coded) {
 		text += "next: " + coded.Remedy() + "\n"
 	}
-	var b bytes.Buffer
-	fmt.Fprintf(&b, "HTTP/1.1 502 Bad Gateway\r\nContent-Type: text/plain; charset=utf-8\r\nX-Content-Type-Options: nosniff\r\n"+
-		"Content-Length: %d\r\n%s: %s\r\nConnection: close\r\n\r\n", len(text), HeaderError, code)
-	if method != http.MethodHead {
-		b.WriteString(text)
-	}
-	if _, err := raw.Write(b.Bytes()); err != nil {
-		return
-	}
-	// Closing while the request is still arriving would reset the connection, and the answer with it.
+	return text
+}
+
+// hangUp ends raw behind an answer. Closing while the request is still arriving would reset the connection, and the answer
+// with it.
+func hangUp(raw net.Conn) {
 	if c, ok := raw.(interface{ CloseWrite() error }); ok {
 		_ = c.CloseWrite()
 	}

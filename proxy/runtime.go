@@ -16,7 +16,9 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/connect"
 	"github.com/jurat-tls/jurat/proxy/tally"
+	"github.com/jurat-tls/jurat/proxy/transparent"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -28,6 +30,8 @@ type Builder interface {
 	Handshake(l *config.Listener) (Handshake, error)
 	// Dial makes the connections to the endpoints of a cluster that is Attested.
 	Dial(c *config.Cluster) (DialEndpoint, error)
+	// Forward makes the connections of a listener whose clients say where they want to go, and says who they may be; nil is anybody.
+	Forward(l *config.Listener) (DialTarget, connect.Authenticate, error)
 }
 
 // Runtime does what a configuration says, and changes to another one while it runs: nothing that is under way is dropped.
@@ -292,6 +296,9 @@ func (n *next) listener(l *config.Listener) error {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: l.Address, Want: "an address that no other listener has"}
 	}
 	old := n.Runtime.ports[l.Address]
+	if old != nil && old.config.Transparent != l.Transparent {
+		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Subject: l.Label(), Got: "another way of transparency at the same address", Want: "a restart"}
+	}
 	if old != nil && old.epoch == n.to && sameButRoutes(old.config, *l) && n.sameClusters(l) {
 		n.ports[l.Address] = old
 		routing, err := n.routing(l)
@@ -328,6 +335,11 @@ func (n *next) listener(l *config.Listener) error {
 		return err
 	}
 	n.opened = append(n.opened, ln)
+	if l.Transparent != "" {
+		if ln, err = transparent.Adopt(transparent.Mode(l.Transparent), ln); err != nil {
+			return within(l.Label(), err)
+		}
+	}
 	p := &port{listener: ln, config: *l, epoch: n.to, stats: s.stats, gone: make(chan struct{})}
 	p.server.Store(s)
 	n.ports[l.Address] = p
@@ -446,9 +458,28 @@ func (n *next) server(l *config.Listener) (*Server, error) {
 		}
 		return NewPassthrough(n.engine, routes, log, limits)
 	}
+	if len(l.Forward) > 0 {
+		dial, users, err := n.build.Forward(l)
+		if err != nil {
+			return nil, err
+		}
+		return NewForwardFor(n.engine, users, dial, log, limits), nil
+	}
 	c, err := n.only(l)
 	if err != nil {
 		return nil, err
+	}
+	if l.Transparent != "" {
+		mode, err := transparent.ParseMode(l.Transparent)
+		if err != nil {
+			return nil, err
+		}
+		return NewTransparent(n.engine, mode, func(ctx context.Context, target string) (Conn, error) {
+			if !c.Attested() {
+				return nil, noCluster(l.Cluster)
+			}
+			return c.appraised(ctx, upstream.Identity{Address: target}, nil)
+		}, log, limits), nil
 	}
 	switch {
 	case !l.TCP:

@@ -21,6 +21,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/connect"
 	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -57,6 +58,10 @@ func (b *builder) Handshake(*config.Listener) (proxy.Handshake, error) {
 		return proxy.Plain, nil
 	}
 	return shake(nil, "h2", "http/1.1"), nil
+}
+
+func (b *builder) Forward(*config.Listener) (proxy.DialTarget, connect.Authenticate, error) {
+	return func(ctx context.Context, target string) (proxy.Conn, error) { return dialer(target, affirmed())(ctx) }, nil, nil
 }
 
 func (b *builder) Dial(*config.Cluster) (proxy.DialEndpoint, error) {

@@ -14,7 +14,8 @@ import (
 	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
-// Server accepts connections and carries them. NewInboundHTTP, NewInboundTCP, NewOutbound and NewPassthrough make one.
+// Server accepts connections and carries them. NewInboundHTTP, NewInboundTCP, NewOutbound, NewForward, NewTransparent and
+// NewPassthrough make one.
 type Server struct {
 	engine *Engine
 	limits Limits
@@ -25,6 +26,7 @@ type Server struct {
 	observer Observer
 	name     string // of the listener
 
+	wrap      func(raw net.Conn) net.Conn // makes room for what is learnt of a client before its handshake; nil for none
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
 	hurries   bool                                             // whether a handshake may lose its place to one that waits
@@ -284,6 +286,7 @@ func (s *Server) handle(peer net.Conn) {
 	s.stats.active.Add(1)
 	if !s.remember(l) {
 		l.reset()
+		loop.Reset(raw) // which is another connection where this is the client's side
 		return
 	}
 	defer func() {
@@ -310,6 +313,9 @@ func (s *Server) shake(peer net.Conn) (raw net.Conn, l *link, err error) {
 	raw, err = s.introduced(ctx, peer)
 	if err != nil {
 		return raw, nil, withCode(ctx, err)
+	}
+	if s.wrap != nil {
+		raw = s.wrap(raw)
 	}
 	leave, ok := s.peers.enter(raw.RemoteAddr())
 	if !ok {

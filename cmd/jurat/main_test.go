@@ -54,6 +54,8 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":   serveInBackground,
+			"forward": forwardInBackground,
+			"origin":  origin,
 			"exits":   exits,
 			"flip":    flip,
 			"edit":    edit,
@@ -89,7 +91,30 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "-c" {
 		flags = flags[:3] // the file says where to listen
 	}
-	cmd := exec.Command("jurat", append(flags, args[1:]...)...)
+	inBackground(ts, args[0], append(flags, args[1:]...))
+}
+
+// forwardInBackground is serveInBackground for "jurat forward".
+func forwardInBackground(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 1 {
+		ts.Fatalf("usage: forward VARIABLE FLAGS...")
+	}
+	inBackground(ts, args[0], append([]string{"forward", "--log", "json", "--listen", "127.0.0.1:0"}, args[1:]...))
+}
+
+// origin starts a service that answers everything with the name that it was asked for, and puts its address into a variable:
+// origin ADDR.
+func origin(ts *testscript.TestScript, _ bool, args []string) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "asked for %s %s\n", r.Host, r.URL.Path)
+	}))
+	ts.Defer(s.Close)
+	ts.Setenv(args[0], s.Listener.Addr().String())
+}
+
+// inBackground starts jurat until the test ends, and puts the address that it listens on into a variable.
+func inBackground(ts *testscript.TestScript, variable string, args []string) {
+	cmd := exec.Command("jurat", args...)
 	path, err := lookPath(ts, "jurat")
 	ts.Check(err)
 	cmd.Path = path
@@ -108,7 +133,7 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 		seen.Write(append(lines.Bytes(), '\n'))
 		var e struct{ Msg, Address string }
 		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Msg == "listening" {
-			ts.Setenv(args[0], e.Address)
+			ts.Setenv(variable, e.Address)
 			go func() {
 				for lines.Scan() { // keeps the pipe from filling
 				}
@@ -116,7 +141,7 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 			return
 		}
 	}
-	ts.Fatalf("jurat serve ended:\n%s", seen.String())
+	ts.Fatalf("jurat %s ended:\n%s", args[0], seen.String())
 }
 
 func lookPath(ts *testscript.TestScript, name string) (string, error) {

@@ -186,6 +186,8 @@ func (o *operation) listening(before map[string]bool) {
 		switch {
 		case len(l.Config.Passthrough) > 0:
 			mode, to = "passthrough", "by server name"
+		case len(l.Config.Forward) > 0:
+			mode, to = "forward-proxy", "where clients ask for"
 		case l.Config.TCP && l.Config.Plain:
 			mode = "forward"
 		case l.Config.TCP:

@@ -148,7 +148,7 @@ func flagged(flags map[string]string) func(error) error {
 
 // forward runs a plain local port before an attested peer.
 func (a *app) forward(ctx context.Context, args []string) error {
-	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET")
+	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET | forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...")
 	c := &serveConfig{Lifetime: ratls.DefaultLifetime}
 	var out upstreamConfig
 	var logFormat string
@@ -160,6 +160,8 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	fs.Var(&names, "name", "`NAME` to put into our own leaf; repeat for more")
 	fs.DurationVar(&out.Reattest, "reattest", 0, reattestUsage)
 	fs.StringVar(&c.Binding, "unsafe-binding", "", unsafeBindingUsage)
+	var fp forwardProxyFlags
+	fp.register(fs)
 	fs.BoolVar(&out.UnsafeListen, "unsafe-listen", false, "listen in plain on an address that other machines can reach")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
@@ -169,8 +171,14 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	if len(rest) != 1 || out.Listen == "" || out.Require == "" {
+	switch {
+	case fp.proxy && (len(rest) != 0 || out.Listen == "" || out.Require == ""):
+		return usageError("forward --proxy needs -p policy.yaml, --listen ADDR and no TARGET: its clients name their own")
+	case !fp.proxy && (len(rest) != 1 || out.Listen == "" || out.Require == ""):
 		return usageError("forward needs -p policy.yaml, --listen ADDR and one TARGET")
+	}
+	if err := fp.check(); err != nil {
+		return err
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
 		return err
@@ -181,7 +189,15 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if !out.UnsafeListen && !config.Local(out.Listen) {
 		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Listen)
 	}
-	out.Target, c.Names = rest[0], names
+	c.Names = names
+	if fp.proxy {
+		c.Proxy.Listeners = []config.Listener{fp.listener(out)}
+		if err := c.complete(a, flagged(map[string]string{"listen[0].address": "--listen", "listen[0].forward[0].reattest": "--reattest", "drain": "--drain"})); err != nil {
+			return err
+		}
+		return a.operate(ctx, c)
+	}
+	out.Target = rest[0]
 	out.Name = out.Target
 	l, cl, err := out.compile()
 	if err != nil {
@@ -301,6 +317,9 @@ func (c *serveConfig) checkSeldom() error {
 	for i, l := range c.Proxy.Listeners {
 		if l.Require != "" {
 			check(fmt.Sprintf("listen[%d].reattest", i), l.Reattest, l.Require)
+		}
+		for j, f := range l.Forward {
+			check(fmt.Sprintf("listen[%d].forward[%d].reattest", i, j), f.Reattest, f.Require)
 		}
 	}
 	for i, cl := range c.Proxy.Clusters {

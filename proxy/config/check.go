@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/connect"
 	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -164,7 +165,7 @@ func (k *checker) listener(at string, c *Config, l *Listener) {
 		k.take(at+".address", CheckAddress(l.Address))
 	}
 	k.admission(at, l)
-	switch k.one(at, []string{"to", "cluster", "http", "passthrough"}, l.To != "", l.Cluster != "", l.HTTP != nil, len(l.Passthrough) > 0) {
+	switch k.one(at, []string{"to", "cluster", "http", "passthrough", "forward"}, l.To != "", l.Cluster != "", l.HTTP != nil, len(l.Passthrough) > 0, len(l.Forward) > 0) {
 	case "to":
 		s, err := ParseService(l.To)
 		k.take(at+".to", err)
@@ -178,14 +179,22 @@ func (k *checker) listener(at string, c *Config, l *Listener) {
 		k.take(at+".http", err)
 	case "passthrough":
 		k.passthrough(at, l)
+	case "forward":
+		k.forward(at, l)
+	}
+	if l.Credentials != "" && len(l.Forward) == 0 {
+		k.bad(at+".credentials", quote(l.Credentials), "forward beside it")
 	}
 	if l.TCP && l.To == "" && l.Cluster == "" {
 		k.bad(at+".tcp", "true", "to or cluster beside it")
 	}
 	if l.Transparent != "" {
 		k.word(at+".transparent", l.Transparent, "redirect", "tproxy")
-		if !l.TCP {
-			k.bad(at+".transparent", quote(l.Transparent), "tcp beside it")
+		switch c := k.clusters[l.Cluster]; {
+		case !l.TCP || !l.Plain:
+			k.bad(at+".transparent", quote(l.Transparent), "tcp and plain beside it")
+		case c != nil && c.Attested == nil:
+			k.bad(at+".cluster", quote(l.Cluster)+", which is not attested", "an attested cluster: the addresses are the clients' choice")
 		}
 	}
 	k.limits(at+".limits", &l.Limits)
@@ -220,6 +229,27 @@ func (k *checker) admission(at string, l *Listener) {
 	for i, s := range l.ProxyProtocol {
 		_, err := ParsePrefix(s)
 		k.take(fmt.Sprintf("%s.proxy_protocol[%d]", at, i), err)
+	}
+}
+
+func (k *checker) forward(at string, l *Listener) {
+	if !l.Plain {
+		k.missing(at+".plain", "plain: true, since programs that ask a proxy know nothing of evidence")
+	}
+	for i, f := range l.Forward {
+		at := fmt.Sprintf("%s.forward[%d]", at, i)
+		if len(f.Hosts) == 0 {
+			k.missing(at+".hosts", "a host, or * for any at all")
+		}
+		for j, h := range f.Hosts {
+			if _, err := connect.ParsePattern(h); err != nil {
+				k.bad(fmt.Sprintf("%s.hosts[%d]", at, j), quote(h), "HOST[:PORT], *.example or *")
+			}
+		}
+		if f.Require == "" {
+			k.missing(at+".require", "a policy")
+		}
+		k.reattest(at+".reattest", f.Reattest)
 	}
 }
 

@@ -319,7 +319,7 @@ func TestWords(t *testing.T) {
 	const at = "listen:\n  - {address: \":1\", http: {virtual_hosts: [{name: v, domains: [\"*\"], routes: [{match: {prefix: /}, "
 	const end = "}]}]}}\nclusters:\n  - {name: c, localities: []}\n"
 	files := map[string]string{
-		"config.Listener.transparent":          "listen:\n  - {address: \":1\", cluster: c, tcp: true, transparent: %s}\nclusters:\n  - {name: c, localities: []}\n",
+		"config.Listener.transparent":          "listen: [{address: \"127.0.0.1:1\", cluster: c, tcp: true, plain: true, transparent: %s}]\nclusters: [{name: c, attested: {require: p}, localities: []}]\n",
 		"config.Cluster.protocol":              listen + "clusters:\n  - {name: c, localities: [], protocol: %s}\n",
 		"config.Cluster.proxy_protocol":        "listen:\n  - {address: \":1\", cluster: c, tcp: true}\nclusters:\n  - {name: c, localities: [], proxy_protocol: %s}\n",
 		"upstream.Config.lb_policy":            listen + "clusters:\n  - {name: c, localities: [], lb_policy: %s}\n",

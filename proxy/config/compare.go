@@ -31,6 +31,11 @@ func (c *Config) WithPolicies(id func(name string) string) Config {
 		if l := &out.Listeners[i]; l.Require != "" {
 			l.Require = id(l.Require)
 		}
+		l := &out.Listeners[i]
+		l.Forward = slices.Clone(l.Forward)
+		for j := range l.Forward {
+			l.Forward[j].Require = id(l.Forward[j].Require)
+		}
 	}
 	for i := range out.Clusters {
 		if a := out.Clusters[i].Attested; a != nil {

@@ -25,7 +25,7 @@ type Config struct {
 	Clusters  []Cluster  `yaml:"clusters"` // where they can go
 }
 
-// Listener takes connections on one address, and has one of To, Cluster, HTTP and Passthrough.
+// Listener takes connections on one address, and has one of To, Cluster, HTTP, Passthrough and Forward.
 type Listener struct {
 	Name    string `yaml:"name"`             // in logs and metrics, default the address
 	Address string `yaml:"address,required"` // host:port, unix:/path or systemd:NAME
@@ -40,7 +40,8 @@ type Listener struct {
 	// The prefixes of addresses, such as 10.0.0.0/8, that may say in a PROXY header where a connection comes from. They
 	// have to, and nobody else is let in.
 	ProxyProtocol []string `yaml:"proxy_protocol"`
-	// The kernel hands over connections that were meant for others: with tcp only.
+	// The kernel hands over connections that were meant for others, which go on to where they were going: with tcp, plain and
+	// an attested cluster, whose endpoints are not used.
 	Transparent string `yaml:"transparent,one=redirect|tproxy"`
 
 	To          string        `yaml:"to"`          // the service: host:port, http://host:port, h2c://host:port or unix:/path
@@ -49,6 +50,9 @@ type Listener struct {
 	HTTP        *route.Config `yaml:"http"`        // the routes of requests
 	Passthrough []Passthrough `yaml:"passthrough"` // TLS that is not ended here, by the server name that the client asks for
 
+	Forward     []Forward `yaml:"forward"`     // a proxy for HTTP CONNECT and SOCKS5: where its clients may go, and what has to be met there; the first that covers a target counts
+	Credentials string    `yaml:"credentials"` // a file with the USER:PASSWORD that clients of forward have to say
+
 	Limits Limits `yaml:"limits"` // what strangers can make it hold
 }
 
@@ -56,6 +60,13 @@ type Listener struct {
 type Passthrough struct {
 	Names   []string `yaml:"server_names,required"` // pay.example, *.example for all below it, or * for all others and for none
 	Cluster string   `yaml:"cluster,required"`      // the cluster that gets them
+}
+
+// Forward is targets that clients of a forward proxy may ask for.
+type Forward struct {
+	Hosts    []string      `yaml:"hosts,required"`   // HOST[:PORT]: a name, an IP address, *.example for all below it, or * for all
+	Require  string        `yaml:"require,required"` // the policy that they have to meet, a file beside this one
+	Reattest time.Duration `yaml:"reattest"`         // how often they have to attest anew, default (and at most) half of the policy's freshness.evidence
 }
 
 // Limits bound what strangers can make a listener hold.
