@@ -21,13 +21,12 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 		return func() {}, nil
 	}
 	opts := admin.Options{Names: cfg.Hosts, Profiling: cfg.PProf, UnsafeAnyAddress: cfg.UnsafeListen, Log: o.log, Now: o.app.now}
-	listen := func() (net.Listener, error) {
+	ln, err := o.obtain("admin "+cfg.Address, func() (net.Listener, error) {
 		if isSystemd(cfg.Address) {
 			return o.sockets.from.open(cfg.Address)
 		}
 		return admin.Listen(context.Background(), cfg.Address, opts)
-	}
-	ln, err := listen()
+	})
 	if err != nil {
 		return nil, err
 	}

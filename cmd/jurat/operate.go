@@ -53,7 +53,7 @@ type operation struct {
 	old     sync.WaitGroup // generations that are still needed
 }
 
-// sockets are the listening sockets by the addresses that the configuration has.
+// sockets are the listening sockets, by the addresses that the configuration has.
 type sockets struct {
 	mu   sync.Mutex
 	all  map[string]net.Listener
@@ -271,18 +271,22 @@ func (o *operation) end(limit time.Duration) {
 	g.end()
 }
 
-// listen opens an address, or takes the socket over from the process before this one.
+// listen opens an address of a listener.
 func (o *operation) listen(address string) (net.Listener, error) {
+	return o.obtain(address, func() (net.Listener, error) { return o.sockets.from.open(address) })
+}
+
+// obtain takes a socket over from the process before this one, or opens it where there is none.
+func (o *operation) obtain(name string, open func() (net.Listener, error)) (ln net.Listener, err error) {
 	o.sockets.mu.Lock()
 	defer o.sockets.mu.Unlock()
-	ln, ok := o.inherited.Listener(address)
+	ln, ok := o.inherited.Listener(name)
 	if !ok {
-		var err error
-		if ln, err = o.sockets.from.open(address); err != nil {
+		if ln, err = open(); err != nil {
 			return nil, err
 		}
 	}
-	o.sockets.all[address] = ln
+	o.sockets.all[name] = ln
 	return ln, nil
 }
 
