@@ -149,6 +149,9 @@ func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
 func (s *set) measurement(m strictcbor.Value) error {
 	key := m.Get(measurementKey)
 	value := m.Get(measurementVal)
+	if value.Len() == 0 { // nothing, or no map: the register it was meant to name would not be compared
+		return errors.New("a measurement without a value")
+	}
 	for i := range value.Len() {
 		label, v := value.Entry(i)
 		switch n, _ := label.Uint(); n {
@@ -168,6 +171,9 @@ func (s *set) measurement(m strictcbor.Value) error {
 				return err
 			}
 		case valueRegisters:
+			if v.Len() == 0 {
+				return errors.New("integrity registers of which there is none")
+			}
 			for j := range v.Len() {
 				register, digests := v.Entry(j)
 				name, _ := register.Text()

@@ -150,6 +150,12 @@ func TestCoRIMRefused(t *testing.T) {
 		"a security version": {measured(mkey("rtmr1", entry{1: int64(3)})), "a measured value of kind 1"},
 		"a value by text":    {measured(mkey("rtmr1", map[string]any{"x": int64(3)})), `a measured value of kind "x"`},
 
+		"no map":               {measured("rtmr1"), "a measurement without a value"},
+		"no value":             {measured(entry{0: "rtmr1"}), "a measurement without a value"},
+		"a value that is text": {measured(mkey("rtmr1", launch)), "a measurement without a value"},
+		"an empty value":       {measured(mkey("rtmr1", entry{})), "a measurement without a value"},
+		"registers in a list":  {measured(entry{1: entry{14: list()}}), "integrity registers of which there is none"},
+
 		"digest":                {measured(mkey("rtmr1", entry{2: list(digest(48))})), ""},
 		"no digest":             {measured(mkey("rtmr1", entry{2: list()})), "0 digests"},
 		"digests in no list":    {measured(mkey("rtmr1", entry{2: "x"})), "0 digests"},
