@@ -48,21 +48,18 @@ func readCoRIM(raw []byte) ([]set, error) {
 		return nil, err
 	}
 	_, corim, _ := v.Tag()
-	tags, ok := corim.Get(corimTags).Array()
-	if !ok || len(tags) == 0 {
-		return nil, errors.New("a CoRIM without tags")
-	}
 	window, err := validity(corim.Get(corimValidity))
 	if err != nil {
 		return nil, err
 	}
 	var all []set
+	tags, _ := corim.Get(corimTags).Array()
 	for _, t := range tags {
 		number, content, _ := t.Tag()
-		body, ok := content.Bytes()
-		if number != tagCoMID || !ok {
+		if number != tagCoMID {
 			return nil, fmt.Errorf("a tag of kind %d: only CoMID (506) is read", number)
 		}
+		body, _ := content.Bytes() // what is no byte string is empty, which Parse refuses
 		mid, err := strictcbor.Parse(body, corimLimits)
 		if err != nil {
 			return nil, err
@@ -100,11 +97,14 @@ func validity(v strictcbor.Value) (window terms, err error) {
 		}
 	}
 	last, err := seconds(v.Get(notAfter))
-	if err == nil && last.Before(window.from) {
-		err = errors.New("a validity that ends before it begins")
+	if err != nil {
+		return window, err
+	}
+	if last.Before(window.from) {
+		return window, errors.New("a validity that ends before it begins")
 	}
 	window.until = last.Add(time.Second)
-	return window, err
+	return window, nil
 }
 
 // seconds reads a time of whole seconds (RFC 8949 §3.4.2).
@@ -126,10 +126,8 @@ func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
 			return nil, errors.New("a reference triple that is no pair")
 		}
 		name, _ := mid.Get(comidIdentity).Get(0).Text()
-		if model, ok := pair[0].Get(environment).Get(classModel).Text(); ok {
-			name = strings.TrimSpace(name + " " + model)
-		}
-		if name == "" {
+		model, _ := pair[0].Get(environment).Get(classModel).Text()
+		if name = strings.TrimSpace(name + " " + model); name == "" {
 			name = fmt.Sprintf("reference triple %d", i+1)
 		}
 		s := set{name: name, text: name, registers: map[string][]byte{}}
@@ -147,40 +145,40 @@ func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
 	return all, nil
 }
 
-// measurement reads one measurement-map.
+// measurement reads one measurement-map. A key that is no text names no register, and neither does "".
 func (s *set) measurement(m strictcbor.Value) error {
 	key := m.Get(measurementKey)
 	value := m.Get(measurementVal)
+	if value.Len() == 0 { // nothing, or no map: the register it was meant to name would not be compared
+		return errors.New("a measurement without a value")
+	}
 	for i := range value.Len() {
 		label, v := value.Entry(i)
 		switch n, _ := label.Uint(); n {
 		case valueDigests:
-			name, ok := key.Text()
-			if !ok {
-				return errors.New("a measurement whose key is no text")
-			}
+			name, _ := key.Text()
 			if err := s.digests(name, v); err != nil {
 				return err
 			}
 		case valueRaw:
-			name, ok := key.Text()
-			number, content, tagged := v.Tag()
-			raw, isBytes := content.Bytes()
-			if !ok || !tagged || number != tagRaw || !isBytes {
+			name, _ := key.Text()
+			number, content, _ := v.Tag()
+			if number != tagRaw {
 				return errors.New("a raw value of another kind")
 			}
+			raw, _ := content.Bytes()
 			if err := s.register(name, raw); err != nil {
 				return err
 			}
 		case valueRegisters:
+			if v.Len() == 0 {
+				return errors.New("integrity registers of which there is none")
+			}
 			for j := range v.Len() {
 				register, digests := v.Entry(j)
-				name, ok := register.Text()
+				name, _ := register.Text()
 				if n, isNumber := register.Uint(); isNumber {
-					name, ok = fmt.Sprintf("pcr%d", n), true
-				}
-				if !ok {
-					return errors.New("an integrity register without a name")
+					name = fmt.Sprintf("pcr%d", n)
 				}
 				if err := s.digests(name, digests); err != nil {
 					return err
@@ -203,13 +201,11 @@ func (s *set) digests(name string, v strictcbor.Value) error {
 	if len(pair) != 2 {
 		return errors.New("a digest that is no pair")
 	}
-	raw, ok := pair[1].Bytes()
-	if !ok {
-		return errors.New("a digest that is no byte string")
-	}
+	raw, _ := pair[1].Bytes()
 	return s.register(name, raw)
 }
 
+// register adds a register. It refuses the empty name and the empty value, and so what was no text or no byte string.
 func (s *set) register(name string, raw []byte) error {
 	switch {
 	case !namePattern.MatchString(name):
