@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -125,6 +126,9 @@ func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
 		if len(pair) != 2 {
 			return nil, errors.New("a reference triple that is no pair")
 		}
+		if !only(pair[0], environment) { // an instance or a group, whose values are not those of others
+			return nil, fmt.Errorf("reference triple %d: an environment with more than a class", i+1)
+		}
 		name, _ := mid.Get(comidIdentity).Get(0).Text()
 		model, _ := pair[0].Get(environment).Get(classModel).Text()
 		if name = strings.TrimSpace(name + " " + model); name == "" {
@@ -145,8 +149,22 @@ func referenceTriples(mid, list strictcbor.Value) ([]set, error) {
 	return all, nil
 }
 
+// only reports whether a map has no labels but these. What is no map has none.
+func only(m strictcbor.Value, labels ...uint64) bool {
+	for i := range m.Len() {
+		label, _ := m.Entry(i)
+		if n, ok := label.Uint(); !ok || !slices.Contains(labels, n) {
+			return false
+		}
+	}
+	return true
+}
+
 // measurement reads one measurement-map. A key that is no text names no register, and neither does "".
 func (s *set) measurement(m strictcbor.Value) error {
+	if !only(m, measurementKey, measurementVal) {
+		return errors.New("a measurement with more than a key and a value")
+	}
 	key := m.Get(measurementKey)
 	value := m.Get(measurementVal)
 	if value.Len() == 0 { // nothing, or no map: the register it was meant to name would not be compared

@@ -143,6 +143,13 @@ func TestCoRIMRefused(t *testing.T) {
 		"a triple of three":   {after(reference(list(entry{}, list(good), list(good)))), "no pair"},
 		"a triple of nothing": {after(reference(triple())), "no register"},
 
+		"an instance":     {after(reference(list(entry{0: entry{2: "m"}, 1: "x"}, list(good)))), "more than a class"},
+		"a group":         {after(reference(list(entry{2: "x"}, list(good)))), "more than a class"},
+		"a class by text": {after(reference(list(map[string]any{"x": entry{}}, list(good)))), "more than a class"},
+		"a class":         {after(reference(list(entry{0: entry{2: "m"}}, list(good)))), ""},
+		"authorized by":   {measured(entry{0: "rtmr1", 1: entry{2: list(digest(48))}, 2: "x"}), "more than a key and a value"},
+		"by text":         {measured(map[string]any{"x": int64(1)}), "more than a key and a value"},
+
 		"key is a number":    {measured(mkey(int64(1), entry{2: list(digest(48))})), `register ""`},
 		"no key":             {measured(entry{1: entry{2: list(digest(48))}}), `register ""`},
 		"odd name":           {measured(mkey("Launch!", entry{2: list(digest(48))})), `register "Launch!"`},
