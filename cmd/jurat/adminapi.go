@@ -30,10 +30,9 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	m := metrics.New(metrics.Build{Version: buildInfo().Version, Go: runtime.Version()}, o.snapshot)
 	s, err := admin.New(ln, admin.Source{
 		State: o.state, ServerInfo: o.serverInfo, Listeners: o.adminListeners, Clusters: o.adminClusters, Certs: o.certs, ConfigDump: o.configDump,
-		Stats: m.Each, Metrics: m.Handler(), LogLevel: o.level.Level, SetLogLevel: o.level.Set, ReopenLogs: o.reopenLogs,
+		Stats: o.metrics.Each, Metrics: o.metrics.Handler(), LogLevel: o.level.Level, SetLogLevel: o.level.Set, ReopenLogs: o.reopenLogs,
 		Drain: o.drain, Quit: func() { o.stop(nil) },
 	}, opts)
 	if err != nil {

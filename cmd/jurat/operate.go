@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/handover"
+	"github.com/jurat-tls/jurat/proxy/metrics"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -41,6 +43,7 @@ type operation struct {
 	shared    *shared
 	runtime   *proxy.Runtime
 	access    *accesslog.Writer // nil where there is none
+	metrics   *metrics.Metrics
 	inherited *handover.Inherited
 	sockets   sockets
 	started   time.Time
@@ -68,6 +71,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	defer stop(nil)
 	o := &operation{app: a, log: log, level: level, started: a.now(), stop: stop}
 	o.sockets.all = map[string]net.Listener{}
+	o.metrics = metrics.New(metrics.Build{Version: buildInfo().Version, Go: runtime.Version()}, o.snapshot)
 	endorser, err := c.endorsers.endorser(a)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, records.close()) }()
 	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies)}
-	observer, closeLogs, err := o.observe(ctx, c)
+	observer, closeLogs, err := o.observe(c)
 	if err != nil {
 		return err
 	}
@@ -314,15 +318,40 @@ func (o *operation) leave() {
 }
 
 // observe opens what is told of requests.
-func (o *operation) observe(_ context.Context, c *serveConfig) (proxy.Observer, func(), error) {
-	var observer proxy.Observer
+func (o *operation) observe(c *serveConfig) (observer proxy.Observer, done func(), err error) {
+	tracer, flush, err := o.tracing(c)
+	if err != nil {
+		return observer, nil, err
+	}
+	observer.Tracer = tracer
+	end := func(last func(context.Context)) {
+		ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+		defer cancel()
+		last(ctx)
+	}
+	closeLog, err := o.openLog(c, &observer)
+	if err != nil {
+		end(flush)
+		return observer, nil, err
+	}
+	return observer, func() {
+		end(closeLog)
+		end(flush)
+	}, nil
+}
+
+// lastWords is how long the end of the process waits for what is to be told.
+const lastWords = 5 * time.Second
+
+// openLog opens the access log, where there is to be one.
+func (o *operation) openLog(c *serveConfig, observer *proxy.Observer) (done func(context.Context), err error) {
 	cfg := c.Process.AccessLog
 	if cfg == nil {
-		return observer, func() {}, nil
+		return func(context.Context) {}, nil
 	}
 	format, err := accesslog.ParseFormat(cfg.Format)
 	if err != nil {
-		return observer, nil, err
+		return nil, err
 	}
 	var open accesslog.Opener
 	switch cfg.Path {
@@ -334,12 +363,10 @@ func (o *operation) observe(_ context.Context, c *serveConfig) (proxy.Observer, 
 		open = accesslog.File(c.file(cfg.Path))
 	}
 	if o.access, err = accesslog.New(open, accesslog.Options{Format: format, Log: o.log}); err != nil {
-		return observer, nil, err
+		return nil, err
 	}
 	observer.Log = o.access.Log
-	return observer, func() {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-		defer cancel()
+	return func(ctx context.Context) {
 		if err := o.access.Close(ctx); err != nil {
 			o.log.Error("access log", "error", err.Error())
 		}

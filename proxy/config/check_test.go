@@ -164,6 +164,17 @@ func TestCheckRefuses(t *testing.T) {
 		{listen(`{address: ":1", passthrough: [{server_names: ["a."], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[0]"},
 		{listen(`{address: ":1", passthrough: [{server_names: ["a b"], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[0]"},
 
+		{listen(`{address: "127.0.0.1:1", plain: true, tcp: true, transparent: redirect, cluster: local}`), value, "listen[7].cluster"},
+		{listen(`{address: ":1", tcp: true, transparent: redirect, cluster: ledger}`), value, "listen[7].transparent"},
+		{listen(`{address: "127.0.0.1:1", plain: true, tcp: true, transparent: redirect, cluster: ledger}`), "", ""},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a, "*.b:443", "*"], require: p}]}`), "", ""},
+		{listen(`{address: ":1", forward: [{hosts: [a], require: p}]}`), missing, "listen[7].plain"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [], require: p}]}`), missing, "listen[7].forward[0].hosts"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a, "a.*"], require: p}]}`), value, "listen[7].forward[0].hosts[1]"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a], require: p, reattest: 1ms}]}`), value, "listen[7].forward[0].reattest"},
+		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, forward: [{hosts: [a], require: p}]}`), value, "listen[7]"},
+		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, credentials: f}`), value, "listen[7].credentials"},
+
 		{listen(`{address: ":1", http: {virtual_hosts: []}}`), missing, "listen[7].http.virtual_hosts"},
 		{routed(`{match: {path: a}, route: {cluster: local}}`), value, r + ".match.path"},
 		{routed(`{match: {prefix: /, safe_regex: b}, route: {cluster: local}}`), value, r + ".match"},

@@ -50,7 +50,20 @@ func free(t *testing.T) string {
 // configuration, and a restart that nobody notices.
 func TestOperate(t *testing.T) {
 	l := newLab(t)
+	var told [2]atomic.Int64 // requests with spans and with metrics that the collector got
+	collector := l.page(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		switch body, _ := io.ReadAll(r.Body); {
+		case len(body) > 0 && r.URL.Path == "/v1/traces":
+			told[0].Add(1)
+		case len(body) > 0 && r.URL.Path == "/v1/metrics":
+			told[1].Add(1)
+		}
+	}))
+	var traced atomic.Int64
 	one := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Traceparent") != "" {
+			traced.Add(1)
+		}
 		fmt.Fprintf(w, "one %s %s", r.URL.Path, r.Header.Get("Jurat-Result"))
 	}))
 	two := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprintf(w, "two %s", r.URL.Path) }))
@@ -70,8 +83,9 @@ clusters:
 admin: {address: %q}
 access_log: {path: access.log, format: json}
 takeover: takeover.sock
+tracing: {endpoint: "http://%s", sample: 1}
 drain: 10s
-`, l.tee(), back, to, one, two, backAdmin)
+`, l.tee(), back, to, one, two, backAdmin, collector)
 	}
 	cfg := l.write("back.yaml", file("one"))
 	server := l.start("serve", "-c", cfg, "--log", "json", "--offline")
@@ -170,6 +184,10 @@ access_log: {path: front.log, format: json}
 	t.Logf("%d requests by the first configuration, %d by the second", asked[0].Load(), asked[1].Load())
 	client.stop()
 	second.stop()
+
+	if told[0].Load() == 0 || told[1].Load() == 0 || traced.Load() == 0 {
+		t.Errorf("spans %d times, metrics %d times, %d requests with a traceparent", told[0].Load(), told[1].Load(), traced.Load())
+	}
 
 	// What both ends have written about it.
 	for name, check := range map[string]func(line map[string]any) bool{
