@@ -53,7 +53,8 @@ func (a *answer) take(r *http.Response, of []string) {
 		return
 	}
 	a.status, a.body, a.length = r.StatusCode, string(body), -1
-	if r.Request.Method == http.MethodHead || r.StatusCode == http.StatusNotModified {
+	// RFC 9110 section 8.6: 204 tells none, not even to HEAD.
+	if r.Request.Method == http.MethodHead && r.StatusCode != http.StatusNoContent || r.StatusCode == http.StatusNotModified {
 		a.length = r.ContentLength
 	}
 	a.refused = r.Header["Jurat-Error"] != nil

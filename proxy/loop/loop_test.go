@@ -521,15 +521,102 @@ func TestPreparedAndDropped(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer g.Close()
-	for name, drop := range map[string]func(*loop.Wire){"close": func(w *loop.Wire) { _ = w.Close() }, "reset": func(w *loop.Wire) { w.Reset() }} {
-		a, b := tcp(t)
-		wire := loop.NewWire(b)
-		g.Pick().Prepare(wire)
-		drop(wire)
-		_ = a.SetReadDeadline(time.Now().Add(5 * time.Second))
-		if _, err := a.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
-			t.Errorf("%s: %v", name, err)
-		}
-		_ = a.Close()
+	a, b := tcp(t)
+	defer a.Close()
+	wire := loop.NewWire(b)
+	g.Pick().Prepare(wire)
+	loop.Reset(wire)
+	_ = wire.Close()
+	_ = a.SetReadDeadline(time.Now().Add(5 * time.Second))
+	if _, err := a.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error(err)
 	}
+}
+
+// A panic in a timer ends the connection that the timer is bound to, and one in a task what the task was about.
+func TestPanicOutOfTurn(t *testing.T) {
+	engines(t, func(t *testing.T, g *loop.Group, secure bool) {
+		s := &sink{ended: make(chan error, 1)}
+		far := connect(t, g, secure, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+		broken := make(chan struct{})
+		var timer, other loop.Timer
+		l := s.c.Loop()
+		l.Do(func() {
+			l.Try(func() {}, func() { t.Error("nothing was broken") })
+			l.Try(func() { panic("boom") }, func() { close(broken) })
+			l.Set(&other, l.Now(), func() { panic("boom") }) // nobody's
+			timer.Bind(s.c)
+			l.Set(&timer, l.Now().Add(time.Millisecond), func() { panic("boom") })
+		})
+		<-broken
+		if err := <-s.ended; err == nil {
+			t.Error("got nil")
+		}
+		if _, err := io.ReadAll(far); err == nil {
+			t.Error("an end that looks proper")
+		}
+	})
+}
+
+// A connection may be broken off from anywhere, paused or not.
+func TestBreak(t *testing.T) {
+	engines(t, func(t *testing.T, g *loop.Group, secure bool) {
+		s := &sink{ended: make(chan error, 1)}
+		far := connect(t, g, secure, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+		do(s.c, s.c.Pause)
+		s.c.Break()
+		if err := <-s.ended; !errors.Is(err, loop.ErrReset) {
+			t.Errorf("got %v", err)
+		}
+		s.c.Break()
+		if _, err := io.ReadAll(far); err == nil {
+			t.Error("an end that looks proper")
+		}
+	})
+}
+
+// Moved tells an end that reads slowly from one that does not read.
+func TestMoved(t *testing.T) {
+	engines(t, func(t *testing.T, g *loop.Group, secure bool) {
+		s := &sink{ended: make(chan error, 1)}
+		far := connect(t, g, secure, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+		moved := func() (at time.Time) {
+			do(s.c, func() { at = s.c.Moved() })
+			return at
+		}
+		began := time.Now()
+		if at := moved(); !at.IsZero() {
+			t.Errorf("moved at %v before anything was written", at)
+		}
+		var wrote int
+		full := func() (full bool) { // of what the kernel and the connection hold
+			do(s.c, func() {
+				for !s.c.Full() && wrote < 1<<30 {
+					s.c.Write(make([]byte, 64<<10))
+					wrote += 64 << 10
+				}
+				full = s.c.Full()
+			})
+			return full
+		}
+		at := time.Time{}
+		for deadline := time.Now().Add(10 * time.Second); !full() || at.IsZero() || at != moved(); time.Sleep(300 * time.Millisecond) {
+			if at = moved(); time.Now().After(deadline) {
+				t.Fatal("it moves although nobody reads")
+			}
+		}
+		if at.Before(began) {
+			t.Errorf("moved at %v, since %v", at, began)
+		}
+		if _, err := io.CopyN(io.Discard, far, int64(wrote)); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(5 * time.Second); moved() == at; time.Sleep(time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatal("it does not move")
+			}
+		}
+		s.c.Break()
+		<-s.ended
+	})
 }

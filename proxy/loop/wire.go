@@ -116,14 +116,10 @@ func (w *Wire) Close() error {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.shut {
-		return nil
+	if !w.shut {
+		w.shut = true
+		w.tell()
 	}
-	w.shut = true
-	if w.sink == nil { // no loop has come to it, and may never
-		return w.Conn.Close()
-	}
-	w.tell()
 	return nil
 }
 
@@ -146,7 +142,7 @@ func (w *Wire) Reset() {
 	w.shut, w.cut = true, true // or a goodbye could still leave before the loop gets to it
 	if d := w.sink; d != nil {
 		d.conn.loop.Do(func() { d.conn.finish(ErrReset) })
-	} else {
+	} else { // no loop has come to it, and may never
 		Reset(w.Conn)
 	}
 }
