@@ -27,6 +27,7 @@ type front2 struct {
 	heard  time.Time // when something last came
 	quiet  time.Time // since when there has been no request
 	greets bool      // no request has come yet
+	eased  bool      // the first one is to be the last
 	asked  bool      // for a sign of life
 	free   []*stream2
 }
@@ -72,6 +73,10 @@ func (d *front2) retire() {
 
 // ease says that no more requests are taken, and takes those that were sent before the client has heard of it.
 func (d *front2) ease() {
+	if d.greets { // clients take a connection that ends before its first request for one that failed
+		d.eased = true
+		return
+	}
 	d.h.Shutdown()
 	d.conn.Ready()
 }
@@ -152,7 +157,10 @@ type serving struct{ *front2 }
 func (d serving) Request(s *h2.Stream, r *message.Request, end bool) {
 	t := d.stream()
 	t.s, s.User = s, t
-	d.greets = false
+	if d.greets = false; d.eased {
+		d.eased = false
+		d.ease()
+	}
 	fields := append(t.x.req.Fields[:0], r.Fields...)
 	t.x.req = *r
 	t.x.req.Fields = fields

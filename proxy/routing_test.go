@@ -309,13 +309,12 @@ func TestRouteTimeouts(t *testing.T) {
 }
 
 func TestCircuitBreakers(t *testing.T) {
-	release := make(chan struct{})
-	var once sync.Once
-	free := func() { once.Do(func() { close(release) }) }
-	t.Cleanup(free)
-	addr := origin(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
 	for name, b := range map[string]upstream.CircuitBreakers{"requests": {MaxRequests: 1}, "connections": {MaxConnections: 1}} {
 		t.Run(name, func(t *testing.T) {
+			release := make(chan struct{})
+			free := sync.OnceFunc(func() { close(release) })
+			addr := origin(t, http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-release }))
+			t.Cleanup(free)
 			c := cluster(t, upstream.Config{Name: "a", CircuitBreakers: b}, addr)
 			_, server := routed(t, proxy.RouteTo(c), new(journal))
 			h := client(t, direct(server), "h2")
@@ -335,10 +334,8 @@ func TestCircuitBreakers(t *testing.T) {
 			if res.StatusCode != 503 || res.Header.Get(proxy.HeaderError) != string(attest.CodeOverload) {
 				t.Errorf("got %d %q", res.StatusCode, res.Header.Get(proxy.HeaderError))
 			}
-			if name == "connections" {
-				free()
-			}
-			if name == "connections" && <-first != 200 {
+			free()
+			if <-first != 200 {
 				t.Error("the request that had a place was lost")
 			}
 		})
