@@ -28,10 +28,10 @@ func (s *Server) AcceptProxy(trusted []netip.Prefix) error {
 	}
 	prefixes := make([]netip.Prefix, len(trusted))
 	for i, p := range trusted {
-		if p.Addr().Is4In6() && p.Bits() >= 96 {
+		if p.Addr().Is4In6() {
 			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
-		if !p.IsValid() || p.Addr().Is4In6() {
+		if !p.IsValid() {
 			return &attest.Error{Code: attest.CodeConfigValue, Check: "proxy_protocol", Got: trusted[i].String(), Want: "a prefix such as 192.0.2.0/24 or 2001:db8::/32"}
 		}
 		prefixes[i] = p.Masked()
@@ -71,10 +71,7 @@ func (s *Server) introduced(ctx context.Context, peer net.Conn) (net.Conn, error
 // trusts reports whether a peer at addr may speak for others. The text of an address would not do: a client can bind a Unix
 // socket to a path that reads like one.
 func (s *Server) trusts(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return false
-	}
+	tcp, _ := addr.(*net.TCPAddr) // nil has no address
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(s.trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
@@ -97,7 +94,7 @@ func (b Backend) WithProxyProtocol(version int) (Backend, error) {
 }
 
 // open connects to the service for the client of l, and sends it the header, if any, and what follows that. It answers an
-// *attest.Error, also when ctx ends meanwhile.
+// *attest.Error. When ctx ends meanwhile, that is an error or what it answers is closed.
 func (b Backend) open(ctx context.Context, l *link, first []byte, limit time.Duration) (net.Conn, error) {
 	header, err := b.header(l)
 	if err != nil {
@@ -113,9 +110,6 @@ func (b Backend) open(ctx context.Context, l *link, first []byte, limit time.Dur
 	_, err = conn.Write(first) // at once: receivers may refuse a part of a header
 	_ = conn.SetWriteDeadline(time.Time{})
 	stop()
-	if err == nil {
-		err = ctx.Err()
-	}
 	if err != nil {
 		loop.Reset(conn)
 		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: b.String(), Err: err}
