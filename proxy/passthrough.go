@@ -163,7 +163,8 @@ func (t *passTable) find(hello clienthello.Hello) (Backend, error) {
 		}
 	}
 	return Backend{}, &attest.Error{
-		Code: attest.CodeUnknownName, Check: "transport.name", Got: fmt.Sprintf("server name %q with protocols %.100q", hello.ServerName, hello.Protocols), Err: alertProtocol,
+		Code: attest.CodeUnknownName, Check: "transport.name", Err: alertProtocol,
+		Got: fmt.Sprintf("server name %q with protocols %.100q", hello.ServerName, strings.Join(hello.Protocols, ",")),
 	}
 }
 

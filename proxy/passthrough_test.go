@@ -314,7 +314,7 @@ func TestPassthroughUnknownProtocol(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	until(t, "the log", func() bool {
-		return strings.Contains(logs.String(), `"code":"J111"`) && strings.Contains(logs.String(), `[\"x\\ny\"]: alert no_application_protocol`)
+		return strings.Contains(logs.String(), `"code":"J111"`) && strings.Contains(logs.String(), `protocols \"x\\ny\": alert no_application_protocol`)
 	})
 }
 
