@@ -220,9 +220,6 @@ func (c *Cluster) say(ctx context.Context, conn net.Conn, first []byte) error {
 	_, err := conn.Write(first) // at once: receivers may refuse a part of a header
 	_ = conn.SetWriteDeadline(time.Time{})
 	stop()
-	if err == nil {
-		err = ctx.Err()
-	}
 	if err != nil {
 		resetConn(conn)
 		return &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: c.balance.Name(), Err: err}

@@ -26,10 +26,10 @@ func (s *Server) AcceptProxy(trusted []netip.Prefix) error {
 	}
 	prefixes := make([]netip.Prefix, len(trusted))
 	for i, p := range trusted {
-		if p.Addr().Is4In6() && p.Bits() >= 96 {
+		if p.Addr().Is4In6() {
 			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
-		if !p.IsValid() || p.Addr().Is4In6() {
+		if !p.IsValid() {
 			return &attest.Error{Code: attest.CodeConfigValue, Check: "proxy_protocol", Got: trusted[i].String(), Want: "a prefix such as 192.0.2.0/24 or 2001:db8::/32"}
 		}
 		prefixes[i] = p.Masked()
@@ -69,10 +69,7 @@ func (s *Server) introduced(ctx context.Context, peer net.Conn) (net.Conn, error
 // trusts reports whether a peer at addr may speak for others. The text of an address would not do: a client can bind a Unix
 // socket to a path that reads like one.
 func (s *Server) trusts(addr net.Addr) bool {
-	tcp, ok := addr.(*net.TCPAddr)
-	if !ok {
-		return false
-	}
+	tcp, _ := addr.(*net.TCPAddr) // nil has no address
 	ip := tcp.AddrPort().Addr().Unmap().WithZone("")
 	return slices.ContainsFunc(s.trusted, func(p netip.Prefix) bool { return p.Contains(ip) })
 }

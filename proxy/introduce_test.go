@@ -124,6 +124,7 @@ func TestProxyRequired(t *testing.T) {
 		"malformed":       {"PROXY TCP4 192.0.2.07 198.51.100.1 56324 443\r\n", loopback, attest.CodeProxyHeader},
 		"wrong checksum":  {sealed[:len(sealed)-4] + "\x00\x00\x00\x00", loopback, attest.CodeProxyHeader},
 		"datagrams":       {written(t, udp), loopback, attest.CodeProxyHeader},
+		"unix datagrams":  {written(t, proxyproto.Header{Version: 2, Kind: proxyproto.UnixDatagram}), loopback, attest.CodeProxyHeader},
 		"untrusted":       {good, away, attest.CodeProxyPeer},
 		"untrusted local": {written(t, proxyproto.Header{Version: 2, Kind: proxyproto.Local}), away, attest.CodeProxyPeer},
 		"untrusted none":  {"", away, attest.CodeProxyPeer},
@@ -244,6 +245,39 @@ func TestTrusted(t *testing.T) {
 	}
 }
 
+// TestTrustedSix: prefixes of IPv6 are not taken for mapped ones.
+func TestTrustedSix(t *testing.T) {
+	for p, ok := range map[string]bool{"::1/128": true, "::/0": true, "::2/127": false, "0.0.0.0/0": false} {
+		ln, err := net.Listen("tcp", "[::1]:0")
+		if err != nil {
+			t.Skip("no IPv6 here")
+		}
+		in := accepting(t, inboundHTTP(t, shake(nil), silent(t), proxy.Limits{}, nil), netip.MustParsePrefix(p))
+		serve(t, in, ln)
+		c, err := saying(ln.Addr().String(), "PROXY UNKNOWN\r\n")(t.Context())
+		if err == nil {
+			c.Close()
+		}
+		if (err == nil) != ok {
+			t.Errorf("%s: got %v", p, err)
+		}
+	}
+}
+
+// serve serves on ln until the test ends.
+func serve(t testing.TB, s *proxy.Server, ln net.Listener) {
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(ln) }()
+	t.Cleanup(func() {
+		ctx, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = s.Shutdown(ctx)
+		if err := <-served; err != nil {
+			t.Errorf("serve: %v", err)
+		}
+	})
+}
+
 // TestProxyOverUnixSocket: a path that reads like a trusted address is none.
 func TestProxyOverUnixSocket(t *testing.T) {
 	in := accepting(t, inboundHTTP(t, shake(nil), silent(t), proxy.Limits{}, nil))
@@ -251,12 +285,7 @@ func TestProxyOverUnixSocket(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- in.Serve(ln) }()
-	t.Cleanup(func() {
-		_ = in.Shutdown(context.Background())
-		<-served
-	})
+	serve(t, in, ln)
 	t.Chdir(t.TempDir())
 	c, err := net.DialUnix("unix", &net.UnixAddr{Name: "127.0.0.1:5", Net: "unix"}, ln.Addr().(*net.UnixAddr))
 	if err != nil {
@@ -474,14 +503,7 @@ func TestSendProxyUnix(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := make(chan error, 1)
-	go func() { served <- in.Serve(ln) }()
-	t.Cleanup(func() {
-		ctx, cancel := context.WithCancel(context.Background())
-		cancel()
-		_ = in.Shutdown(ctx)
-		<-served
-	})
+	serve(t, in, ln)
 	raw, err := net.Dial("unix", ln.Addr().String())
 	if err != nil {
 		t.Fatal(err)
@@ -493,6 +515,38 @@ func TestSendProxyUnix(t *testing.T) {
 	defer c.Close()
 	if h := <-got; h.Kind != proxyproto.Unix || h.SourcePath != "" || h.DestinationPath != ln.Addr().String() || !strings.HasPrefix(tlvs(h)[proxyproto.TypeResult], "verdict=affirmed") {
 		t.Errorf("got %+v", h)
+	}
+}
+
+type verbose struct{}
+
+func (verbose) Judge(*attest.Claims, attest.Situation) attest.Judgement {
+	return attest.Judgement{ID: strings.Repeat("x", 5000), Checks: []attest.Check{{ID: "test", Status: attest.StatusPass}}}
+}
+
+// TestSendProxyTooLong: what does not fit into a header is not left out of it.
+func TestSendProxyTooLong(t *testing.T) {
+	rd := attest.ReportData{1}
+	ev := &attest.Evidence{Format: "test", Raw: rd[:]}
+	result := attest.NewAppraiser(attest.NoEndorser{}, hardware{genoa}).Appraise(t.Context(), ev, attest.Expect(rd, attest.LevelKey, time.Time{}), verbose{}, time.Now())
+	if !result.Affirmed() {
+		t.Fatal(result.Err())
+	}
+	logs := new(journal)
+	in, err := proxy.NewInboundTCP(engine(t), shake(result), speaking(t, silent(t), 2), logs.logger(), proxy.Limits{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := dialTLS(t.Context(), start(t, in))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := io.ReadAll(c); err == nil {
+		t.Error("ended properly")
+	}
+	if !strings.Contains(logs.String(), `"code":"J803"`) {
+		t.Errorf("logged %s", logs)
 	}
 }
 

@@ -164,7 +164,8 @@ func (t *passTable) find(hello clienthello.Hello) (*Cluster, error) {
 		}
 	}
 	return nil, &attest.Error{
-		Code: attest.CodeUnknownName, Check: "transport.name", Got: fmt.Sprintf("server name %q with protocols %.100q", hello.ServerName, hello.Protocols), Err: alertProtocol,
+		Code: attest.CodeUnknownName, Check: "transport.name", Err: alertProtocol,
+		Got: fmt.Sprintf("server name %q with protocols %.100q", hello.ServerName, strings.Join(hello.Protocols, ",")),
 	}
 }
 

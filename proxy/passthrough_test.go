@@ -299,7 +299,7 @@ func TestPassthroughUnknownName(t *testing.T) {
 	}
 	until(t, "the refusal", func() bool { return s.Stats().Refused[attest.CodeUnknownName] == 1 })
 	until(t, "the log", func() bool {
-		return strings.Contains(logs.String(), `"code":"J114"`) && strings.Contains(logs.String(), `b.example`)
+		return strings.Contains(logs.String(), `"code":"J114"`) && strings.Contains(logs.String(), `b.example\": alert unrecognized_name`)
 	})
 
 	raw, err := net.Dial("tcp", addr)
@@ -308,10 +308,23 @@ func TestPassthroughUnknownName(t *testing.T) {
 	}
 	defer raw.Close()
 	_, _ = io.WriteString(raw, clientHello(t, "b.example")+strings.Repeat("early", 10000))
-	got := make([]byte, 7)
-	if _, err := io.ReadFull(raw, got); err != nil || string(got) != "\x15\x03\x03\x00\x02\x02\x70" {
+	if got, err := io.ReadAll(raw); err != nil || string(got) != "\x15\x03\x03\x00\x02\x02\x70" {
 		t.Errorf("got %q, %v", got, err)
 	}
+}
+
+// TestPassthroughUnknownProtocol: so it is where nobody with the name speaks what the client does.
+func TestPassthroughUnknownProtocol(t *testing.T) {
+	logs := new(journal)
+	r := through(t, silent(t), "a.example")
+	r.Protocols = []string{"h2"}
+	s := passthrough(t, proxy.Limits{}, logs, r, through(t, silent(t), "*"))
+	if _, err := asking(t.Context(), start(t, s), &tls.Config{ServerName: "a.example", NextProtos: []string{"x\ny"}}); err == nil || err.Error() != noProtocol {
+		t.Errorf("got %v", err)
+	}
+	until(t, "the log", func() bool {
+		return strings.Contains(logs.String(), `"code":"J114"`) && strings.Contains(logs.String(), `protocols \"x\\ny\": alert no_application_protocol`)
+	})
 }
 
 // clientHello is what a client says first.
