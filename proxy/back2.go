@@ -39,7 +39,7 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	conn.SetSource(func() { fill(conn, b.h) })
 	conn.OnClose(func() {
 		w.loop.Remove(&b.timer)
-		p.left()
+		p.left(true)
 	})
 	b.rest()
 	conn.Ready() // our settings

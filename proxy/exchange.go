@@ -71,6 +71,10 @@ type exchange struct {
 	cookie       string     // a Set-Cookie that goes with the response
 	copies       []*mirror
 	told         account
+	hostless     bool   // the request named no host (HTTP/1.0)
+	tryTimed     bool   // try is set for this try
+	tryIdle      bool   // idle is set for this try alone
+	seq          uint64 // of the request: the next one may begin while the client is given the end of this one
 
 	open     bool
 	answered bool // the last head of the response has been passed on
@@ -93,6 +97,7 @@ func (x *exchange) bind(client *loop.Conn) {
 
 // begin takes up a request, of which the client has req.
 func (x *exchange) begin() {
+	x.report() // of the one before, whose end the client is being given
 	w := x.worker
 	x.open, x.answered, x.sent, x.ended, x.full, x.slow, x.tries, x.as, x.calling = true, false, false, false, false, false, 0, nil, nil
 	x.grpc = isGRPC(&x.req)
@@ -118,6 +123,7 @@ func (x *exchange) begin() {
 		return
 	}
 	x.identify()
+	x.hostless = x.req.Authority == ""
 	x.startCopies()
 	x.keeping = x.retry.Number() > 0 && x.req.Upgrade == ""
 	x.touch()
@@ -127,6 +133,7 @@ func (x *exchange) begin() {
 // reset forgets the request before this one.
 func (x *exchange) reset() {
 	x.endpoint, x.outcome, x.whole = nil, upstream.NoVerdict, time.Time{}
+	x.decision, x.retry, x.times, x.tryTimed = route.Decision{}, nil, times{}, false
 	x.retries, x.tried, x.retrying, x.kept, x.keptTrailers, x.cookie = 0, x.tried[:0], false, nil, nil, ""
 	x.copies = nil
 }
@@ -184,9 +191,10 @@ func (x *exchange) connected(s origin, fresh bool, peer *link) {
 		x.told.upstream = peer.conn.Result()
 	}
 	x.as, x.fresh, x.calling = s, fresh, nil
-	if x.req.Length == message.NoBody || x.req.Length == 0 {
+	if x.bodiless() {
 		x.ended = true
 	}
+	x.touch()
 	more := true
 	if x.sent && x.keeping {
 		more = x.replay()
@@ -206,6 +214,17 @@ func (x *exchange) await() {
 	if x.answered {
 		return
 	}
+	x.bound()
+	if d := x.times.perTry; d > 0 && !x.tryTimed {
+		x.worker.loop.Set(&x.try, x.worker.loop.Now().Add(d), x.tryExpired)
+	}
+}
+
+// bodiless reports whether all of the request is in its head.
+func (x *exchange) bodiless() bool { return x.req.Length == message.NoBody || x.req.Length == 0 }
+
+// bound bounds the time from the end of the request on.
+func (x *exchange) bound() {
 	l := x.worker.loop
 	if x.whole.IsZero() {
 		x.whole = l.Now()
@@ -218,13 +237,10 @@ func (x *exchange) await() {
 	case !routed && x.worker.side.limits.Answer > 0 && !x.grpc:
 		l.Set(&x.timer, l.Now().Add(x.worker.side.limits.Answer), x.expire)
 	}
-	if d := x.times.perTry; d > 0 {
-		l.Set(&x.try, l.Now().Add(d), x.tryExpired)
-	}
 }
 
 func (x *exchange) expire() {
-	x.outcome = upstream.Timeout
+	x.blame()
 	x.told.flags |= accesslog.UpstreamRequestTimeout
 	if !x.limit.IsZero() {
 		x.expired()
@@ -282,7 +298,7 @@ func (x *exchange) stalled() {
 		x.watch()
 	case at.IsZero():
 	case service:
-		x.outcome = upstream.Timeout
+		x.outcome = upstream.Timeout // it had all the time to read
 		x.told.flags |= accesslog.UpstreamRequestTimeout
 		x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNotRead)
 	case x.answered:
@@ -393,13 +409,14 @@ func (x *exchange) response(r *message.Response, last bool) {
 		// What is left of the request has no meaning any more.
 		x.part()
 	}
+	seq := x.seq
 	if err := x.client.respond(r, last); err != nil {
 		x.open, x.answered = true, false
 		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
 		return
 	}
 	if last {
-		x.report()
+		x.reportOf(seq)
 		return
 	}
 	if !x.limit.IsZero() {
@@ -415,8 +432,9 @@ func (x *exchange) responseBody(p []byte, last bool) {
 	case last:
 		x.told.sent += uint64(len(p))
 		x.part()
+		seq := x.seq
 		x.client.body(p, true)
-		x.report()
+		x.reportOf(seq)
 		return
 	}
 	x.told.sent += uint64(len(p))
@@ -435,8 +453,9 @@ func (x *exchange) responseBody(p []byte, last bool) {
 func (x *exchange) responseEnd(trailers message.Fields) {
 	if x.open {
 		x.part()
+		seq := x.seq
 		x.client.finish(trailers.Remove(message.Ours))
-		x.report()
+		x.reportOf(seq)
 	}
 }
 
@@ -466,6 +485,10 @@ func (x *exchange) close() {
 		}
 	}
 	x.copies = nil
+	if m, ok := x.client.(*mirror); ok {
+		delete(x.worker.mirrors, m)
+		l.Remove(&m.end)
+	}
 	if x.calling != nil {
 		x.calling.drop(x)
 		x.calling = nil
@@ -585,13 +608,14 @@ func (x *exchange) say(r *message.Response, text []byte) {
 	}
 	last := text == nil || r.Bodiless(x.req.Method)
 	x.told.status, x.told.first = r.Status, x.worker.loop.Now()
+	seq := x.seq
 	if x.client.respond(r, last) != nil {
 		x.client.abort()
 	} else if !last {
 		x.told.sent += uint64(len(text))
 		x.client.body(text, true)
 	}
-	x.report()
+	x.reportOf(seq)
 }
 
 func plain(status int, code attest.Code) *message.Response {

@@ -24,11 +24,12 @@ type front2 struct {
 	conn   *loop.Conn
 	h      *h2.Conn
 	timer  loop.Timer
-	heard  time.Time // when something last came
-	quiet  time.Time // since when there has been no request
-	greets bool      // no request has come yet
-	eased  bool      // the first one is to be the last
-	asked  bool      // for a sign of life
+	final  loop.Timer // of ease
+	heard  time.Time  // when something last came
+	quiet  time.Time  // since when there has been no request
+	greets bool       // no request has come yet
+	eased  bool       // the first one is to be the last
+	asked  bool       // for a sign of life
 	free   []*stream2
 }
 
@@ -40,11 +41,13 @@ func (d *front2) opened(conn *loop.Conn) {
 	w := d.worker
 	d.conn = conn
 	d.timer.Bind(conn)
+	d.final.Bind(conn)
 	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams}, w.pool, serving{d})
 	w.clients[d] = struct{}{}
 	conn.OnClose(func() {
 		delete(w.clients, d)
 		w.loop.Remove(&d.timer)
+		w.loop.Remove(&d.final)
 		for _, t := range d.free {
 			t.x.forget()
 		}
@@ -79,6 +82,11 @@ func (d *front2) ease() {
 	}
 	d.h.Shutdown()
 	d.conn.Ready()
+	// Who does not answer gets no more requests in either.
+	d.worker.loop.Set(&d.final, d.worker.loop.Now().Add(easeFor), func() {
+		d.h.Shutdown()
+		d.conn.Ready()
+	})
 }
 
 // tick looks after a connection on which nothing happens.

@@ -4,6 +4,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
 	"github.com/jurat-tls/jurat/proxy/route"
 )
@@ -12,11 +13,15 @@ import (
 // request that it is of: where it can't keep up, it is given up.
 type mirror struct {
 	x       exchange
+	end     loop.Timer
 	ready   bool   // for the body
 	waiting []byte // of the body
 	ended   bool
 	last    message.Fields // trailers that wait
 }
+
+// mirrorFor is how long a copy may take where its route allows no more: nobody waits for it, and it has a place of others.
+const mirrorFor = time.Minute
 
 // copyTo begins the copies of a request, before the route rewrites it for its own cluster.
 func (x *exchange) copyTo(r *Routing, mirrors []route.Mirror) {
@@ -37,6 +42,9 @@ func (x *exchange) startCopies() {
 		m.x.req.Fields = slices.Clone(x.req.Fields)
 		m.x.req.Expect = false
 		m.x.client, m.x.open, m.x.grpc, m.x.limit = m, true, x.grpc, x.limit
+		w := x.worker
+		w.mirrors[m] = struct{}{}
+		w.loop.Set(&m.end, w.loop.Now().Add(max(x.times.total, mirrorFor)), m.x.clientGone)
 		m.x.pick()
 	}
 }

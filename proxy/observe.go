@@ -47,6 +47,7 @@ type account struct {
 
 // account begins the account of a request.
 func (x *exchange) account() {
+	x.seq++
 	now := x.worker.loop.Now()
 	r := &x.req
 	x.told = account{open: true, start: now, method: r.Method, authority: r.Authority, path: r.Path, version: r.Version}
@@ -85,6 +86,13 @@ func (x *exchange) tryEnded() {
 	}
 	t.try.Attested(t.upstream)
 	t.try.End(x.worker.loop.Now())
+}
+
+// reportOf is report for the request of that number, if there is no other one by now.
+func (x *exchange) reportOf(seq uint64) {
+	if x.seq == seq {
+		x.report()
+	}
 }
 
 // report tells of an exchange that is over, once.

@@ -36,9 +36,11 @@ func (w *worker) poolOf(c *Cluster, e *upstream.Endpoint) *pool {
 	return p
 }
 
-// left counts a connection that is no more.
-func (p *pool) left() {
-	p.cluster.balance.Release(upstream.Connections)
+// left takes note that a connection is no more. Those that are idle have given their place back before.
+func (p *pool) left(counted bool) {
+	if counted {
+		p.cluster.balance.Release(upstream.Connections)
+	}
 	if p.open--; p.open == 0 && p.worker.pools[p.endpoint] == p {
 		delete(p.worker.pools, p.endpoint)
 	}
@@ -108,11 +110,17 @@ func (p *pool) connect(x *exchange, fresh bool) {
 	}
 	for n := len(p.idle); n > 0 && !fresh; n = len(p.idle) {
 		b := p.idle[n-1]
-		p.idle, b.idle = p.idle[:n-1], false
-		if !b.conn.Closed() { // the endpoint may have closed it a moment ago
-			p.assign(x, b, false)
+		if b.conn.Closed() { // the endpoint did so a moment ago
+			p.idle = p.idle[:n-1]
+			continue
+		}
+		if !p.cluster.balance.Acquire(upstream.Connections) {
+			x.overload()
 			return
 		}
+		p.idle, b.idle = p.idle[:n-1], false
+		p.assign(x, b, false)
+		return
 	}
 	p.dial(x, p.cluster.offers(false), func(c *call, raw net.Conn) error { return p.use(c, raw) })
 }
@@ -132,7 +140,7 @@ func (p *pool) use(c *call, raw net.Conn) error {
 		if b.idle {
 			p.idle = slices.DeleteFunc(p.idle, func(other *back1) bool { return other == b })
 		}
-		p.left()
+		p.left(!b.idle)
 	})
 	all := c.taken()
 	if len(all) == 0 {
@@ -191,6 +199,9 @@ func (p *pool) share(x *exchange) {
 func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) error) *call {
 	w := p.worker
 	if !p.cluster.balance.Acquire(upstream.Connections) {
+		if p.open == 0 {
+			delete(w.pools, p.endpoint)
+		}
 		x.overload()
 		return nil
 	}
@@ -199,7 +210,7 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 	c := &call{pool: p, cancel: cancel}
 	if !c.add(x) {
 		cancel()
-		p.left()
+		p.left(true)
 		x.overload()
 		return nil
 	}
@@ -219,7 +230,7 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 			if p.dialing == c {
 				p.dialing = nil
 			}
-			p.left()
+			p.left(true)
 			for _, x := range c.taken() {
 				w.loop.Try(func() { x.unreached(err) }, x.cut)
 			}
@@ -230,7 +241,7 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 	}) {
 		cancel()
 		c.drop(x)
-		p.left()
+		p.left(true)
 		x.fail(attest.CodeBackendUnreachable, http.StatusBadGateway, context.Canceled)
 		return nil
 	}
@@ -269,6 +280,7 @@ func (p *pool) keep(b *back1) {
 		return
 	}
 	p.idle, b.idle = append(p.idle, b), true
+	p.cluster.balance.Release(upstream.Connections) // one that nobody uses keeps nobody from connecting
 	p.worker.loop.Set(&b.timer, p.worker.loop.Now().Add(p.cluster.keep), b.conn.Close)
 }
 
@@ -277,7 +289,6 @@ func (p *pool) retire() {
 	idle := p.idle
 	p.idle = nil
 	for _, b := range idle {
-		b.idle = false
 		b.conn.Close()
 	}
 	for _, b := range p.shared {

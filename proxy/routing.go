@@ -41,7 +41,6 @@ type times struct {
 // route finds out what becomes of the request, and reports whether it is to be forwarded. If not, it has been answered.
 func (x *exchange) route() bool {
 	r := x.worker.side.routing.Load()
-	x.decision, x.retry, x.times = route.Decision{}, nil, times{}
 	if x.cluster = r.only; x.cluster != nil {
 		return true
 	}
@@ -136,8 +135,17 @@ func (x *exchange) pick() {
 		return
 	}
 	x.endpoint, x.began, x.outcome = e, w.loop.Now(), upstream.NoVerdict
-	if x.req.Authority == "" { // of HTTP/1.0
+	if x.hostless {
 		x.req.Authority = authorityOf(e.Identity())
+	}
+	x.tryTimed = x.times.perTry > 0 && (x.ended || x.bodiless())
+	if x.tryTimed {
+		w.loop.Set(&x.try, w.loop.Now().Add(x.times.perTry), x.tryExpired)
+	}
+	if x.ended || x.bodiless() {
+		x.bound()
+	} else if !x.limit.IsZero() {
+		w.loop.Set(&x.timer, x.limit, x.expire)
 	}
 	x.asks()
 	x.call(false)
@@ -157,16 +165,16 @@ func authorityOf(id upstream.Identity) string {
 
 // settle tells the endpoint what came of a try.
 func (x *exchange) settle() {
+	if x.retrying {
+		x.retrying = false
+		x.cluster.balance.Release(upstream.Retries)
+	}
 	if x.endpoint == nil {
 		return
 	}
 	x.tryEnded()
 	x.endpoint.Done(x.outcome, x.worker.loop.Now().Sub(x.began))
 	x.endpoint = nil
-	if x.retrying {
-		x.retrying = false
-		x.cluster.balance.Release(upstream.Retries)
-	}
 }
 
 // maxKept bounds what is kept of a request's body to send it again.
@@ -198,6 +206,10 @@ func (x *exchange) again(wanted bool) bool {
 	if x.endpoint != nil {
 		x.tried = append(x.tried, x.endpoint)
 	}
+	if x.calling != nil {
+		x.calling.drop(x)
+	}
+	w.loop.Stop(&x.idle)
 	x.settle()
 	x.retrying = true
 	x.retries++
@@ -241,11 +253,19 @@ func (x *exchange) tryExpired() {
 	x.fail(attest.CodeBackendFailed, http.StatusGatewayTimeout, errNoAnswer)
 }
 
+// blame holds a time that is over against the endpoint, if it had all of the request and the time was not the client's choice.
+func (x *exchange) blame() {
+	if !x.answered && x.ended && x.limit.IsZero() && x.as != nil {
+		x.outcome = upstream.Timeout
+	}
+}
+
 // touch puts off the end of an exchange in which something moves.
 func (x *exchange) touch() {
 	limit := x.times.idle
-	if t := x.times.perTryIdle; t > 0 && x.as != nil && (limit == 0 || t < limit) {
-		limit = t
+	x.tryIdle = false
+	if t := x.times.perTryIdle; t > 0 && x.as != nil && !x.answered && (limit == 0 || t < limit) {
+		limit, x.tryIdle = t, true
 	}
 	if limit > 0 {
 		x.worker.loop.Set(&x.idle, x.worker.loop.Now().Add(limit), x.idled)
@@ -254,8 +274,8 @@ func (x *exchange) touch() {
 
 func (x *exchange) idled() {
 	x.told.flags |= accesslog.StreamIdleTimeout
-	x.outcome = upstream.Timeout
-	if !x.answered && x.times.perTryIdle > 0 {
+	x.blame()
+	if !x.answered && x.tryIdle {
 		as := x.as
 		if x.again(x.retry.OnFailure(route.FailureTimeout)) {
 			if as != nil {

@@ -46,6 +46,7 @@ type Runtime struct {
 	work     sync.WaitGroup
 	retiring sync.WaitGroup // of servers that were replaced
 
+	applying sync.Mutex // one change at a time
 	mu       sync.Mutex
 	epoch    string
 	ports    map[string]*port
@@ -89,17 +90,17 @@ type member struct {
 // drained. Where it does not, listeners and clusters that are the same go on, and of those in which only routes or endpoints
 // changed just these change.
 func (r *Runtime) Apply(ctx context.Context, c *config.Config, epoch string, build Builder) error {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.closed {
-		return context.Canceled
-	}
+	r.applying.Lock()
+	defer r.applying.Unlock()
 	n := &next{Runtime: r, build: build, config: c, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}}
 	if err := n.make(ctx, c); err != nil {
 		n.undo()
 		return err
 	}
-	n.commit()
+	if !n.commit() {
+		n.undo()
+		return context.Canceled
+	}
 	return nil
 }
 
@@ -141,9 +142,14 @@ func (n *next) undo() {
 	}
 }
 
-// commit makes the change. Nothing can go wrong any more.
-func (n *next) commit() {
+// commit makes the change, unless the end has come. Nothing else can go wrong any more.
+func (n *next) commit() bool {
 	r := n.Runtime
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return false
+	}
 	for _, swap := range n.swaps {
 		swap()
 	}
@@ -159,6 +165,7 @@ func (n *next) commit() {
 		}
 	}
 	r.ports, r.clusters, r.epoch = n.ports, n.clusters, n.to
+	return true
 }
 
 // retire lets a server go that was replaced.
@@ -236,7 +243,11 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 	if err != nil {
 		return nil, within(c.Name, err)
 	}
-	protocol := map[string]Protocol{"http1": ProtocolHTTP1, "http2": ProtocolHTTP2}[c.Protocol]
+	protocol, known := map[string]Protocol{"": ProtocolAuto, "auto": ProtocolAuto, "http1": ProtocolHTTP1, "http2": ProtocolHTTP2}[c.Protocol]
+	version, proper := map[string]int{"": 0, "v1": 1, "v2": 2}[c.ProxyProtocol]
+	if !known || !proper {
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Subject: c.Name, Got: strconv.Quote(c.Protocol + " " + c.ProxyProtocol), Want: "protocols that are known"}
+	}
 	m := &member{config: *c, epoch: n.to}
 	if c.Attested == nil {
 		m.Cluster = NewPlainCluster(balance, protocol, c.ConnectTimeout)
@@ -247,7 +258,7 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 		}
 		m.Cluster = NewAttestedCluster(balance, dial, protocol, c.ConnectTimeout)
 	}
-	if version := map[string]int{"v1": 1, "v2": 2}[c.ProxyProtocol]; version != 0 {
+	if version != 0 {
 		if err := m.WithProxyProtocol(version); err != nil {
 			return nil, within(c.Name, err)
 		}
@@ -284,6 +295,8 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 		n.log.Warn("no address yet", "cluster", c.Name)
 	case <-ctx.Done():
 		return nil, ctx.Err()
+	case <-watched.Done():
+		return nil, context.Canceled
 	}
 	return m, nil
 }
@@ -323,6 +336,12 @@ func (n *next) listener(l *config.Listener) error {
 	s.Observe(n.observer, l.Label())
 	if old != nil {
 		s.stats = old.stats
+		if s.http != nil {
+			s.http.stats = old.stats
+			for i, w := range s.http.workers {
+				w.tally = old.stats.tally.Shard(i)
+			}
+		}
 		n.ports[l.Address] = old
 		n.swaps = append(n.swaps, func() {
 			old.config, old.epoch = *l, n.to
@@ -432,6 +451,9 @@ func limitsOf(l config.Limits) Limits {
 
 func (n *next) server(l *config.Listener) (*Server, error) {
 	handshake := Handshake(Plain)
+	if !l.Attests() && l.Require != "" { // nobody who asks for evidence is to be left without
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: "require " + strconv.Quote(l.Require), Want: "clients that show evidence"}
+	}
 	if l.Attests() {
 		var err error
 		if handshake, err = n.build.Handshake(l); err != nil {
@@ -613,6 +635,8 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	r.retiring.Wait()
 	stop()
 	r.cancel()
+	r.applying.Lock() // what is being made for nothing is let go of first
+	defer r.applying.Unlock()
 	r.work.Wait()
 	close(errs)
 	var err error

@@ -19,6 +19,7 @@ type worker struct {
 	loop    *loop.Loop
 	clients map[front]struct{}
 	pools   map[*upstream.Endpoint]*pool
+	mirrors map[*mirror]struct{}
 	random  *rand.Rand
 	tally   *tally.Shard
 	record  accesslog.Record // the one that is being logged
@@ -34,7 +35,7 @@ type front interface {
 }
 
 func newWorker(side *httpSide, l *loop.Loop, n int) *worker {
-	return &worker{side: side, loop: l, clients: make(map[front]struct{}), pools: make(map[*upstream.Endpoint]*pool), random: newRandom(), tally: side.stats.tally.Shard(n), pool: h2.NewPool(), born: time.Now()}
+	return &worker{side: side, loop: l, clients: make(map[front]struct{}), pools: make(map[*upstream.Endpoint]*pool), mirrors: make(map[*mirror]struct{}), random: newRandom(), tally: side.stats.tally.Shard(n), pool: h2.NewPool(), born: time.Now()}
 }
 
 // clock is the time since the worker was made.
@@ -75,6 +76,9 @@ func (w *worker) ease() {
 
 // leave ends what is left of the connections to the service.
 func (w *worker) leave() {
+	for m := range w.mirrors {
+		m.x.clientGone()
+	}
 	for _, p := range w.pools {
 		p.leave()
 	}
