@@ -601,6 +601,17 @@ func (r *Runtime) Clusters() []*Cluster {
 	return all
 }
 
+// Sockets are those that are listened on, by the addresses that the configuration has.
+func (r *Runtime) Sockets() map[string]net.Listener {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	all := make(map[string]net.Listener, len(r.ports))
+	for address, p := range r.ports {
+		all[address] = p.listener
+	}
+	return all
+}
+
 // Leave stops accepting at all listeners: somebody else has their sockets. Shutdown does the rest.
 func (r *Runtime) Leave() {
 	r.mu.Lock()

@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"net"
 	"runtime"
 	"time"
@@ -21,9 +22,9 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 		return func() {}, nil
 	}
 	opts := admin.Options{Names: cfg.Hosts, Profiling: cfg.PProf, UnsafeAnyAddress: cfg.UnsafeListen, Log: o.log, Now: o.app.now}
-	ln, err := o.obtain("admin "+cfg.Address, func() (net.Listener, error) {
+	ln, err := o.obtain(adminSocket, func() (net.Listener, error) {
 		if isSystemd(cfg.Address) {
-			return o.sockets.from.open(cfg.Address)
+			return o.listeners.open(cfg.Address)
 		}
 		return admin.Listen(context.Background(), cfg.Address, opts)
 	})
@@ -39,6 +40,7 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 		_ = ln.Close()
 		return nil, err
 	}
+	o.admin = ln
 	served := make(chan error, 1)
 	go func() { served <- s.Serve() }()
 	o.log.Info("admin", "address", s.Addr().String())
@@ -46,7 +48,7 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
 		_ = s.Shutdown(ctx)
-		if err := <-served; err != nil {
+		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) { // closed where another process has taken over
 			o.log.Error("admin", "error", err.Error())
 		}
 	}, nil
@@ -121,6 +123,8 @@ func (o *operation) drain(how admin.Drain) error {
 		o.stop(nil)
 		return nil
 	}
+	o.changing.Lock()
+	defer o.changing.Unlock()
 	g := o.generation()
 	rest := g.Proxy
 	rest.Listeners = nil

@@ -131,12 +131,12 @@ func TestProcess(t *testing.T) {
 listen: [{address: "127.0.0.1:8443", to: "127.0.0.1:8080"}]
 admin: {address: "127.0.0.1:9901", pprof: true, hosts: [admin.example]}
 access_log: {path: logs/access, format: json}
-tracing: {endpoint: "https://collector.example:4318/v1/traces", sample: 0, headers_file: /etc/jurat/headers}
+tracing: {endpoint: "https://collector.example:4318", sample: 0, headers_file: /etc/jurat/headers}
 `)
 	want := processConfig{
 		Admin:     &adminConfig{Address: "127.0.0.1:9901", PProf: true, Hosts: []string{"admin.example"}},
 		AccessLog: &accessLogConfig{Path: "logs/access", Format: "json"},
-		Tracing:   &tracingConfig{Endpoint: "https://collector.example:4318/v1/traces", HeadersFile: "/etc/jurat/headers"},
+		Tracing:   &tracingConfig{Endpoint: "https://collector.example:4318", HeadersFile: "/etc/jurat/headers"},
 	}
 	if err != nil || !reflect.DeepEqual(c.Process, want) {
 		t.Fatalf("got %+v, %v", c.Process, err)

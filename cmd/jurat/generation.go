@@ -111,8 +111,11 @@ func (g *generation) healthy(now time.Time) bool {
 	return g.id == nil || now.Before(g.id.Leaf().Certificate.NotAfter)
 }
 
-// Listen opens an address.
+// Listen opens an address. Sockets lie beside the file that names them, as other files do.
 func (g *generation) Listen(address string) (net.Listener, error) {
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		address = "unix:" + g.file(path)
+	}
 	return g.shared.listeners(address)
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -45,22 +46,20 @@ type operation struct {
 	access    *accesslog.Writer // nil where there is none
 	metrics   *metrics.Metrics
 	inherited *handover.Inherited
-	sockets   sockets
+	listeners listeners
+	adopted   []*net.UnixListener // taken over
+	admin     net.Listener        // nil where there is none
+	reloads   chan os.Signal
+	reopens   chan os.Signal
 	started   time.Time
 	stop      context.CancelCauseFunc
 
 	draining atomic.Bool
+	changing sync.Mutex // of the configuration
 
 	mu      sync.Mutex
 	current *generation
 	old     sync.WaitGroup // generations that are still needed
-}
-
-// sockets are the listening sockets, by the addresses that the configuration has.
-type sockets struct {
-	mu   sync.Mutex
-	all  map[string]net.Listener
-	from listeners
 }
 
 // operate runs a configuration until ctx ends, then drains.
@@ -69,8 +68,10 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	log := newLogger(a.stderr, c.jsonLog, level)
 	ctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
-	o := &operation{app: a, log: log, level: level, started: a.now(), stop: stop}
-	o.sockets.all = map[string]net.Listener{}
+	o := &operation{app: a, log: log, level: level, started: a.now(), stop: stop, reloads: make(chan os.Signal, 1), reopens: make(chan os.Signal, 1)}
+	// From now on they end nothing, whatever else goes on.
+	signal.Notify(o.reloads, syscall.SIGHUP)
+	signal.Notify(o.reopens, syscall.SIGUSR1)
 	o.metrics = metrics.New(metrics.Build{Version: buildInfo().Version, Go: runtime.Version()}, o.snapshot)
 	endorser, err := c.endorsers.endorser(a)
 	if err != nil {
@@ -107,22 +108,18 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 		o.runtime.Shutdown(ctx)
 		return err
 	}
-	defer o.end(c.drain)
 	adminDone, err := o.serveAdmin(c)
 	if err != nil {
+		o.end(c.drain)
 		return err
 	}
 	defer adminDone()
-	if c.Process.Takeover != "" {
-		if err := o.inherited.Ready(); err != nil {
-			log.Warn("the process before this one", "error", err.Error())
-		}
-		offer, err := handover.Offer(c.file(c.Process.Takeover), o.sockets.list, o.leave)
-		if err != nil {
-			return &attest.Error{Code: attest.CodeListen, Check: "takeover", Subject: c.Process.Takeover, Err: err}
-		}
-		defer offer.Close()
+	defer o.end(c.drain)
+	offer, err := o.succeed(c)
+	if err != nil {
+		return err
 	}
+	defer offer()
 	work.Go(func() { watchdog(ctx, func() bool { return o.generation().healthy(a.now()) }) })
 	notify(daemon.SdNotifyReady)
 	o.wait(ctx, c)
@@ -133,24 +130,46 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	return nil
 }
 
+// succeed has the process before this one leave, and offers its place to the next one.
+func (o *operation) succeed(c *serveConfig) (done func(), err error) {
+	if c.Process.Takeover == "" {
+		return func() {}, nil
+	}
+	place, err := handover.Prepare(c.file(c.Process.Takeover))
+	if err != nil {
+		return nil, &attest.Error{Code: attest.CodeListen, Check: "takeover", Subject: c.Process.Takeover, Err: err, Hint: "name a socket in a directory that can be written"}
+	}
+	if err := o.inherited.Ready(); err != nil {
+		o.log.Warn("the process before this one", "error", err.Error())
+	}
+	for _, ln := range o.adopted {
+		ln.SetUnlinkOnClose(true)
+	}
+	offer, err := place.Offer(o.sockets, o.leave)
+	if err != nil { // by now this process is the only one
+		o.log.Error("no other process can take over", "error", err.Error())
+		return func() {}, nil
+	}
+	return func() { _ = offer.Close() }, nil
+}
+
 // wait does what signals ask for until ctx ends.
 func (o *operation) wait(ctx context.Context, c *serveConfig) {
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGHUP, syscall.SIGUSR1)
-	defer signal.Stop(signals)
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case err := <-o.runtime.Failed():
 			o.stop(err)
-		case s := <-signals:
-			if s == syscall.SIGUSR1 {
+		case <-o.reopens:
+			go func() { // which a pipe that nobody reads can hold up
+				ctx, cancel := context.WithTimeout(ctx, lastWords)
+				defer cancel()
 				if err := o.reopenLogs(ctx); err != nil {
 					o.log.Error("access log", "error", err.Error())
 				}
-				continue
-			}
+			}()
+		case <-o.reloads:
 			notify(daemon.SdNotifyReloading)
 			o.reload(ctx, c)
 			notify(daemon.SdNotifyReady)
@@ -221,9 +240,11 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Warn("admin, access_log, tracing, takeover and drain change with a restart only")
 		c.Process, c.drain = first.Process, first.drain
 	}
+	o.changing.Lock()
+	defer o.changing.Unlock()
 	old := o.generation()
 	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
-	if err == nil && g.epoch == old.epoch {
+	if err == nil && g.epoch == old.epoch && !o.draining.Load() {
 		g.end()
 		o.log.Info("the configuration is the same", "digest", g.epoch)
 		return
@@ -244,6 +265,7 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 	o.mu.Lock()
 	o.current = g
 	o.mu.Unlock()
+	o.draining.Store(false)
 	o.log.Info("configuration changed", "digest", g.epoch)
 	o.listening(before)
 	// Its connections may attest anew until they are drained.
@@ -277,43 +299,45 @@ func (o *operation) end(limit time.Duration) {
 
 // listen opens an address of a listener.
 func (o *operation) listen(address string) (net.Listener, error) {
-	return o.obtain(address, func() (net.Listener, error) { return o.sockets.from.open(address) })
+	return o.obtain(address, func() (net.Listener, error) { return o.listeners.open(address) })
 }
 
 // obtain takes a socket over from the process before this one, or opens it where there is none.
-func (o *operation) obtain(name string, open func() (net.Listener, error)) (ln net.Listener, err error) {
-	o.sockets.mu.Lock()
-	defer o.sockets.mu.Unlock()
+func (o *operation) obtain(name string, open func() (net.Listener, error)) (net.Listener, error) {
 	ln, ok := o.inherited.Listener(name)
 	if !ok {
-		if ln, err = open(); err != nil {
-			return nil, err
-		}
+		return open()
 	}
-	o.sockets.all[name] = ln
+	if u, ok := ln.(*net.UnixListener); ok && !isSystemd(name) {
+		o.adopted = append(o.adopted, u)
+	}
 	return ln, nil
 }
 
-// list answers the sockets that are in use.
-func (s *sockets) list() map[string]net.Listener {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	all := make(map[string]net.Listener, len(s.all))
-	for address, ln := range s.all {
-		all[address] = ln
+// adminSocket is the name that the socket of the admin API is handed over by.
+const adminSocket = "admin "
+
+// sockets answers those that are in use.
+func (o *operation) sockets() map[string]net.Listener {
+	all := o.runtime.Sockets()
+	if o.admin != nil {
+		all[adminSocket] = o.admin
 	}
 	return all
 }
 
 // leave makes room for the process that has taken over: it accepts no more, and drains.
 func (o *operation) leave() {
-	for _, ln := range o.sockets.list() {
+	for _, ln := range o.sockets() {
 		if u, ok := ln.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false) // it is the successor's
 		}
 	}
 	o.log.Info("another process has taken over")
 	o.runtime.Leave()
+	if o.admin != nil {
+		_ = o.admin.Close()
+	}
 	o.stop(nil)
 }
 
@@ -349,7 +373,7 @@ func (o *operation) openLog(c *serveConfig, observer *proxy.Observer) (done func
 	if cfg == nil {
 		return func(context.Context) {}, nil
 	}
-	format, err := accesslog.ParseFormat(cfg.Format)
+	format, err := accesslog.ParseFormat(cmp.Or(cfg.Format, "text"))
 	if err != nil {
 		return nil, err
 	}

@@ -70,8 +70,8 @@ func (p *processConfig) check(listeners []config.Listener) error {
 	if t := p.Tracing; t != nil {
 		u, err := url.Parse(t.Endpoint)
 		switch {
-		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "":
-			return badValue("tracing.endpoint", fmt.Sprintf("%.100q", t.Endpoint), "http(s)://host:port/path")
+		case err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(strings.TrimRight(u.Path, "/"), "/v1/traces"):
+			return badValue("tracing.endpoint", fmt.Sprintf("%.100q", t.Endpoint), "http(s)://host:port, below which /v1/traces is")
 		case u.Scheme == "http" && !t.UnsafePlain && !config.Local(net.JoinHostPort(u.Hostname(), "0")):
 			return badValue("tracing.endpoint", fmt.Sprintf("%.100q", t.Endpoint)+", which is another machine", "https, or unsafe_plain: true")
 		case t.Sample > 1:

@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -29,6 +32,9 @@ func (l *listeners) open(address string) (net.Listener, error) {
 	name, ok := strings.CutPrefix(address, systemdPrefix)
 	if !ok {
 		ln, err := net.Listen(network(address))
+		if err != nil && abandoned(address, err) {
+			ln, err = net.Listen(network(address))
+		}
 		if err != nil {
 			return nil, &attest.Error{Code: attest.CodeListen, Check: "listen", Subject: address, Err: err}
 		}
@@ -44,6 +50,23 @@ func (l *listeners) open(address string) (net.Listener, error) {
 	ln := l.inherited[name][0]
 	l.inherited[name] = l.inherited[name][1:]
 	return ln, nil
+}
+
+// abandoned removes the unix socket that a process has left behind, at which nobody listens any more.
+func abandoned(address string, err error) bool {
+	path, ok := strings.CutPrefix(address, "unix:")
+	if !ok || !errors.Is(err, syscall.EADDRINUSE) {
+		return false
+	}
+	if info, err := os.Lstat(path); err != nil || info.Mode().Type() != os.ModeSocket {
+		return false
+	}
+	c, err := net.Dial("unix", path)
+	if err == nil {
+		_ = c.Close()
+		return false
+	}
+	return errors.Is(err, syscall.ECONNREFUSED) && os.Remove(path) == nil
 }
 
 func isSystemd(address string) bool { return strings.HasPrefix(address, systemdPrefix) }

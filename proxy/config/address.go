@@ -46,15 +46,6 @@ func Local(address string) bool {
 	return host == "localhost" || ip.Unmap().IsLoopback()
 }
 
-// specific reports whether an address can be listened on only once.
-func specific(address string) bool {
-	if strings.HasPrefix(address, "unix:") {
-		return true
-	}
-	_, port, _ := net.SplitHostPort(address)
-	return !strings.HasPrefix(address, systemd) && port != "" && port != "0"
-}
-
 // Service is the parsed address of a service, as Listener.To has it.
 type Service struct {
 	Scheme          string // "", "http" or "h2c", as written

@@ -151,7 +151,7 @@ func (k *checker) names(c *Config) {
 		switch {
 		case l.Name != "" && labels[l.Name]:
 			k.bad(at+".name", quote(l.Name), "a name that no other listener has")
-		case specific(l.Address) && addresses[l.Address]:
+		case l.Address != "" && addresses[l.Address]:
 			k.bad(at+".address", quote(l.Address), "an address that no other listener has")
 		}
 		labels[l.Label()], addresses[l.Address] = true, true

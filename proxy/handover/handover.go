@@ -157,11 +157,17 @@ func (i *Inherited) Close() {
 	i.left = nil
 }
 
-// Offer waits at path for a successor, in place of whoever waited there. sockets are the addresses, as they were configured,
-// and their listeners at the time. leave is called once, when a successor has taken over: it has to stop accepting before it
-// returns. The one that Offer answers ends the offer.
-func Offer(path string, sockets func() map[string]net.Listener, leave func()) (io.Closer, error) {
-	// Under its name there is always one socket or the other: a successor that finds none would not take over.
+// Place is where a successor will find this process: a socket that is not at its path yet.
+type Place struct {
+	path, temporary string
+	ln              *net.UnixListener
+}
+
+// Prepare opens the socket for an Offer at path: whatever can go wrong goes wrong before the predecessor is told to leave.
+func Prepare(path string) (*Place, error) {
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("%s is there, and no socket", path)
+	}
 	temporary := fmt.Sprintf("%s.%d", path, os.Getpid())
 	_ = os.Remove(temporary)
 	ln, err := net.ListenUnix("unix", &net.UnixAddr{Name: temporary, Net: "unix"})
@@ -169,14 +175,33 @@ func Offer(path string, sockets func() map[string]net.Listener, leave func()) (i
 		return nil, err
 	}
 	ln.SetUnlinkOnClose(false)
-	if err = os.Chmod(temporary, 0o600); err == nil {
-		err = os.Rename(temporary, path)
-	}
-	if err != nil {
-		_ = ln.Close()
-		_ = os.Remove(temporary)
+	p := &Place{path, temporary, ln}
+	if err := os.Chmod(temporary, 0o600); err != nil {
+		p.Close()
 		return nil, err
 	}
+	return p, nil
+}
+
+// Close gives the place up, unless it was offered.
+func (p *Place) Close() {
+	if p != nil && p.ln != nil {
+		_ = p.ln.Close()
+		_ = os.Remove(p.temporary)
+	}
+}
+
+// Offer waits at the place for a successor, instead of whoever waited there. sockets are the addresses, as they were configured,
+// and their listeners at the time. leave is called once, when a successor has taken over: it has to stop accepting before it
+// returns. The one that Offer answers ends the offer.
+func (p *Place) Offer(sockets func() map[string]net.Listener, leave func()) (io.Closer, error) {
+	// Under its name there is always one socket or the other: a successor that finds none would not take over.
+	if err := os.Rename(p.temporary, p.path); err != nil {
+		p.Close()
+		return nil, err
+	}
+	ln, path := p.ln, p.path
+	p.ln = nil
 	o := &offer{ln: ln, path: path, sockets: sockets, leave: leave}
 	if info, err := os.Lstat(path); err == nil {
 		o.file = info
@@ -251,11 +276,21 @@ func (o *offer) serve(conn *net.UnixConn) {
 			continue
 		}
 		f, err := l.File()
+		if errors.Is(err, net.ErrClosed) {
+			continue
+		}
 		if err != nil {
 			return
 		}
 		files = append(files, f)
-		fds, addresses = append(fds, int(f.Fd())), append(addresses, address)
+		// Fd would have the socket wait: the two share that, and accepting here would never end.
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { fds, addresses = append(fds, int(fd)), append(addresses, address) })
+		}
+		if err != nil {
+			return
+		}
 	}
 	message, err := json.Marshal(addresses)
 	if err != nil || len(message) > maxMessage {

@@ -80,7 +80,11 @@ func TestHandover(t *testing.T) {
 		for _, ln := range sockets {
 			answer(ln, fmt.Sprint("server ", generation), &servers)
 		}
-		c, err := handover.Offer(path, func() map[string]net.Listener { return sockets }, func() {
+		place, err := handover.Prepare(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := place.Offer(func() map[string]net.Listener { return sockets }, func() {
 			for _, ln := range sockets {
 				if u, ok := ln.(*net.UnixListener); ok {
 					u.SetUnlinkOnClose(false)
@@ -175,7 +179,11 @@ func TestNonsense(t *testing.T) {
 	}
 	path := filepath.Join(t.TempDir(), "s")
 	left := false
-	o, err := handover.Offer(path, func() map[string]net.Listener { return nil }, func() { left = true })
+	place, err := handover.Prepare(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := place.Offer(func() map[string]net.Listener { return nil }, func() { left = true })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +204,57 @@ func TestNonsense(t *testing.T) {
 	if left {
 		t.Error("it has left")
 	}
-	if _, err := handover.Offer(filepath.Join(t.TempDir(), "not", "there"), nil, nil); err == nil {
-		t.Error("offered where nothing can be")
+	precious := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(precious, []byte("x"), 0o600); err != nil {
+		t.Fatal(err)
 	}
+	for _, path := range []string{filepath.Join(t.TempDir(), "not", "there"), precious} {
+		if _, err := handover.Prepare(path); err == nil {
+			t.Errorf("%s: offered where nothing can be", path)
+		}
+	}
+	if raw, err := os.ReadFile(precious); err != nil || string(raw) != "x" {
+		t.Errorf("a file was taken for a socket: %v", err)
+	}
+}
+
+// TestAbandonedHandover: a successor that leaves before it is ready has changed nothing, not even how the sockets wait.
+func TestAbandonedHandover(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	ln, closed := tcp(t), tcp(t)
+	closed.Close() // one that a change of the configuration has done away with
+	place, err := handover.Prepare(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := place.Offer(func() map[string]net.Listener { return map[string]net.Listener{"web": ln, "gone": closed} }, func() { t.Error("it has left") })
+	if err != nil {
+		t.Fatal(err)
+	}
+	accepted := make(chan error, 1)
+	go func() {
+		_, err := ln.Accept()
+		accepted <- err
+	}()
+	c, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = c.Read(make([]byte, 100))
+	c.Close()
+	if i, err := handover.Take(t.Context(), path); err != nil || i == nil {
+		t.Errorf("after one that gave up: %v, %v", i, err)
+	} else {
+		if other, ok := i.Listener("web"); !ok {
+			t.Error("no socket")
+		} else {
+			other.Close()
+		}
+		i.Close()
+	}
+	ln.Close() // ends Accept, which it can't where the socket waits
+	if err := <-accepted; err == nil {
+		t.Error("accepted from nobody")
+	}
+	o.Close()
 }

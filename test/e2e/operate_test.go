@@ -166,6 +166,14 @@ access_log: {path: front.log, format: json}
 	more(&asked[1])
 
 	// Another process takes over: the first one leaves, and no request fails.
+	// One that gives up before it is ready changes nothing.
+	quitter, err := net.Dial("unix", l.path("takeover.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, _ = quitter.Read(make([]byte, 1))
+	quitter.Close()
+	more(&asked[1])
 	second := l.start("serve", "-c", cfg, "--log", "json", "--offline")
 	second.address()
 	server.wait("another process has taken over")
