@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
@@ -11,6 +12,9 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
+	"golang.org/x/net/http2/hpack"
 
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
@@ -234,5 +238,77 @@ func TestCountersGoOn(t *testing.T) {
 		if err := r.Apply(t.Context(), &wrong, "x", build); err == nil {
 			t.Errorf("%s: taken", name)
 		}
+	}
+}
+
+// TestPauseIsNotIdle: what bounds a try on which nothing moves does not run in the pause before the next one.
+func TestPauseIsNotIdle(t *testing.T) {
+	for range 4 { // a pause is a matter of chance, and as good as never short each time
+		addr, _ := wavering(t, 503, 1)
+		c := cluster(t, upstream.Config{Name: "a"}, addr)
+		a := to("a")
+		a.RetryPolicy = retrying("5xx", 1)
+		a.RetryPolicy.BackOffBase, a.RetryPolicy.PerTryIdleTimeout = 400*time.Millisecond, 50*time.Millisecond
+		_, server := routed(t, routing(t, map[string]*proxy.Cluster{"a": c}, all(*a)), new(journal))
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x/", strings.NewReader("hello"))
+		if res, body := do(t, client(t, direct(server), "h2"), req); res.StatusCode != 200 || body != "hello" {
+			t.Errorf("got %d %q", res.StatusCode, body)
+		}
+		atRest(t, c)
+	}
+}
+
+// TestRetireWaitsForTheFirstRequest of a connection of HTTP/2, and takes no more after it.
+func TestRetireWaitsForTheFirstRequest(t *testing.T) {
+	s := proxy.NewHTTP(engine(t), shake(nil, "h2"), proxy.RouteTo(cluster(t, upstream.Config{Name: "a"}, says(t, "a"))), nil, proxy.Limits{})
+	server := start(t, s)
+	c, err := dialTLS(t.Context(), server, "h2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, http2.ClientPreface)
+	f := http2.NewFramer(c, c)
+	_ = f.WriteSettings()
+	until(t, "the connection", func() bool { return s.Stats().Active == 1 })
+	retired := make(chan error, 1)
+	go func() { retired <- s.Retire(t.Context()) }()
+	until(t, "the listener to close", func() bool {
+		c, err := net.Dial("tcp", server)
+		if err == nil {
+			c.Close()
+		}
+		return err != nil
+	})
+	next := func(want http2.FrameType) bool { // whether a GOAWAY came before it
+		away := false
+		for {
+			frame, err := f.ReadFrame()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if away = away || frame.Header().Type == http2.FrameGoAway; frame.Header().Type == want {
+				return away
+			}
+		}
+	}
+	for range 20 { // by the last of these the loop has heard of it
+		_ = f.WritePing(false, [8]byte{1})
+		if next(http2.FramePing) {
+			t.Fatal("sent away before the first request")
+		}
+	}
+	var head bytes.Buffer
+	e := hpack.NewEncoder(&head)
+	for _, h := range [][2]string{{":method", "GET"}, {":scheme", "https"}, {":authority", "x"}, {":path", "/"}} {
+		_ = e.WriteField(hpack.HeaderField{Name: h[0], Value: h[1]})
+	}
+	_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: head.Bytes(), EndStream: true, EndHeaders: true})
+	if !next(http2.FrameData) {
+		t.Error("not sent away with it")
+	}
+	c.Close()
+	if err := <-retired; err != nil {
+		t.Error(err)
 	}
 }
