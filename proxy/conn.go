@@ -32,8 +32,8 @@ type Handshake func(ctx context.Context, raw net.Conn) (Conn, error)
 // used. Give the handshake a Watch of the transport below it.
 type Dial func(ctx context.Context) (Conn, error)
 
-// link is a Conn in use. It counts application bytes and is what net/http gets to see. It has no ConnectionState method
-// on purpose: net/http looks for the preface of HTTP/2 only on what does not look like TLS.
+// link is a Conn in use, on the side of a client or of a peer. It counts application bytes, and is what a loop drives above the
+// transport.
 type link struct {
 	net.Conn
 	conn    Conn
@@ -96,8 +96,8 @@ func (c plainConn) Result() *attest.Result               { return nil }
 
 var errPanic = errors.New("panic in a connection")
 
-// contain is deferred around everything that runs code of the connection: net/http reads from goroutines of its own, and
-// a panic in one of those would end the process.
+// contain is deferred around everything that runs code of the connection: a panic in one of the goroutines that do would end the
+// process.
 func contain(err *error) {
 	if p := recover(); p != nil {
 		*err = errPanic

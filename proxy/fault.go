@@ -10,7 +10,7 @@ import (
 
 var errNotAsked = errors.New("the service switched protocols unasked")
 
-// plainError is err without what net/http quotes from a message: that may be a value of a header.
+// plainError is err without what it may quote from a message: that can be a value of a header.
 func plainError(err error) string {
 	var coded *attest.Error
 	var network interface{ Timeout() bool }

@@ -49,7 +49,7 @@ func (x *exchange) startCopies() {
 	}
 }
 
-// body takes a part of the request's body.
+// more takes a part of the request's body.
 func (m *mirror) more(p []byte, last bool, trailers message.Fields) {
 	switch {
 	case !m.x.open:
