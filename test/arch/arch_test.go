@@ -164,6 +164,8 @@ func TestImports(t *testing.T) {
 		{ours("proxy/connect"), module, []string{ours("attest$"), ours("proxy/h1"), ours("proxy/message")}, "what a client asks for knows nothing of how to get there"},
 		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
 		{ours("proxy/transparent"), module, []string{ours("attest$")}, "where a connection was going has nothing to do with what it carries"},
+		{ours("xds/guard"), module, []string{ours("attest$"), ours("attest/policy"), ours("attest/strictjson"), ours("proxy/config"), ours("proxy/route"), ours("proxy/upstream")}, "what a control plane may do is decided without knowing what it said, or how"},
+		{ours("xds/guard"), "third party", nil, "what bounds a control plane can be read here"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
