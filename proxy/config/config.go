@@ -157,25 +157,24 @@ func (c *Chain) Label() string {
 	return c.Match.String()
 }
 
-// Chain answers the listener that chain i would be if all connections were for it: what it says about connections, and what
-// the listener says about the rest.
+// Rest is the label of what a listener with chains does with connections that are for none of them.
+const Rest = "default"
+
+// Chain answers chain i as a listener of its own, with the name and the address of l, that knows nothing of how connections come there.
 func (l *Listener) Chain(i int) Listener {
 	c := &l.Chains[i]
-	alone := *l
-	alone.Chains, alone.Serving = nil, c.Serving
-	t, own := &alone.Limits.Times, c.Times
-	*t = Times{
+	alone := Listener{Name: l.Name, Address: l.Address, Serving: c.Serving}
+	t, own := &l.Limits.Times, &c.Times
+	alone.Limits.Times = Times{
 		cmp.Or(own.Handshake, t.Handshake), cmp.Or(own.Header, t.Header), cmp.Or(own.KeepAlive, t.KeepAlive),
 		cmp.Or(own.Tunnel, t.Tunnel), cmp.Or(own.Stall, t.Stall), cmp.Or(own.Answer, t.Answer),
 	}
 	return alone
 }
 
-// Rest answers the listener that takes what is for no chain, and false where that is refused.
+// Rest is Chain for connections that are for no chain. It answers false where they are refused.
 func (l *Listener) Rest() (Listener, bool) {
-	alone := *l
-	alone.Chains = nil
-	return alone, l.Serves()
+	return Listener{Name: l.Name, Address: l.Address, Serving: l.Serving, Limits: Limits{Times: l.Limits.Times}}, l.Serves()
 }
 
 // Matches answers which connections each of the chains is for.
