@@ -14,6 +14,8 @@ package config
 
 import (
 	"cmp"
+	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -144,9 +146,38 @@ func (l *Listener) Label() string {
 	return l.Address
 }
 
+// Servings are all that can become of connections of the listener, by their places: "" for what it says itself, and "chains[0]" and so on.
+func (l *Listener) Servings() iter.Seq2[string, *Serving] {
+	return func(yield func(string, *Serving) bool) {
+		if (len(l.Chains) == 0 || l.Serves()) && !yield("", &l.Serving) {
+			return
+		}
+		for i := range l.Chains {
+			if !yield(fmt.Sprintf("chains[%d]", i), &l.Chains[i].Serving) {
+				return
+			}
+		}
+	}
+}
+
 // Attests reports whether any clients of the listener get our evidence: it then needs an identity.
 func (l *Listener) Attests() bool {
-	return (l.Serves() || len(l.Chains) == 0) && l.Serving.Attests() || slices.ContainsFunc(l.Chains, func(c Chain) bool { return c.Attests() })
+	for _, s := range l.Servings() {
+		if s.Attests() {
+			return true
+		}
+	}
+	return false
+}
+
+// PlainOnly reports whether all clients of the listener are taken in plain.
+func (l *Listener) PlainOnly() bool {
+	for _, s := range l.Servings() {
+		if !s.Plain {
+			return false
+		}
+	}
+	return true
 }
 
 // Label is what the chain is called in logs and metrics.
