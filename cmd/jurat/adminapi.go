@@ -129,7 +129,7 @@ func (o *operation) drain(how admin.Drain) error {
 	rest := g.Proxy
 	rest.Listeners = nil
 	for _, l := range g.Proxy.Listeners {
-		if how.InboundOnly && l.Plain {
+		if how.InboundOnly && l.PlainOnly() {
 			rest.Listeners = append(rest.Listeners, l)
 		}
 	}

@@ -237,6 +237,7 @@ func TestCheckRefuses(t *testing.T) {
 		{cluster(`{name: c, localities: [{}, {endpoints: [{address: a}]}]}`), value, "clusters[7].localities[1].endpoints[0].address"},
 		{cluster(`{name: c, localities: [{}, {priority: 128, endpoints: [{address: "a:1"}]}]}`), value, "clusters[7].localities[1].priority"},
 		{cluster(`{name: c, original_destination: {}, health_check: {kind: tcp}}`), value, "clusters[7].health_check"},
+		{cluster(`{name: c, original_destination: {}, outlier_detection: {}}`), value, "clusters[7].outlier_detection"},
 		{cluster(`{name: c, original_destination: {unsafe_plain: true}, attested: {require: p}}`), value, "clusters[7].original_destination.unsafe_plain"},
 		{cluster(`{name: c, original_destination: {}, endpoints: [{address: "a:1"}]}`), value, "clusters[7]"},
 		{cluster(`{name: c, dns: {names: []}}`), missing, "clusters[7].dns.names"},
