@@ -139,10 +139,9 @@ func (k *check) added(measured, after []config.Cluster) (all []*config.Cluster) 
 
 // opened answers the listeners that are not in the static file, whose own have to be there.
 func (k *check) opened(measured, after []config.Listener) (all []*config.Listener) {
-	static, names, seen, taken := map[string]*config.Listener{}, map[string]bool{}, map[string]bool{}, map[string]bool{}
+	static, seen, taken := map[string]*config.Listener{}, map[string]bool{}, map[string]bool{}
 	for i := range measured {
 		static[measured[i].Address] = &measured[i]
-		names[measured[i].Label()] = true
 	}
 	for i := range after {
 		l := &after[i]
@@ -154,8 +153,6 @@ func (k *check) opened(measured, after []config.Listener) (all []*config.Listene
 			k.add("measured", attest.CodeLimitMeasured, "name", "two listeners of that name", "one")
 		case m != nil && !m.Equal(l):
 			k.add("measured", attest.CodeLimitMeasured, "", "another listener than that of the static file", "an address that is not in the file")
-		case m == nil && names[l.Label()]:
-			k.add("measured", attest.CodeLimitMeasured, "name", "that of a listener in the static file", "another name")
 		case m == nil:
 			all = append(all, l)
 		}
@@ -198,10 +195,9 @@ func (k *check) most(key string, n, most int) {
 func (k *check) counts(listeners []*config.Listener, clusters []*config.Cluster) {
 	routes, endpoints, points := 0, 0, 0
 	for _, l := range listeners {
-		if l.HTTP != nil {
-			for i := range l.HTTP.VirtualHosts {
-				routes += 1 + len(l.HTTP.VirtualHosts[i].Routes)
-			}
+		routes += routesOf(&l.Serving) + len(l.Chains)
+		for i := range l.Chains {
+			routes += routesOf(&l.Chains[i].Serving)
 		}
 	}
 	for _, c := range clusters {
@@ -224,6 +220,15 @@ func (k *check) counts(listeners []*config.Listener, clusters []*config.Cluster)
 	k.most("endpoints", endpoints, k.Guard.most.Endpoints)
 	k.most("routes", routes, k.Guard.most.Routes)
 	k.most("points", points, k.Guard.most.Points)
+}
+
+func routesOf(s *config.Serving) (n int) {
+	if s.HTTP != nil {
+		for i := range s.HTTP.VirtualHosts {
+			n += 1 + len(s.HTTP.VirtualHosts[i].Routes)
+		}
+	}
+	return n
 }
 
 // pointsOf is how large a table of a cluster gets, at most. What is out of the range that clusters allow counts as much as may be.
@@ -263,15 +268,8 @@ func (k *check) tooLoose(p Policy) *attest.Error {
 	if len(p.Layers) == 0 || slices.Contains(p.Layers, nil) {
 		return refuse("policy", "no policy of that name", "one that is pushed, or in the static file")
 	}
-	looser := ""
-	if !slices.ContainsFunc(p.Layers, func(l *policy.Policy) bool {
-		list := l.Looser(k.floor)
-		if len(list) > 0 && looser == "" {
-			looser = list[0]
-		}
-		return len(list) == 0
-	}) {
-		return refuse("floor", fmt.Sprintf("a policy that is looser than the floor: %.200s", looser), "one that is at least as strict, or stands on it")
+	if !slices.ContainsFunc(p.Layers, func(l *policy.Policy) bool { return len(l.Looser(k.floor)) == 0 }) {
+		return refuse("floor", fmt.Sprintf("a policy that is looser than the floor: %.200s", p.Layers[0].Looser(k.floor)[0]), "one that is at least as strict, or stands on it")
 	}
 	want := k.limits.binding()
 	if !slices.ContainsFunc(p.Layers, func(l *policy.Policy) bool { return l.LeastBinding().AtLeast(want) }) {
@@ -290,19 +288,16 @@ func (p *Policy) evidenceAge() time.Duration {
 }
 
 // held checks the policy that peers are held to, and how often they attest anew. allowed are names; nil is all.
-func (k *check) held(at, require, reattestAt string, reattest time.Duration, allowed []string) (ok bool) {
+func (k *check) held(at, require, reattestAt string, reattest time.Duration, allowed []string) {
 	if err := k.judge(require); err != nil {
 		k.addErr(at, err)
-		return false
+		return
 	}
 	p := k.policies[require]
 	if allowed != nil && !named(allowed, p.Name) {
 		k.add("policy", attest.CodeLimitPolicy, at, quote(p.Name), "one of the policies that the limits name for this")
-		return false
 	}
 	if most := max(p.evidenceAge()/2, config.MinReattest); reattest < 0 || reattest > most {
 		k.add("reattest", attest.CodeLimitPolicy, reattestAt, reattest.String(), "at most "+most.String()+", half of the policy's freshness.evidence")
-		return false
 	}
-	return true
 }

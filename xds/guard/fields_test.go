@@ -23,23 +23,31 @@ var fields = map[string]string{
 	"config.Config.Listeners": judged,
 	"config.Config.Clusters":  judged,
 
-	"config.Listener.Name":          judged, // not that of a static one
-	"config.Listener.Address":       judged,
-	"config.Listener.Plain":         judged,
-	"config.Listener.UnsafeListen":  judged,
-	"config.Listener.Require":       judged,
-	"config.Listener.Reattest":      judged,
-	"config.Listener.ProxyProtocol": judged,
-	"config.Listener.Transparent":   judged,
-	"config.Listener.To":            judged,
-	"config.Listener.Cluster":       judged,
-	"config.Listener.TCP":           "bytes or requests, to the same places",
-	"config.Listener.HTTP":          judged,
-	"config.Listener.Passthrough":   judged,
-	"config.Listener.Forward":       judged,
-	"config.Listener.Credentials":   judged,
-	"config.Listener.Limits":        service,
+	"config.Listener.Name":                   judged, // not that of a static one
+	"config.Listener.Address":                judged,
+	"config.Listener.UnsafeListen":           judged,
+	"config.Listener.ProxyProtocol":          judged,
+	"config.Listener.Transparent":            judged,
+	"config.Listener.Serving":                looked,
+	"config.Listener.Chains":                 judged,
+	"config.Chain.Name":                      text,
+	"config.Chain.Match":                     "which of the chains is taken, all of which are checked",
+	"config.Chain.Serving":                   looked,
+	"config.Chain.Times":                     service,
+	"config.OriginalDestination.UnsafePlain": judged,
+	"config.Cluster.OriginalDestination":     judged,
+	"config.Listener.Limits":                 service,
 
+	"config.Serving.Plain":          judged,
+	"config.Serving.Require":        judged,
+	"config.Serving.Reattest":       judged,
+	"config.Serving.To":             judged,
+	"config.Serving.Cluster":        judged,
+	"config.Serving.TCP":            "bytes or requests, to the same places",
+	"config.Serving.HTTP":           judged,
+	"config.Serving.Passthrough":    judged,
+	"config.Serving.Forward":        judged,
+	"config.Serving.Credentials":    judged,
 	"config.Cluster.Config":         looked,
 	"config.Cluster.Attested":       judged,
 	"config.Cluster.Protocol":       service,
@@ -147,7 +155,7 @@ var fields = map[string]string{
 
 // whole are types whose fields are all as harmless, or as harmful, as what they are in.
 var whole = []string{
-	"config.Limits", "config.Passthrough", "config.Forward", "upstream.CircuitBreakers", "upstream.HealthCheck", "upstream.OutlierDetection",
+	"config.Limits", "config.Times", "chain.Match", "config.Passthrough", "config.Forward", "upstream.CircuitBreakers", "upstream.HealthCheck", "upstream.OutlierDetection",
 	"route.RouteMatch", "route.RegexRewrite", "route.SetHeader", "route.RetryPolicy", "route.HashPolicy",
 }
 

@@ -3,6 +3,9 @@ package guard_test
 import (
 	"errors"
 	"fmt"
+	"math"
+	"net"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/xds/guard"
 )
 
@@ -59,14 +63,15 @@ func parsePolicy(t testing.TB, text string) *policy.Policy {
 func policies(t testing.TB) map[string]guard.Policy {
 	floor, strict, key, loose := parsePolicy(t, floorText), parsePolicy(t, strictText), parsePolicy(t, keyText), parsePolicy(t, looseText)
 	return map[string]guard.Policy{
-		"mesh-strict": {Name: "mesh-strict", Pushed: true, Layers: []*policy.Policy{strict}},
-		"mesh-loose":  {Name: "mesh-loose", Pushed: true, Layers: []*policy.Policy{loose, floor}}, // which the floor below it makes up for
-		"mesh-bare":   {Name: "mesh-bare", Pushed: true, Layers: []*policy.Policy{loose}},
-		"mesh-none":   {Name: "mesh-none", Pushed: true},
-		"mesh-nil":    {Name: "mesh-nil", Pushed: true, Layers: []*policy.Policy{strict, nil}},
-		"mesh-key":    {Name: "mesh-key", Pushed: true, Layers: []*policy.Policy{key}},
-		"ledger.yaml": {Name: "ledger.yaml", Layers: []*policy.Policy{strict}},
-		"weak.yaml":   {Name: "weak.yaml", Layers: []*policy.Policy{loose}},
+		"mesh-strict":   {Name: "mesh-strict", Pushed: true, Layers: []*policy.Policy{strict}},
+		"mesh-strict-2": {Name: "mesh-strict-2", Pushed: true, Layers: []*policy.Policy{strict}},
+		"mesh-loose":    {Name: "mesh-loose", Pushed: true, Layers: []*policy.Policy{loose, floor}}, // which the floor below it makes up for
+		"mesh-bare":     {Name: "mesh-bare", Pushed: true, Layers: []*policy.Policy{loose}},
+		"mesh-none":     {Name: "mesh-none", Pushed: true},
+		"mesh-nil":      {Name: "mesh-nil", Pushed: true, Layers: []*policy.Policy{strict, nil}},
+		"mesh-key":      {Name: "mesh-key", Pushed: true, Layers: []*policy.Policy{key}},
+		"ledger.yaml":   {Name: "ledger.yaml", Layers: []*policy.Policy{strict}},
+		"weak.yaml":     {Name: "weak.yaml", Layers: []*policy.Policy{loose}},
 	}
 }
 
@@ -89,14 +94,14 @@ policies: [mesh-*]
 attested: ["pay|*"]
 targets:
   - {name: pay, to: ["10.0.0.0/8:8443", "*.pay.example:443", "[fd00::/8]:8443", "unix:/run/peers/*"], names: ["*.pay.example", pay.example, localhost]}
-  - {name: log, to: ["10.9.0.0/16", log.example], policies: [mesh-strict, "ledger*"]}
+  - {name: log, to: ["10.9.0.0/16", log.example], policies: [mesh-stric, "mesh-strict", "ledger*"]}
   - {name: app, to: ["loopback:8080", "unix:/run/app.sock", "localhost:8080"], plain: true}
   - {name: near, to: ["192.0.2.0/24"], plain: true}
 listeners:
   - {address: "127.0.0.1:15001", clients: plain, to: [pay]}
   - {address: "127.0.0.1:15002", clients: plain, to: [pay, log, near]}
   - {address: "0.0.0.0:15003", clients: plain, unsafe_listen: true, to: [app]}
-  - {address: ":15006", to: [app], policies: [mesh-strict], proxy_protocol: [10.1.0.0/16]}
+  - {address: ":15006", to: [app], policies: [mesh-strict], proxy_protocol: [10.0.0.0/16]}
   - {address: ":15007", clients: anybody, to: [app]}
 `
 
@@ -130,7 +135,7 @@ listen:
             - {match: {path: /old}, redirect: {path_redirect: /new}}
             - {match: {prefix: /}, direct_response: {status: 404}}
   - {name: open, address: "0.0.0.0:15003", plain: true, unsafe_listen: true, to: "127.0.0.1:8080"}
-  - {name: in, address: ":15006", require: mesh-strict, reattest: 30m, proxy_protocol: [10.1.2.0/24], to: "http://127.0.0.1:8080"}
+  - {name: in, address: ":15006", require: mesh-strict, reattest: 30m, proxy_protocol: [10.0.2.0/24], to: "http://127.0.0.1:8080"}
   - {name: public, address: ":15007", cluster: local}
 clusters:
   - {name: ledger, attested: {require: ledger.yaml, name: log.example}, endpoints: [{address: "10.9.0.1:443"}]}
@@ -147,6 +152,46 @@ clusters:
   - {name: local, endpoints: [{address: "[::1]:8080"}, {address: "unix:/run/app.sock"}, {address: "localhost:8080"}, {address: "[::ffff:127.0.0.9]:8080"}]}
   - {name: later, localities: []}
 `
+
+// Limits and a configuration of connections that were meant for others, and of targets that are anywhere.
+const (
+	wideLimits = `
+floor: floor.yaml
+policies: [mesh-*]
+targets:
+  - {name: wide, to: ["*", "log.example:99"], names: ["*"], policies: [mesh-strict]}
+  - {name: here, to: [loopback], plain: true}
+  - {name: meant, to: ["*"], names: [x.pay.example]}
+  - {name: other, to: ["log.example"]}
+listeners:
+  - {address: "0.0.0.0:15010", clients: plain, unsafe_listen: true, transparent: true, to: [wide, here]}
+  - {address: "127.0.0.1:15011", clients: plain, to: [meant]}
+`
+
+	wideText = `
+listen:
+  - name: meant for others
+    address: "0.0.0.0:15010"
+    unsafe_listen: true
+    transparent: redirect
+    plain: true
+    tcp: true
+    cluster: onward
+    chains:
+      - {name: mine, match: {prefix_ranges: [10.0.0.1]}, plain: true, tcp: true, cluster: here}
+      - name: two
+        match: {destination_ports: [80]}
+        plain: true
+        http: {virtual_hosts: [{name: a, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: wide}}]}]}
+  - {name: named, address: "127.0.0.1:15011", plain: true, tcp: true, cluster: meant}
+clusters:
+  - {name: logs, attested: {require: mesh-loose}, endpoints: [{address: "log.example:1"}]}
+  - {name: onward, attested: {require: mesh-strict}, original_destination: {}}
+  - {name: here, original_destination: {}}
+  - {name: wide, attested: {require: mesh-strict}, endpoints: [{address: "anywhere.example:1"}]}
+  - {name: meant, attested: {require: mesh-loose, name: x.pay.example}, original_destination: {}}
+`
+)
 
 func newGuard(t testing.TB, text string) *guard.Guard {
 	t.Helper()
@@ -218,7 +263,8 @@ func TestCheck(t *testing.T) {
 		want   string
 		at     string // in the first error
 	}{
-		"all that is allowed": {[2]string{"later", "later"}, "", ""},
+		"all that is wide, and allowed": {[2]string{"name: mine", "name: mine"}, "", ""},
+		"all that is allowed":           {[2]string{"later", "later"}, "", ""},
 
 		// What was measured.
 		"a static listener leads elsewhere":            {[2]string{"plain: true, tcp: true, cluster: ledger", "plain: true, tcp: true, cluster: side"}, measured, `listener "static"`},
@@ -245,11 +291,11 @@ func TestCheck(t *testing.T) {
 		"unsafe_listen where it is not for":        {[2]string{`"127.0.0.1:15001", plain: true`, `"127.0.0.1:15001", plain: true, unsafe_listen: true`}, clients, `unsafe_listen`},
 		"clients may be held to another policy":    {[2]string{"require: mesh-strict, reattest: 30m, proxy", "require: ledger.yaml, proxy"}, "policy J906", `listener "in": require`},
 		"clients attest anew too seldom":           {[2]string{"require: mesh-strict, reattest: 30m, proxy", "require: mesh-strict, reattest: 31m, proxy"}, "reattest J906", `listener "in": reattest`},
-		"anybody may say who the client is":        {[2]string{"10.1.2.0/24", "10.0.0.0/8"}, "proxy_protocol J903", `listener "in": proxy_protocol[0]`},
-		"others may say who the client is":         {[2]string{"10.1.2.0/24", "10.2.2.0/24"}, "proxy_protocol J903", ``},
-		"who the client is, of the other family":   {[2]string{"10.1.2.0/24", "\"fd00::/8\""}, "proxy_protocol J903", ``},
-		"PROXY headers where none are allowed":     {[2]string{`":15007", cluster`, `":15007", proxy_protocol: [10.1.2.0/24], cluster`}, "proxy_protocol J903", ``},
-		"PROXY headers from what is not a prefix":  {[2]string{"10.1.2.0/24", "10.1.2.0.0"}, "proxy_protocol J903", ``},
+		"anybody may say who the client is":        {[2]string{"10.0.2.0/24", "10.0.0.0/8"}, "proxy_protocol J903", `listener "in": proxy_protocol[0]`},
+		"others may say who the client is":         {[2]string{"10.0.2.0/24", "10.2.2.0/24"}, "proxy_protocol J903", ``},
+		"who the client is, of the other family":   {[2]string{"10.0.2.0/24", "\"fd00::/8\""}, "proxy_protocol J903", ``},
+		"PROXY headers where none are allowed":     {[2]string{`":15007", cluster`, `":15007", proxy_protocol: [10.0.2.0/24], cluster`}, "proxy_protocol J903", ``},
+		"PROXY headers from what is not a prefix":  {[2]string{"10.0.2.0/24", "10.0.2.0.0"}, "proxy_protocol J903", ``},
 		"a policy for clients that does not exist": {[2]string{`":15007", cluster`, `":15007", require: mesh-nobody, cluster`}, "policy J906", `require`},
 		"a policy for clients that is too loose":   {[2]string{`":15007", cluster`, `":15007", require: mesh-bare, cluster`}, "floor J906", `require`},
 
@@ -317,6 +363,35 @@ func TestCheck(t *testing.T) {
 		"evidence for no name":                  {[2]string{"hostname: a.pay.example", "hostname: \"a..example\""}, name, ``},
 		"evidence for a name of a socket":       {[2]string{"\"unix:/run/peers/a/1.sock\"", "\"unix:/run/peers/a/1.sock\", hostname: evil.example"}, name, ``},
 
+		"a name without a label":               {[2]string{"anywhere.example:1", "anywhere..example:1"}, target, `cluster "wide": endpoints[0].address`},
+		"a name of too many letters":           {[2]string{"anywhere.example:1", strings.Repeat("a.", 126) + "aa:1"}, target, ``},
+		"a name of as many letters as can be":  {[2]string{"anywhere.example:1", strings.Repeat("a.", 126) + "a:1"}, "", ``},
+		"a name with other letters":            {[2]string{"anywhere.example:1", "a*.example:1"}, target, ``},
+		"a port that is too high":              {[2]string{"anywhere.example:1", "anywhere.example:65536"}, target, ``},
+		"any address on a link":                {[2]string{"anywhere.example:1", "[fe80::1%eth0]:1"}, target, ``},
+		"any address":                          {[2]string{"anywhere.example:1", "[fe80::1]:1"}, "", ``},
+		"a socket is not anywhere":             {[2]string{"anywhere.example:1", "unix:/run/app.sock"}, target, ``},
+		"evidence for what is no name":         {[2]string{"anywhere.example:1\"", "anywhere.example:1\", hostname: \"a..b\""}, name, ``},
+		"an IPv6 address as a name of the DNS": {[2]string{"host: c.pay.example, port: 443", "host: \"fd00::1\", port: 8443"}, "", ``},
+
+		// Where connections were going.
+		"connections of others where none are allowed": {[2]string{`plain: true, tcp: true, cluster: meant`, `transparent: redirect, chains: [{match: {}, plain: true, tcp: true, cluster: meant}]`}, bypass, `listener "named": transparent`},
+		"connections of others go on by themselves":    {[2]string{"    chains:\n      - {name: mine, match: {prefix_ranges: [10.0.0.1]}, plain: true, tcp: true, cluster: here}\n      - name: two\n        match: {destination_ports: [80]}\n        plain: true\n        http: {virtual_hosts: [{name: a, domains: [\"*\"], routes: [{match: {prefix: /}, route: {cluster: wide}}]}]}\n", ""}, bypass, `listener "meant for others": transparent`},
+		"anywhere in plain":                            {[2]string{"{name: here, original_destination: {}}", "{name: here, original_destination: {unsafe_plain: true}}"}, bypass, `cluster "here": original_destination.unsafe_plain`},
+		"anywhere for any name":                        {[2]string{"{name: meant, attested: {require: mesh-loose, name: x.pay.example},", "{name: meant, attested: {require: mesh-loose},"}, target, `cluster "meant": original_destination`},
+		"anywhere for another name":                    {[2]string{"{name: meant, attested: {require: mesh-loose, name: x.pay.example},", "{name: meant, attested: {require: mesh-loose, name: y.pay.example},"}, target, ``},
+		"anywhere under another policy":                {[2]string{"{name: onward, attested: {require: mesh-strict}", "{name: onward, attested: {require: mesh-loose}"}, target, `cluster "onward": original_destination`},
+		"this machine for those who may not":           {[2]string{"tcp: true, cluster: meant}", "tcp: true, cluster: here}"}, target, `listener "named": cluster`},
+		"what is for no chain to another target":       {[2]string{"    cluster: onward\n", "    cluster: logs\n"}, target, `listener "meant for others": cluster`},
+		"a chain for nobody":                           {[2]string{"tcp: true, cluster: here}", "tcp: true, cluster: nobody}"}, target, `listener "meant for others": chains[0].cluster`},
+		"a chain to another target":                    {[2]string{"tcp: true, cluster: here}", "tcp: true, cluster: logs}"}, target, `listener "meant for others": chains[0].cluster`},
+		"a chain to a service elsewhere":               {[2]string{"plain: true, tcp: true, cluster: here}", "plain: true, to: \"192.0.2.1:1\"}"}, target, `listener "meant for others": chains[0].to`},
+		"routes of a chain to another target":          {[2]string{"{cluster: wide}", "{cluster: logs}"}, target, `chains[1].http.virtual_hosts[0].routes[0].route.cluster`},
+		"clients of a chain":                           {[2]string{"plain: true, tcp: true, cluster: here}", "tcp: true, cluster: here}"}, clients, `listener "meant for others": chains[0]`},
+		"a policy for clients of a chain":              {[2]string{"plain: true, tcp: true, cluster: here}", "require: mesh-bare, tcp: true, cluster: here}"}, clients + ", floor J906", `listener "meant for others": chains[0]`},
+		"past the rules by a chain":                    {[2]string{"plain: true, tcp: true, cluster: here}", "plain: true, passthrough: [{server_names: [\"*\"], cluster: here}]}"}, bypass, `chains[0].passthrough`},
+		"to TLS that is not attested, by a chain":      {[2]string{"route: {cluster: wide}", "redirect: {scheme_redirect: https}"}, "redirects J908", `chains[1].http`},
+
 		// Under what.
 		"no such policy":                   {[2]string{"attested: {require: mesh-loose}", "attested: {require: nobody}"}, "policy J906", `cluster "pay|one": attested.require`},
 		"a policy without anything in it":  {[2]string{"attested: {require: mesh-loose}", "attested: {require: mesh-none}"}, "policy J906", ``},
@@ -324,18 +399,29 @@ func TestCheck(t *testing.T) {
 		"a policy without the floor":       {[2]string{"attested: {require: mesh-loose}", "attested: {require: mesh-bare}"}, "floor J906", ``},
 		"a weaker binding":                 {[2]string{"attested: {require: mesh-loose}", "attested: {require: mesh-key}"}, "floor J906", ``},
 		"another policy than the target's": {[2]string{"{name: logs, attested: {require: mesh-strict, reattest: 30m}", "{name: logs, attested: {require: mesh-loose}"}, "policy J906", `cluster "logs": endpoints[0].address`},
+		"another policy that begins alike": {[2]string{"{name: logs, attested: {require: mesh-strict, reattest: 30m}", "{name: logs, attested: {require: mesh-strict-2}"}, "policy J906", ``},
 		"peers attest anew too seldom":     {[2]string{"{name: logs, attested: {require: mesh-strict, reattest: 30m}", "{name: logs, attested: {require: mesh-strict, reattest: 31m}"}, "reattest J906", `cluster "logs": attested.reattest`},
 	} {
 		t.Run(what, func(t *testing.T) {
-			after := replaced(t, afterText, test.change[0], test.change[1])
-			m, a := decode[config.Config](t, measuredText), decode[config.Config](t, after)
-			err := newGuard(t, limitsText).Check(&m, &a, policies(t))
+			limits, before, after := limitsText, measuredText, afterText
+			if !strings.Contains(after, test.change[0]) {
+				limits, before, after = wideLimits, "clusters: []", wideText
+			}
+			m, a := decode[config.Config](t, before), decode[config.Config](t, replaced(t, after, test.change[0], test.change[1]))
+			err := newGuard(t, limits).Check(&m, &a, policies(t))
 			got := rules(err)
 			if got != test.want && !strings.HasPrefix(got, test.want+", target J904") || got != "" && test.want == "" {
 				t.Fatalf("got %q: %v", got, err)
 			}
 			if got != "" && !strings.Contains(violations(err)[0].Err.Subject, test.at) {
 				t.Errorf("it is about %s", violations(err)[0].Err.Subject)
+			}
+			told := map[string]bool{}
+			for _, v := range violations(err) {
+				if told[v.Err.Error()] {
+					t.Errorf("told twice: %v", v)
+				}
+				told[v.Err.Error()] = true
 			}
 		})
 	}
@@ -355,7 +441,7 @@ func TestCheckValues(t *testing.T) {
 		}, "transport J905, target J904"},
 		"never attest anew": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("logs").Attested.Reattest = -1
-		}, "reattest J906, target J904"},
+		}, "reattest J906"},
 		"a socket with a zero byte": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("pay|one").Localities[1].Endpoints[1].Address = "unix:/run/peers/a\x00"
 		}, "target J904"},
@@ -365,6 +451,16 @@ func TestCheckValues(t *testing.T) {
 		"a static policy by any name": {func(_ *config.Config, p map[string]guard.Policy) {
 			p["other"] = guard.Policy{Name: "other", Layers: p["mesh-strict"].Layers}
 		}, ""},
+		"tables without end": {func(c *config.Config, _ map[string]guard.Policy) {
+			for _, name := range []string{"named", "near"} {
+				c.Cluster(name).Policy, c.Cluster(name).TableSize = "maglev", math.MaxInt
+			}
+		}, "most J909"},
+		"tables that make up for others": {func(c *config.Config, _ map[string]guard.Policy) {
+			c.Cluster("named").Policy, c.Cluster("named").TableSize = "maglev", 9<<20
+			c.Cluster("near").Policy, c.Cluster("near").MaximumRingSize = "ring_hash", 8<<20
+			c.Cluster("logs").Policy, c.Cluster("logs").TableSize = "maglev", -(20 << 20)
+		}, "most J909"},
 		"clients in plain that others can be": {func(c *config.Config, _ map[string]guard.Policy) {
 			for i := range c.Listeners {
 				if l := &c.Listeners[i]; l.Address == ":15007" {
@@ -400,7 +496,7 @@ func TestLimits(t *testing.T) {
 		"endpoints":                      {[2]string{"floor:", "most: {endpoints: 11}\nfloor:"}, [2]string{"later", "later"}, "most J909"},
 		"routes":                         {[2]string{"floor:", "most: {routes: 5}\nfloor:"}, [2]string{"later", "later"}, "most J909"},
 		"policies":                       {[2]string{"floor:", "most: {policies: 5}\nfloor:"}, [2]string{"later", "later"}, "most J909"},
-		"as many as there are":           {[2]string{"floor:", "most: {listeners: 5, clusters: 6, endpoints: 12, routes: 6, policies: 6, points: 12}\nfloor:"}, [2]string{"later", "later"}, ""},
+		"as many as there are":           {[2]string{"floor:", "most: {listeners: 5, clusters: 6, endpoints: 12, routes: 6, policies: 7, points: 12}\nfloor:"}, [2]string{"later", "later"}, ""},
 		"points of a ring":               {[2]string{"floor:", "most: {points: 2097163}\nfloor:"}, [2]string{`  - name: "pay|one"`, "  - lb_policy: ring_hash\n    name: \"pay|one\""}, "most J909"},
 		"points of a ring, as many":      {[2]string{"floor:", "most: {points: 2097164}\nfloor:"}, [2]string{`  - name: "pay|one"`, "  - lb_policy: ring_hash\n    name: \"pay|one\""}, ""},
 		"points of a large ring":         {[2]string{"floor:", "most: {points: 4000011}\nfloor:"}, [2]string{`  - name: "pay|one"`, "  - lb_policy: ring_hash\n    minimum_ring_size: 2000000\n    name: \"pay|one\""}, "most J909"},
@@ -427,7 +523,7 @@ func TestLimits(t *testing.T) {
 func TestBinding(t *testing.T) {
 	floor := parsePolicy(t, strings.Replace(floorText, "binding: session", "binding: none", 1))
 	after := replaced(t, afterText, "attested: {require: mesh-loose}", "attested: {require: mesh-key}")
-	for binding, want := range map[string]string{"": "binding J906, target J904", "session": "binding J906, target J904", "nonce": "binding J906, target J904", "key": "", "none": ""} {
+	for binding, want := range map[string]string{"": "binding J906", "session": "binding J906", "nonce": "binding J906", "key": "", "none": ""} {
 		limits := decode[guard.Limits](t, limitsText)
 		limits.Binding = binding
 		g, err := guard.New(limits, floor)
@@ -452,6 +548,11 @@ listen:
 	if err := newGuard(t, limitsText).Check(&m, &a, nil); err != nil {
 		t.Error(err)
 	}
+	a.Listeners[0].HTTP.VirtualHosts[0].Routes[0].Redirect.Scheme = "http"
+	if got := rules(newGuard(t, limitsText).Check(&m, &a, nil)); got != "redirects J908" {
+		t.Error(got)
+	}
+	a.Listeners[0].HTTP.VirtualHosts[0].Routes[0].Redirect.Scheme = "https"
 	a.Listeners[0].HTTP.VirtualHosts[0].Routes[0].Redirect.Port = 99
 	if got := rules(newGuard(t, limitsText).Check(&m, &a, nil)); got != "redirects J908" {
 		t.Error(got)
@@ -498,11 +599,13 @@ func TestNew(t *testing.T) {
 		`{targets: [{name: a, to: ["*.example"], plain: true}]}`:                                                                 "targets[0].to[0]",
 		`{targets: [{name: a, to: [loopback, "10.0.0.1/8"], plain: true}]}`:                                                      "targets[0].to[1]",
 		`{targets: [{name: a, to: ["::ffff:10.0.0.0/104"], plain: true}]}`:                                                       "targets[0].to[0]",
-		`{targets: [{name: a, to: ["*.10.0.0.1"], plain: true}]}`:                                                                "targets[0].to[0]",
+		`{floor: f, targets: [{name: a, to: ["*.10.0.0.1"]}]}`:                                                                   "targets[0].to[0]",
 		`{targets: [{name: a, to: ["a.example:0"], plain: true}]}`:                                                               "targets[0].to[0]",
 		`{targets: [{name: a, to: ["a b"], plain: true}]}`:                                                                       "targets[0].to[0]",
 		`{targets: [{name: a, to: ["unix:/*"], plain: true}]}`:                                                                   "targets[0].to[0]",
-		`{targets: [{name: a, to: ["unix:a"], plain: true}]}`:                                                                    "targets[0].to[0]",
+		`{floor: f, targets: [{name: a, to: ["fe80::1%eth0"]}]}`:                                                                 "targets[0].to[0]",
+		`{targets: [{name: a, to: ["a b:80"], plain: true}]}`:                                                                    "targets[0].to[0]",
+		`{targets: [{name: a, to: ["unix:ab"], plain: true}]}`:                                                                   "targets[0].to[0]",
 		`{targets: [{name: a, to: ["unix:/a/../b"], plain: true}]}`:                                                              "targets[0].to[0]",
 		`{targets: [{name: a, to: [], plain: true}]}`:                                                                            "targets[0].to",
 		`{targets: [{name: a, to: [loopback], names: [a.example], plain: true}]}`:                                                "targets[0].plain",
@@ -584,4 +687,95 @@ func TestBounded(t *testing.T) {
 	if n := len(violations(err)); n != 20 {
 		t.Errorf("got %d", n)
 	}
+}
+
+// Where connections were going is in targets that are everywhere, and this machine in those that are loopback.
+func TestOnward(t *testing.T) {
+	for target, want := range map[string][2]string{ // attested, in plain
+		`{to: ["*"], names: ["*"]}`:                               {"", "target J904"},
+		`{to: ["*"], names: [x.example]}`:                         {"target J904", "target J904"},
+		`{to: ["*:443"], names: ["*"]}`:                           {"target J904", "target J904"},
+		`{to: ["0.0.0.0/0", "::/0"], names: ["*"]}`:               {"target J904", "target J904"},
+		`{to: [loopback], names: ["*"]}`:                          {"target J904", "target J904"},
+		`{to: ["*"], names: ["*"], policies: [mesh-loose]}`:       {"target J904", "target J904"},
+		`{to: [loopback], plain: true}`:                           {"target J904", ""},
+		`{to: ["loopback:80"], plain: true}`:                      {"target J904", "target J904"},
+		`{to: ["127.0.0.0/8", "0.0.0.0/0", "::/0"], plain: true}`: {"target J904", "target J904"},
+	} {
+		limits := guard.Limits{Policies: []string{"*"}, Targets: []guard.Target{decode[guard.Target](t, strings.Replace(target, "{", "{name: a, ", 1))}}
+		g, err := guard.New(limits, parsePolicy(t, floorText))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i, text := range []string{`clusters: [{name: c, attested: {require: mesh-strict}, original_destination: {}}]`, `clusters: [{name: c, original_destination: {}}]`} {
+			a := decode[config.Config](t, text)
+			if err := g.Check(&config.Config{}, &a, policies(t)); rules(err) != want[i] {
+				t.Errorf("%s, %s: got %v", target, text, err)
+			}
+		}
+	}
+}
+
+func TestViolation(t *testing.T) {
+	limits := decode[guard.Limits](t, limitsText)
+	limits.Most.Listeners = 1
+	g, err := guard.New(limits, parsePolicy(t, floorText))
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, a := decode[config.Config](t, measuredText), decode[config.Config](t, replaced(t, afterText, "127.0.0.1:7000", "127.0.0.1:1"))
+	err = g.Check(&m, &a, policies(t))
+	all := violations(err)
+	if len(all) != 2 {
+		t.Fatalf("got %v", err)
+	}
+	if v := all[0]; v.Part != guard.PartCluster || v.Name != "side" || v.Err.Subject != `cluster "side"` {
+		t.Errorf("got %+v", v)
+	}
+	if v := all[1]; v.Part != guard.PartWhole || v.Err.Subject != "listeners" {
+		t.Errorf("got %+v", v)
+	}
+	var coded *attest.Error
+	if !errors.As(err, &coded) || coded != all[0].Err {
+		t.Errorf("got %v", coded)
+	}
+}
+
+// What passes as an address is, to those who dial it, what the limits say.
+func FuzzAddress(f *testing.F) {
+	for _, s := range []string{"10.0.0.1:443", "[::ffff:10.0.0.1]:443", "a.pay.example:443", "unix:/run/peers/1", "unix:/run/peers/../x", "10.0.0.1:0443", "010.0.0.1:443", "10.0.0.1%a:443", "[10.0.0.1]:443", "A.PAY.EXAMPLE.:443"} {
+		f.Add(s)
+	}
+	g, err := guard.New(decode[guard.Limits](f, `{targets: [{name: a, to: ["10.0.0.0/8:443", "*.pay.example:443", "unix:/run/peers/*"]}, {name: b, to: ["10.0.0.0/8:443", a.pay.example, "unix:/run/peers/*"], plain: true}]}`), parsePolicy(f, floorText))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, address string) {
+		c := config.Config{Clusters: []config.Cluster{{Config: upstream.Config{Name: "c"}, Endpoints: []upstream.EndpointConfig{{Identity: upstream.Identity{Address: address}}}}}}
+		if g.Check(&config.Config{}, &c, nil) != nil {
+			return
+		}
+		if path, ok := strings.CutPrefix(address, "unix:"); ok {
+			if !strings.HasPrefix(filepath.Clean(path), "/run/peers/") {
+				t.Fatalf("%q", address)
+			}
+			return
+		}
+		host, port, err := net.SplitHostPort(address)
+		if err != nil {
+			t.Fatalf("%q: %v", address, err)
+		}
+		if n, err := net.LookupPort("tcp", port); err != nil || n != 443 && !strings.EqualFold(strings.TrimSuffix(host, "."), "a.pay.example") {
+			t.Fatalf("%q: port %d, %v", address, n, err)
+		}
+		if ip := net.ParseIP(host); ip != nil {
+			if ip4 := ip.To4(); ip4 == nil || ip4[0] != 10 {
+				t.Fatalf("%q", address)
+			}
+			return
+		}
+		if !strings.EqualFold(strings.TrimSuffix(host, "."), "a.pay.example") {
+			t.Fatalf("%q", address)
+		}
+	})
 }

@@ -52,7 +52,9 @@ type Limits struct {
 type Target struct {
 	Name string `yaml:"name,required"` // what listeners of these limits call it
 	// HOST[:PORT] or unix:/path, where HOST is a prefix such as 10.0.0.0/8, an address, loopback, a name, *.example for all below
-	// it, or * for all; a path may end in /* for all below it. Names and ports are those of the configuration, before DNS.
+	// it, or * for all; a path may end in /* for all below it. Names are those of the configuration, before DNS. Where connections were
+	// going before a transparent listener took them is in * where it is attested, and in loopback where it has to be this machine; both
+	// without a port.
 	To       []string `yaml:"to,required"`
 	Plain    bool     `yaml:"plain"`    // it is reached in plain, and never attested: for what runs beside this proxy; otherwise always attested
 	Names    []string `yaml:"names"`    // what its evidence has to be for: hosts as in to, default the hosts in to
@@ -68,6 +70,8 @@ type Listener struct {
 	Policies []string `yaml:"policies"` // names of the policies that clients may be held to; a * at the end stands for any rest, default all
 	// Other machines may connect although clients are plain.
 	UnsafeListen bool `yaml:"unsafe_listen"`
+	// The kernel may hand over connections that were meant for others, which go where chains say.
+	Transparent bool `yaml:"transparent"`
 	// The prefixes of addresses that may say in a PROXY header where a connection comes from, default none
 	ProxyProtocol []string `yaml:"proxy_protocol"`
 	To            []string `yaml:"to,required"` // the names of the targets that it may lead to
@@ -78,7 +82,7 @@ type Most struct {
 	Listeners int `yaml:"listeners"` // default 64
 	Clusters  int `yaml:"clusters"`  // default 4096
 	Endpoints int `yaml:"endpoints"` // of all clusters, default 65536
-	Routes    int `yaml:"routes"`    // of all listeners, default 65536
+	Routes    int `yaml:"routes"`    // and virtual hosts and chains, of all listeners, default 65536
 	Policies  int `yaml:"policies"`  // that are pushed, default 256
 	Points    int `yaml:"points"`    // of the tables of ring_hash and maglev, in all clusters, default 16777216
 }

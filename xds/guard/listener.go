@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
@@ -17,76 +18,84 @@ func (k *check) listener(l *config.Listener) {
 		k.add("listener", attest.CodeLimitListener, "address", quote(l.Address), "an address in the listeners of the limits")
 		return
 	}
-	k.clients(l, limit)
-	k.bypass(l)
-	if l.To != "" {
-		k.service(l, limit)
+	if l.UnsafeListen && !limit.UnsafeListen {
+		k.add("clients", attest.CodeLimitClients, "unsafe_listen", "clients of other machines in plain", "unsafe_listen in the limits")
 	}
-	if l.Cluster != "" {
-		k.leads("cluster", l.Cluster, limit)
+	if l.Transparent != "" && (!limit.Transparent || len(l.Chains) == 0) {
+		k.add("bypass", attest.CodeLimitBypass, "transparent", "connections that were meant for others", "transparent in the limits, and chains that say where they go")
 	}
-	if l.HTTP != nil {
-		k.routes(l.HTTP, l.Plain, limit)
+	for i, s := range l.ProxyProtocol {
+		p, _ := config.ParsePrefix(s) // what is none is within none
+		if !slices.ContainsFunc(limit.prefixes, func(q netip.Prefix) bool { return within(p, q) }) {
+			k.add("proxy_protocol", attest.CodeLimitClients, fmt.Sprintf("proxy_protocol[%d]", i), quote(s), "within the prefixes of the limits")
+		}
+	}
+	if l.Serves() {
+		k.serving("", &l.Serving, limit)
+	}
+	for i := range l.Chains {
+		k.serving(fmt.Sprintf("chains[%d].", i), &l.Chains[i].Serving, limit)
+	}
+}
+
+// serving checks what becomes of connections. at is its place in the listener.
+func (k *check) serving(at string, s *config.Serving, limit *admitted) {
+	k.clients(at, s, limit)
+	k.bypass(at, s)
+	if s.To != "" {
+		k.service(at+"to", s.To, limit)
+	}
+	if s.Cluster != "" {
+		k.leads(at+"cluster", s.Cluster, limit)
+	}
+	if s.HTTP != nil {
+		k.routes(at+"http", s.HTTP, s.Plain, limit)
 	}
 }
 
 // clients checks who is let in.
-func (k *check) clients(l *config.Listener, limit *admitted) {
+func (k *check) clients(at string, s *config.Serving, limit *admitted) {
 	kind := "attested"
 	switch {
-	case l.Plain:
+	case s.Plain:
 		kind = "plain"
-	case l.Require == "":
+	case s.Require == "":
 		kind = "anybody"
 	}
 	if want := cmp.Or(limit.Clients, "attested"); kind != want && !(kind == "attested" && want == "anybody") {
-		k.add("clients", attest.CodeLimitClients, "", "clients: "+kind, want)
+		k.add("clients", attest.CodeLimitClients, strings.TrimSuffix(at, "."), "clients: "+kind, want)
 	}
-	if (l.UnsafeListen || l.Plain && !config.Local(l.Address)) && !limit.UnsafeListen {
-		k.add("clients", attest.CodeLimitClients, "unsafe_listen", "clients of other machines in plain", "unsafe_listen in the limits")
-	}
-	if l.Require != "" {
-		k.held("require", l.Require, "reattest", l.Reattest, limit.Policies)
-	}
-	for i, s := range l.ProxyProtocol {
-		p, err := config.ParsePrefix(s)
-		if err != nil || !slices.ContainsFunc(limit.prefixes, func(q netip.Prefix) bool { return within(p, q) }) {
-			k.add("proxy_protocol", attest.CodeLimitClients, fmt.Sprintf("proxy_protocol[%d]", i), quote(s), "within the prefixes of the limits")
-		}
+	if s.Require != "" {
+		k.held(at+"require", s.Require, at+"reattest", s.Reattest, limit.Policies)
 	}
 }
 
 func within(p, q netip.Prefix) bool { return p.Bits() >= q.Bits() && q.Contains(p.Addr()) }
 
 // bypass refuses what no rule about targets can be held against.
-func (k *check) bypass(l *config.Listener) {
+func (k *check) bypass(at string, s *config.Serving) {
 	for _, way := range []struct {
-		set      bool
-		at, what string
+		set       bool
+		key, what string
 	}{
-		{len(l.Passthrough) > 0, "passthrough", "TLS that is not ended here"},
-		{l.Transparent != "", "transparent", "connections that go on to where they were going"},
-		{len(l.Forward) > 0, "forward", "targets of the clients' choice"},
-		{l.Credentials != "", "credentials", "a file of passwords"},
+		{len(s.Passthrough) > 0, "passthrough", "TLS that is not ended here"},
+		{len(s.Forward) > 0, "forward", "targets of the clients' choice"},
+		{s.Credentials != "", "credentials", "a file of passwords"},
 	} {
 		if way.set {
-			k.add("bypass", attest.CodeLimitBypass, way.at, way.what, "none that came over xDS")
+			k.add("bypass", attest.CodeLimitBypass, at+way.key, way.what, "none that came over xDS")
 		}
 	}
 }
 
 // service checks a service that a listener names itself, which is reached in plain.
-func (k *check) service(l *config.Listener, limit *admitted) {
-	s, err := config.ParseService(l.To)
+func (k *check) service(at, service string, limit *admitted) {
+	s, _ := config.ParseService(service) // what is none is nowhere
 	address := s.Target
 	if s.Network == "unix" {
 		address = "unix:" + address
 	}
-	to, ok := parsePlace(address)
-	if err != nil || !ok {
-		k.add("target", attest.CodeLimitTarget, "to", quote(l.To), "host:port, or unix: and a clean path")
-		return
-	}
+	to := parsePlace(address)
 	var targets uint64
 	for i := range k.targets {
 		if t := &k.targets[i]; t.Plain && t.leads(to) {
@@ -94,7 +103,7 @@ func (k *check) service(l *config.Listener, limit *admitted) {
 		}
 	}
 	if targets&limit.to == 0 {
-		k.add("target", attest.CodeLimitTarget, "to", quote(l.To)+" in plain", "a place in the plain targets that the limits name for this listener")
+		k.add("target", attest.CodeLimitTarget, at, quote(service)+" in plain", "a place in the plain targets that the limits name for this listener")
 	}
 }
 
@@ -113,11 +122,11 @@ func (k *check) leads(at, name string, limit *admitted) {
 	}
 }
 
-func (k *check) routes(c *route.Config, plain bool, limit *admitted) {
-	k.edits("http", c.RequestHeaders, c.ResponseHeaders)
+func (k *check) routes(at string, c *route.Config, plain bool, limit *admitted) {
+	k.edits(at, c.RequestHeaders, c.ResponseHeaders)
 	for i := range c.VirtualHosts {
 		h := &c.VirtualHosts[i]
-		at := fmt.Sprintf("http.virtual_hosts[%d]", i)
+		at := fmt.Sprintf("%s.virtual_hosts[%d]", at, i)
 		k.edits(at, h.RequestHeaders, h.ResponseHeaders)
 		for j := range h.Routes {
 			r := &h.Routes[j]
@@ -181,8 +190,8 @@ func (k *check) redirect(at string, r *route.RedirectAction, plain bool) {
 	if r.Host == "" && r.Port == 0 && (r.Scheme == "" || r.Scheme == "https" && !plain) {
 		return
 	}
-	h, ok := parseHost(r.Host)
-	if !ok || r.Scheme == "http" || !slices.ContainsFunc(k.redirects, func(p pattern) bool { return p.coversHost(h) }) {
+	h, _ := parseHost(r.Host)
+	if r.Scheme == "http" || !slices.ContainsFunc(k.redirects, func(p pattern) bool { return p.coversHost(h) }) {
 		k.add("redirects", attest.CodeLimitContent, at, quote(r.Scheme+"://"+r.Host), "the same scheme, host and port, or one of redirects in the limits, and never http")
 	}
 }

@@ -123,9 +123,9 @@ func ParseMarks(raw []byte) (*Marks, error) {
 	}
 	m := &Marks{seen: map[markKey]mark{}}
 	for _, e := range d.Marks {
-		digest, err := hex.DecodeString(e.Digest)
+		digest, _ := hex.DecodeString(e.Digest)
 		key := markKey{e.Type, e.Name}
-		if _, twice := m.seen[key]; err != nil || len(digest) != sha256.Size || twice || e.Serial == 0 || len(m.seen) == MaxMarks {
+		if _, twice := m.seen[key]; len(digest) != sha256.Size || twice || e.Serial == 0 || len(m.seen) == MaxMarks {
 			return bad(fmt.Errorf("the entry of %.100q", e.Name))
 		}
 		m.seen[key] = mark{e.Serial, [sha256.Size]byte(digest)}

@@ -46,6 +46,9 @@ func TestMarks(t *testing.T) {
 	if v.Part != "AttestationPolicy" || v.Name != "a" || v.Err.Subject != `AttestationPolicy "a": serial` || v.Error() != v.Err.Error() {
 		t.Errorf("got %+v: %v", v, v)
 	}
+	if v := violations(m.Check([]guard.Versioned{versioned("new", 0, "")}))[0]; v.Err.Want != "a number above 0" {
+		t.Errorf("got %v", v)
+	}
 	m.Raise([]guard.Versioned{versioned("a", 2, "two")}) // which takes nothing back
 	raw := m.Encode()
 	again, err := guard.ParseMarks(raw)

@@ -203,7 +203,27 @@ func (w *world) listener(l config.Listener, clusters map[string]config.Cluster) 
 		return "no such listener is allowed"
 	}
 	limit := w.limits.Listeners[i]
-	local := strings.HasPrefix(l.Address, "127.") || strings.HasPrefix(l.Address, "unix:")
+	if l.Transparent != "" && (!limit.Transparent || len(l.Chains) == 0) {
+		return "connections of others go wherever they want"
+	}
+	all := []config.Serving{l.Serving}
+	if !l.Serves() && len(l.Chains) > 0 {
+		all = nil
+	}
+	for _, c := range l.Chains {
+		all = append(all, c.Serving)
+	}
+	for _, s := range all {
+		if text := w.serving(l.Address, s, limit, clusters); text != "" {
+			return text
+		}
+	}
+	return ""
+}
+
+// serving is what is wrong with what becomes of some connections.
+func (w *world) serving(address string, l config.Serving, limit guard.Listener, clusters map[string]config.Cluster) string {
+	local := strings.HasPrefix(address, "127.") || strings.HasPrefix(address, "unix:")
 	switch {
 	case l.Plain && limit.Clients != "plain":
 		return "clients in plain"
@@ -216,7 +236,7 @@ func (w *world) listener(l config.Listener, clusters map[string]config.Cluster) 
 			return text
 		}
 	}
-	if l.Transparent != "" || l.Passthrough != nil || l.Forward != nil {
+	if l.Passthrough != nil || l.Forward != nil {
 		return "bytes get past"
 	}
 	if l.To != "" {
@@ -303,6 +323,20 @@ func (w *world) cluster(c config.Cluster, targets []string) string {
 	if c.Attested == nil && w.limits.Attested != nil && strings.HasPrefix(c.Name, "must-") {
 		return "a plain cluster whose name says that it is attested"
 	}
+	if o := c.OriginalDestination; o != nil {
+		if o.UnsafePlain || !slices.ContainsFunc(w.limits.Targets, func(t guard.Target) bool {
+			region := "*"
+			if t.Plain {
+				region = "loopback"
+			} else if c.Attested != nil && !slices.ContainsFunc(t.Names, func(n string) bool { return n == "*" || c.Attested.Name != "" && callers[n](c.Attested.Name) }) {
+				return false
+			}
+			return slices.Contains(targets, t.Name) && t.Plain == (c.Attested == nil) && slices.Contains(t.To, region) &&
+				(t.Policies == nil || slices.Contains(t.Policies, c.Attested.Require))
+		}) {
+			return "wherever connections were going"
+		}
+	}
 	for _, e := range all {
 		if text := w.place(e.Address, c.Attested, e.Hostname, targets); text != "" {
 			return text
@@ -383,9 +417,18 @@ func (w *world) policy(name string, reattest time.Duration, allowed []string) st
 }
 
 // maker draws limits and configurations over few words, so that they meet.
-type maker struct{ *rapid.T }
+type maker struct {
+	*rapid.T
+	careful bool // most of it is right
+}
 
 func (m maker) chance(percent int, what string) bool {
+	if m.careful && percent < 10 {
+		percent = 1
+	}
+	if m.careful && percent > 80 {
+		percent = 99
+	}
 	return rapid.IntRange(0, 99).Draw(m.T, what) < percent
 }
 
@@ -443,8 +486,15 @@ func (m maker) limits() guard.Limits {
 			continue
 		}
 		g := guard.Listener{Address: a, To: some(m, "to", 1, 4, target), Clients: pick(m, "clients", "", "plain", "plain", "anybody", "attested")}
+		if m.careful {
+			g.To = nil
+			for _, t := range l.Targets {
+				g.To = append(g.To, t.Name)
+			}
+		}
 		if g.Clients == "plain" {
 			g.UnsafeListen = strings.Contains(a, ":3") || strings.Contains(a, ":4") || m.chance(20, "unsafe")
+			g.Transparent = m.chance(50, "transparent")
 		} else if m.chance(20, "policies") {
 			g.Policies = []string{"mesh-strict"}
 		}
@@ -504,7 +554,12 @@ func (m maker) cluster(l *guard.Limits, name string) config.Cluster {
 		}
 		return e
 	}
-	switch m.seldom("endpoints", "kind", "localities", "dns") {
+	switch pick(m, "kind", "endpoints", "endpoints", "endpoints", "endpoints", "localities", "localities", "dns", "onward") {
+	case "onward":
+		if slices.ContainsFunc(l.Targets, func(t guard.Target) bool { return t.Plain && slices.Contains(t.To, "loopback") }) {
+			c.Attested = nil
+		}
+		c.OriginalDestination = &config.OriginalDestination{UnsafePlain: m.chance(5, "anywhere")}
 	case "endpoints":
 		c.Endpoints = some(m, "endpoints", 1, 2, endpoint)
 	case "localities":
@@ -524,16 +579,39 @@ func (m maker) cluster(l *guard.Limits, name string) config.Cluster {
 	return c
 }
 
-func (m maker) listener(address string, clusters []string) config.Listener {
-	l := config.Listener{Address: address}
+func (m maker) listener(address string, clusters []string, clients string) config.Listener {
+	l := config.Listener{Address: address, Serving: m.serving(clusters, clients), UnsafeListen: m.chance(3, "unsafe")}
+	if m.chance(3, "transparent") {
+		l.Transparent = "redirect"
+	}
+	if !m.chance(25, "chains") {
+		return l
+	}
+	l.Chains = some(m, "chains", 1, 2, func() config.Chain { return config.Chain{Serving: m.serving(clusters, clients)} })
+	if m.chance(50, "transparent") {
+		l.Transparent = "redirect"
+	}
+	if m.chance(50, "chains alone") {
+		l.Serving = config.Serving{}
+	}
+	return l
+}
+
+// serving is something that becomes of connections, mostly with the clients that the limits want.
+func (m maker) serving(clusters []string, clients string) (l config.Serving) {
 	cluster := func() string { return pick(m, "cluster", clusters...) }
-	switch pick(m, "clients", "plain", "plain", "attested", "anybody") {
+	if !m.chance(90, "as wanted") {
+		clients = pick(m, "clients", "plain", "attested", "anybody")
+	}
+	switch clients {
 	case "plain":
 		l.Plain = true
-		l.UnsafeListen = m.chance(10, "unsafe")
 	case "attested":
-		l.Require = pick(m, "require", "mesh-strict", "mesh-strict", "mesh-loose", "mesh-bare", "ledger.yaml", "weak.yaml")
-		l.Reattest = pick(m, "reattest", 0, 0, 0, 20*time.Minute, 5*time.Hour)
+		l.Require = m.seldom("mesh-strict", "require", "mesh-loose", "mesh-bare", "ledger.yaml", "weak.yaml")
+		l.Reattest = pick(m, "reattest", 0, 0, 20*time.Minute)
+		if m.chance(3, "reattest") {
+			l.Reattest = 5 * time.Hour
+		}
 	}
 	switch m.seldom("http", "kind", "cluster", "cluster", "to", "past") {
 	case "cluster":
@@ -560,9 +638,7 @@ func (m maker) listener(address string, clusters []string) config.Listener {
 		})
 		l.HTTP = &route.Config{VirtualHosts: []route.VirtualHost{h}}
 	default:
-		switch pick(m, "past", "transparent", "passthrough", "forward") {
-		case "transparent":
-			l.Transparent, l.Cluster = "redirect", cluster()
+		switch pick(m, "past", "passthrough", "forward") {
 		case "passthrough":
 			l.Passthrough = []config.Passthrough{{Names: []string{"*"}, Cluster: cluster()}}
 		case "forward":
@@ -589,7 +665,8 @@ func TestNothingPassesThatIsWrong(t *testing.T) {
 	drawn, passed, with := 0, 0, map[string]int{}
 	rapid.Check(t, func(rt *rapid.T) {
 		drawn++
-		m := maker{rt}
+		m := maker{T: rt}
+		m.careful = m.chance(60, "careful")
 		w := w
 		w.limits = m.limits()
 		g, err := guard.New(w.limits, w.floor)
@@ -597,7 +674,7 @@ func TestNothingPassesThatIsWrong(t *testing.T) {
 			rt.Fatal(err)
 		}
 		measured := config.Config{
-			Listeners: []config.Listener{{Name: "static", Address: "127.0.0.1:9000", Cluster: "static", Plain: true}},
+			Listeners: []config.Listener{{Name: "static", Address: "127.0.0.1:9000", Serving: config.Serving{Cluster: "static", Plain: true}}},
 			Clusters: []config.Cluster{
 				m.cluster(&w.limits, "static"),
 				m.cluster(&w.limits, "static2"),
@@ -618,17 +695,11 @@ func TestNothingPassesThatIsWrong(t *testing.T) {
 		}
 		for range rapid.IntRange(1, 2).Draw(rt, "listeners") {
 			address := m.seldom(pick(m, "address", listenAddresses...), "address", append(listenAddresses, ":5", "127.0.0.1:9000")...)
-			l := m.listener(address, names)
-			if i := slices.IndexFunc(w.limits.Listeners, func(g guard.Listener) bool { return g.Address == address }); i >= 0 && m.chance(90, "as wanted") {
-				switch w.limits.Listeners[i].Clients {
-				case "plain":
-					l.Plain, l.Require, l.Reattest = true, "", 0
-				case "anybody":
-					l.Plain, l.Require, l.Reattest = false, "", 0
-				default:
-					l.Plain, l.Require = false, "mesh-strict"
-				}
+			clients := "attested"
+			if i := slices.IndexFunc(w.limits.Listeners, func(g guard.Listener) bool { return g.Address == address }); i >= 0 && w.limits.Listeners[i].Clients != "" {
+				clients = w.limits.Listeners[i].Clients
 			}
+			l := m.listener(address, names, clients)
 			after.Listeners = append(after.Listeners, l)
 		}
 		if m.chance(1, "static changes") {
@@ -654,20 +725,27 @@ func TestNothingPassesThatIsWrong(t *testing.T) {
 		passed++
 		for _, l := range after.Listeners[1:] {
 			with[fmt.Sprintf("listener plain=%v", l.Plain)]++
+			with[fmt.Sprintf("chains=%v", len(l.Chains) > 0)]++
+			if l.Transparent != "" {
+				with["transparent"]++
+			}
 			if l.HTTP != nil {
 				with["routes"]++
 			}
 		}
 		for _, c := range after.Clusters[2:] {
 			with[fmt.Sprintf("cluster attested=%v", c.Attested != nil)]++
+			if c.OriginalDestination != nil {
+				with["onward"]++
+			}
 		}
 	})
 	t.Logf("%d of %d passed: %v", passed, drawn, with)
 	if !t.Failed() && passed < drawn/60 {
 		t.Errorf("only %d of %d passed", passed, drawn)
 	}
-	for _, what := range []string{"listener plain=true", "listener plain=false", "routes", "cluster attested=true", "cluster attested=false"} {
-		if !t.Failed() && with[what] < drawn/1000 {
+	for _, what := range []string{"listener plain=true", "listener plain=false", "routes", "chains=true", "transparent", "onward", "cluster attested=true", "cluster attested=false"} {
+		if !t.Failed() && with[what] < drawn/2500 {
 			t.Errorf("only %d with %s", with[what], what)
 		}
 	}

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// host is an address or a name, in one spelling.
+// host is an address or a name, in one spelling. The zero host is none, and in no pattern.
 type host struct {
 	ip   netip.Addr
 	name string // lower case, without the dot at the end
@@ -17,10 +17,16 @@ type host struct {
 // parseHost reads a host. A spelling of an address that only some resolvers know, such as 127.1, is a name.
 func parseHost(s string) (host, bool) {
 	if ip, err := netip.ParseAddr(s); err == nil {
-		return host{ip: ip.Unmap()}, ip.Zone() == "" // no prefix says which link is meant
+		if ip.Zone() != "" { // no prefix says which link is meant
+			return host{}, false
+		}
+		return host{ip: ip.Unmap()}, true
 	}
 	s = strings.ToLower(strings.TrimSuffix(s, "."))
-	return host{name: s}, isName(s)
+	if !isName(s) {
+		return host{}, false
+	}
+	return host{name: s}, true
 }
 
 func isName(s string) bool {
@@ -35,28 +41,28 @@ func isName(s string) bool {
 	return true
 }
 
-// place is what an endpoint's address means.
+// place is what an endpoint's address means. The zero place is none, and in no pattern.
 type place struct {
 	host
 	port uint16
 	path string // of a socket; then there is no host
 }
 
-// parsePlace reads host:port or unix:/path. A path that another one stands for, such as /a/../b, is refused.
-func parsePlace(s string) (place, bool) {
+// parsePlace reads host:port or unix:/path; the zero place is what is neither. So is a path that another one stands for, such as /a/../b.
+func parsePlace(s string) place {
 	if p, unix := strings.CutPrefix(s, "unix:"); unix {
-		return place{path: p}, isPath(p)
+		if !isPath(p) {
+			return place{}
+		}
+		return place{path: p}
 	}
-	h, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return place{}, false
+	h, port, _ := net.SplitHostPort(s)
+	n, number := parsePort(port)
+	if !number {
+		return place{}
 	}
-	n, ok := parsePort(port)
-	p := place{port: n}
-	if ok {
-		p.host, ok = parseHost(h)
-	}
-	return p, ok
+	at, _ := parseHost(h)
+	return place{host: at, port: n}
 }
 
 func isPath(p string) bool {
@@ -91,10 +97,7 @@ func parsePattern(s string) (pattern, bool) {
 	if p, ok := parseHosts(s); ok { // before a port is looked for: an address of IPv6 has colons
 		return p, true
 	}
-	h, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return pattern{}, false
-	}
+	h, port, _ := net.SplitHostPort(s)
 	p, ok := parseHosts(h)
 	n, number := parsePort(port)
 	p.port = n
@@ -135,16 +138,14 @@ func (p *pattern) covers(at place) bool {
 
 func (p *pattern) coversHost(h host) bool {
 	switch {
-	case p.any:
-		return true
 	case h.ip.IsValid():
-		return p.loopback && h.ip.IsLoopback() || p.prefix.IsValid() && p.prefix.Contains(h.ip)
+		return p.any || p.loopback && h.ip.IsLoopback() || p.prefix.Contains(h.ip)
 	case h.name == "":
 		return false
 	case p.suffix != "":
 		return strings.HasSuffix(h.name, p.suffix)
 	}
-	return p.name == h.name
+	return p.any || p.name == h.name
 }
 
 // fixed reports whether it is clear from p alone what is meant: whoever answers for the DNS cannot bring other names into it.
