@@ -745,7 +745,7 @@ func TestNothingPassesThatIsWrong(t *testing.T) {
 		t.Errorf("only %d of %d passed", passed, drawn)
 	}
 	for _, what := range []string{"listener plain=true", "listener plain=false", "routes", "chains=true", "transparent", "onward", "cluster attested=true", "cluster attested=false"} {
-		if !t.Failed() && with[what] < drawn/2500 {
+		if !t.Failed() && !testing.Short() && with[what] < drawn/2500 {
 			t.Errorf("only %d with %s", with[what], what)
 		}
 	}
