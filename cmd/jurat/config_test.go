@@ -77,7 +77,7 @@ drain: 10s
 	if !reflect.DeepEqual(c.Proxy.Clusters[0], want) {
 		t.Errorf("got %+v", c.Proxy.Clusters[0])
 	}
-	if l := c.Proxy.Listeners[3]; !reflect.DeepEqual(l, config.Listener{Address: "0.0.0.0:9001", Plain: true, UnsafeListen: true, TCP: true, Cluster: "https://ledger"}) {
+	if l := c.Proxy.Listeners[3]; !reflect.DeepEqual(l, config.Listener{Address: "0.0.0.0:9001", UnsafeListen: true, Serving: config.Serving{Plain: true, TCP: true, Cluster: "https://ledger"}}) {
 		t.Errorf("got %+v", l)
 	}
 	if len(c.policies) != 3 || c.policies["p.yaml"].ID() != c.policies["./p.yaml"].ID() || c.policies["p.yaml"].ID() == c.policies["q.yaml"].ID() {
