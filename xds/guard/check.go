@@ -49,7 +49,8 @@ func (v *Violation) Unwrap() error { return v.Err }
 const maxViolations = 20
 
 // Check reports how after, the configuration that would be carried out, goes beyond the limits. measured is what the static file
-// says, which after has to contain as it is: all else in it is taken for what xDS has brought. policies are those that after names, by
+// says, which after has to contain as it is: all else in it is taken for what xDS has brought. Where a cluster leads that gets no byte, since no
+// listener leads there and nobody asks how its endpoints are, is not looked at: control planes send such clusters. policies are those that after names, by
 // these names. The error joins a *Violation for each value that is not allowed, the first 20 of them; nil is a proof that the
 // package's rules hold.
 func (g *Guard) Check(measured, after *config.Config, policies map[string]Policy) error {
@@ -62,7 +63,15 @@ func (g *Guard) Check(measured, after *config.Config, policies map[string]Policy
 	k.pushed()
 	k.counts(listeners, clusters)
 	for _, c := range clusters {
-		k.reach(c)
+		k.part, k.name = PartCluster, c.Name
+		switch {
+		case c.Attested == nil && named(k.limits.Attested, c.Name):
+			k.add("attested", attest.CodeLimitPlain, "attested", "a plain cluster", "an attested one: the limits say so of its name")
+		case len(k.targets) == 0:
+			k.add("target", attest.CodeLimitTarget, "", "a cluster", "none: the limits have no targets")
+		case c.HealthCheck != nil: // which needs nobody who leads there
+			k.reach(c)
+		}
 	}
 	for _, l := range listeners {
 		k.part, k.name = PartListener, l.Label()

@@ -21,11 +21,8 @@ func (k *check) reach(c *config.Cluster) []reach {
 	defer func() { k.part, k.name = part, name }()
 	k.part, k.name = PartCluster, c.Name
 	var all []reach
-	switch {
-	case c.Attested != nil:
+	if c.Attested != nil {
 		k.held("attested.require", c.Attested.Require, "attested.reattest", c.Attested.Reattest, nil)
-	case named(k.limits.Attested, c.Name):
-		k.add("attested", attest.CodeLimitPlain, "attested", "a plain cluster", "an attested one: the limits say so of its name")
 	}
 	known := map[uint64]bool{}
 	note := func(at string, targets uint64) {

@@ -25,7 +25,7 @@ var fields = map[string]string{
 
 	"config.Listener.Name":                   judged, // not that of a static one
 	"config.Listener.Address":                judged,
-	"config.Listener.UnsafeListen":           judged,
+	"config.Listener.UnsafeListen":           "the address and its clients are those of the limits",
 	"config.Listener.ProxyProtocol":          judged,
 	"config.Listener.Transparent":            judged,
 	"config.Listener.Serving":                looked,
@@ -43,7 +43,7 @@ var fields = map[string]string{
 	"config.Serving.Reattest":       judged,
 	"config.Serving.To":             judged,
 	"config.Serving.Cluster":        judged,
-	"config.Serving.TCP":            "bytes or requests, to the same places",
+	"config.Serving.TCP":            judged, // where it leads nowhere
 	"config.Serving.HTTP":           judged,
 	"config.Serving.Passthrough":    judged,
 	"config.Serving.Forward":        judged,
@@ -71,7 +71,7 @@ var fields = map[string]string{
 	"upstream.Config.OverprovisioningFactor": service,
 	"upstream.Config.LocalityWeighted":       service,
 	"upstream.Config.CircuitBreakers":        service,
-	"upstream.Config.HealthCheck":            "asks endpoints, which are checked, by connections as all others",
+	"upstream.Config.HealthCheck":            judged,
 	"upstream.Config.OutlierDetection":       service,
 
 	"upstream.LocalityEndpoints.Locality":  text,

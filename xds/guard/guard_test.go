@@ -288,7 +288,7 @@ func TestCheck(t *testing.T) {
 		"attested clients instead of anybody":      {[2]string{`":15007", cluster`, `":15007", require: mesh-strict, cluster`}, "", ""},
 		"attested clients instead of plain":        {[2]string{`"127.0.0.1:15001", plain: true`, `"127.0.0.1:15001", require: mesh-strict`}, clients, ``},
 		"anybody instead of plain":                 {[2]string{`"127.0.0.1:15001", plain: true`, `"127.0.0.1:15001"`}, clients, ``},
-		"unsafe_listen where it is not for":        {[2]string{`"127.0.0.1:15001", plain: true`, `"127.0.0.1:15001", plain: true, unsafe_listen: true`}, clients, `unsafe_listen`},
+		"unsafe_listen where it is not for":        {[2]string{`"127.0.0.1:15001", plain: true`, `"127.0.0.1:15001", plain: true, unsafe_listen: true`}, "", ``},
 		"clients may be held to another policy":    {[2]string{"require: mesh-strict, reattest: 30m, proxy", "require: ledger.yaml, proxy"}, "policy J906", `listener "in": require`},
 		"clients attest anew too seldom":           {[2]string{"require: mesh-strict, reattest: 30m, proxy", "require: mesh-strict, reattest: 31m, proxy"}, "reattest J906", `listener "in": reattest`},
 		"anybody may say who the client is":        {[2]string{"10.0.2.0/24", "10.0.0.0/8"}, "proxy_protocol J903", `listener "in": proxy_protocol[0]`},
@@ -391,6 +391,12 @@ func TestCheck(t *testing.T) {
 		"a policy for clients of a chain":              {[2]string{"plain: true, tcp: true, cluster: here}", "require: mesh-bare, tcp: true, cluster: here}"}, clients + ", floor J906", `listener "meant for others": chains[0]`},
 		"past the rules by a chain":                    {[2]string{"plain: true, tcp: true, cluster: here}", "plain: true, passthrough: [{server_names: [\"*\"], cluster: here}]}"}, bypass, `chains[0].passthrough`},
 		"to TLS that is not attested, by a chain":      {[2]string{"route: {cluster: wide}", "redirect: {scheme_redirect: https}"}, "redirects J908", `chains[1].http`},
+
+		"a cluster that gets nothing":            {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}]}`), "", ``},
+		"a cluster that is asked how it is":      {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}], health_check: {kind: tcp}}`), "target J904", `cluster "later": endpoints[0].address`},
+		"plain clients that get nowhere":         {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, tcp: true, cluster: later}` + "\n"), "", ``},
+		"a policy that is too loose, to nowhere": {listenOnce(`  - {name: public, address: ":15007", require: mesh-bare, tcp: true, cluster: later}` + "\n"), "floor J906", ``},
+		"plain clients with requests to nowhere": {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, cluster: later}` + "\n"), clients, ``},
 
 		// Under what.
 		"no such policy":                   {[2]string{"attested: {require: mesh-loose}", "attested: {require: nobody}"}, "policy J906", `cluster "pay|one": attested.require`},
@@ -581,7 +587,9 @@ func TestZero(t *testing.T) {
 		} {
 			more := decode[config.Config](t, added)
 			a := config.Config{Listeners: append(more.Listeners, m.Listeners...), Clusters: append(more.Clusters, m.Clusters...)}
-			if err := g.Check(&m, &a, map[string]guard.Policy{"mesh-strict": policies(t)["mesh-strict"]}); err == nil {
+			strict := policies(t)["mesh-strict"]
+			strict.Pushed = false
+			if err := g.Check(&m, &a, map[string]guard.Policy{"mesh-strict": strict}); err == nil {
 				t.Errorf("%s: nothing", added)
 			}
 		}
@@ -681,7 +689,7 @@ func TestLongestOutage(t *testing.T) {
 func TestBounded(t *testing.T) {
 	var a config.Config
 	for i := range 1000 {
-		a.Clusters = append(a.Clusters, decode[config.Config](t, fmt.Sprintf(`clusters: [{name: c%d, endpoints: [{address: "203.0.113.1:1"}]}]`, i)).Clusters...)
+		a.Clusters = append(a.Clusters, decode[config.Config](t, fmt.Sprintf(`clusters: [{name: c%d, health_check: {kind: tcp}, endpoints: [{address: "203.0.113.1:1"}]}]`, i)).Clusters...)
 	}
 	err := newGuard(t, limitsText).Check(&config.Config{}, &a, nil)
 	if n := len(violations(err)); n != 20 {
@@ -707,7 +715,7 @@ func TestOnward(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i, text := range []string{`clusters: [{name: c, attested: {require: mesh-strict}, original_destination: {}}]`, `clusters: [{name: c, original_destination: {}}]`} {
+		for i, text := range []string{`clusters: [{name: c, attested: {require: mesh-strict}, health_check: {kind: tcp}, original_destination: {}}]`, `clusters: [{name: c, health_check: {kind: tcp}, original_destination: {}}]`} {
 			a := decode[config.Config](t, text)
 			if err := g.Check(&config.Config{}, &a, policies(t)); rules(err) != want[i] {
 				t.Errorf("%s, %s: got %v", target, text, err)
@@ -751,7 +759,7 @@ func FuzzAddress(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Fuzz(func(t *testing.T, address string) {
-		c := config.Config{Clusters: []config.Cluster{{Config: upstream.Config{Name: "c"}, Endpoints: []upstream.EndpointConfig{{Identity: upstream.Identity{Address: address}}}}}}
+		c := config.Config{Clusters: []config.Cluster{{Config: upstream.Config{Name: "c", HealthCheck: new(upstream.HealthCheck)}, Endpoints: []upstream.EndpointConfig{{Identity: upstream.Identity{Address: address}}}}}}
 		if g.Check(&config.Config{}, &c, nil) != nil {
 			return
 		}

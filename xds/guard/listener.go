@@ -18,9 +18,6 @@ func (k *check) listener(l *config.Listener) {
 		k.add("listener", attest.CodeLimitListener, "address", quote(l.Address), "an address in the listeners of the limits")
 		return
 	}
-	if l.UnsafeListen && !limit.UnsafeListen {
-		k.add("clients", attest.CodeLimitClients, "unsafe_listen", "clients of other machines in plain", "unsafe_listen in the limits")
-	}
 	if l.Transparent != "" && (!limit.Transparent || len(l.Chains) == 0) {
 		k.add("bypass", attest.CodeLimitBypass, "transparent", "connections that were meant for others", "transparent in the limits, and chains that say where they go")
 	}
@@ -62,6 +59,9 @@ func (k *check) clients(at string, s *config.Serving, limit *admitted) {
 	case s.Require == "":
 		kind = "anybody"
 	}
+	if s.Require == "" && k.nowhere(s) {
+		return // who gets nowhere needs no proof of anything
+	}
 	if want := cmp.Or(limit.Clients, "attested"); kind != want && !(kind == "attested" && want == "anybody") {
 		k.add("clients", attest.CodeLimitClients, strings.TrimSuffix(at, "."), "clients: "+kind, want)
 	}
@@ -71,6 +71,13 @@ func (k *check) clients(at string, s *config.Serving, limit *admitted) {
 }
 
 func within(p, q netip.Prefix) bool { return p.Bits() >= q.Bits() && q.Contains(p.Addr()) }
+
+// nowhere reports whether all that becomes of connections is that they end: they are for a cluster without endpoints, by which a control
+// plane says that it wants them refused.
+func (k *check) nowhere(s *config.Serving) bool {
+	c := k.clusters[s.Cluster]
+	return s.TCP && c != nil && len(k.reach(c)) == 0
+}
 
 // bypass refuses what no rule about targets can be held against.
 func (k *check) bypass(at string, s *config.Serving) {

@@ -181,6 +181,12 @@ func (w *world) wrong(measured, after *config.Config) string {
 		for _, t := range w.limits.Targets {
 			all = append(all, t.Name)
 		}
+		if c.Attested == nil && w.limits.Attested != nil && strings.HasPrefix(c.Name, "must-") {
+			return "a plain cluster whose name says that it is attested"
+		}
+		if c.HealthCheck == nil {
+			continue
+		}
 		if text := w.cluster(c, all); text != "" {
 			return "cluster " + name + ": " + text
 		}
@@ -223,6 +229,11 @@ func (w *world) listener(l config.Listener, clusters map[string]config.Cluster) 
 
 // serving is what is wrong with what becomes of some connections.
 func (w *world) serving(address string, l config.Serving, limit guard.Listener, clusters map[string]config.Cluster) string {
+	if c := clusters[l.Cluster]; l.TCP && l.Cluster != "" && len(c.Endpoints) == 0 && !slices.ContainsFunc(c.Localities, func(x upstream.LocalityEndpoints) bool { return len(x.Endpoints) > 0 }) && c.DNS == nil && c.OriginalDestination == nil {
+		if l.Plain || l.Require == "" {
+			return "" // all that happens is that the connection ends
+		}
+	}
 	local := strings.HasPrefix(address, "127.") || strings.HasPrefix(address, "unix:")
 	switch {
 	case l.Plain && limit.Clients != "plain":
@@ -319,9 +330,6 @@ func (w *world) cluster(c config.Cluster, targets []string) string {
 		for _, n := range c.DNS.Names {
 			all = append(all, upstream.Identity{Address: net.JoinHostPort(n.Host, fmt.Sprint(n.Port)), Hostname: n.Host})
 		}
-	}
-	if c.Attested == nil && w.limits.Attested != nil && strings.HasPrefix(c.Name, "must-") {
-		return "a plain cluster whose name says that it is attested"
 	}
 	if o := c.OriginalDestination; o != nil {
 		if o.UnsafePlain || !slices.ContainsFunc(w.limits.Targets, func(t guard.Target) bool {
@@ -547,6 +555,9 @@ func (m maker) cluster(l *guard.Limits, name string) config.Cluster {
 			c.Attested.Require = t.Policies[0]
 		}
 	}
+	if m.chance(30, "asked") {
+		c.HealthCheck = &upstream.HealthCheck{Kind: "tcp"}
+	}
 	endpoint := func() upstream.EndpointConfig {
 		e := upstream.EndpointConfig{Identity: upstream.Identity{Address: m.place(l, plain), Hostname: m.seldom("", "hostname", "pay.example", "a.pay.example", "evil.example")}}
 		if m.chance(1, "transport") {
@@ -615,7 +626,7 @@ func (m maker) serving(clusters []string, clients string) (l config.Serving) {
 	}
 	switch m.seldom("http", "kind", "cluster", "cluster", "to", "past") {
 	case "cluster":
-		l.Cluster = cluster()
+		l.Cluster, l.TCP = cluster(), m.chance(50, "tcp")
 	case "to":
 		l.To = pick(m, "to", "127.0.0.1:8080", "http://10.0.0.1:443", "unix:/run/app.sock", "localhost:8080")
 	case "http":
