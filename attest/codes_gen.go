@@ -223,6 +223,8 @@ const (
 	CodeLimitCount Code = "J909"
 	// CodeRollback: an older version was sent than was accepted before.
 	CodeRollback Code = "J910"
+	// CodeControlPlaneAway: no control plane was there for longer than the limits allow.
+	CodeControlPlaneAway Code = "J911"
 	// CodeXDSResponse: the control plane sent what makes no sense.
 	CodeXDSResponse Code = "J951"
 	// CodeXDSLimit: the control plane sent more than is taken.
@@ -342,6 +344,7 @@ var codeTable = map[Code]codeInfo{
 	CodeLimitContent:         {exit: 5, title: "requests or answers would be changed in a way that the limits do not allow", remedy: "allow rewrite, answers or redirects in the limits if it is meant"},
 	CodeLimitCount:           {exit: 5, title: "the configuration is larger than the limits allow", remedy: "raise most in the limits or send less"},
 	CodeRollback:             {exit: 5, title: "an older version was sent than was accepted before", remedy: "raise the serial; an old state of the control plane or a replay looks like this"},
+	CodeControlPlaneAway:     {exit: 3, title: "no control plane was there for longer than the limits allow", remedy: "see the log for why; what it has sent is used again when it is back"},
 	CodeXDSResponse:          {exit: 3, title: "the control plane sent what makes no sense", remedy: "the configuration stays as it was; look for the cause at the control plane, which has been told"},
 	CodeXDSLimit:             {exit: 3, title: "the control plane sent more than is taken", remedy: "send less to one proxy or raise the limit"},
 	CodeXDSKept:              {exit: 1, title: "the configuration that was kept cannot be read", remedy: "it is left aside; the control plane sends it again"},

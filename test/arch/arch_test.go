@@ -168,6 +168,8 @@ func TestImports(t *testing.T) {
 		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
 		{ours("proxy/transparent"), module, []string{ours("attest$")}, "where a connection was going has nothing to do with what it carries"},
 		{ours("xds/guard"), module, []string{ours("attest$"), ours("attest/policy"), ours("attest/strictjson"), ours("proxy/config"), ours("proxy/route"), ours("proxy/upstream")}, "what a control plane may do is decided without knowing what it said, or how"},
+		{ours("xds/agent"), module, []string{ours("attest$"), ours("attest/policy"), ours("proxy/config"), ours("xds/api"), ours("xds/client"), ours("xds/envoy"), ours("xds/guard"), ours("xds/resource")}, "what becomes of a configuration knows neither what carries it here nor what carries it out"},
+		{ours("xds/agent"), "google.golang.org/grpc", nil, "what carries messages is handed in"},
 		{ours("xds/guard"), "third party", nil, "what bounds a control plane can be read here"},
 		{ours("xds"), ours("attest"), []string{ours("attest$"), ours("attest/policy"), ours("attest/strictyaml"), ours("attest/strictjson")}, "configuration knows policies, not TEEs"},
 		{ours("xds/attested"), module, []string{ours("attest$"), ours("ratls$")}, "what carries messages does not know what they say"},
