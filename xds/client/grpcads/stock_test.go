@@ -364,14 +364,14 @@ func TestStockServerRefused(t *testing.T) {
 	}
 }
 
-// Types of our own come out of a cache of their own beside Envoy's, and one change of 100,000 is one small message in the delta protocol.
+// Types of our own come out of a cache of their own beside Envoy's, and one change beside 40,000 endpoints is one small message in the delta protocol.
 func TestStockLinearCache(t *testing.T) {
 	for _, kind := range []client.Kind{client.StateOfTheWorld, client.Delta} {
 		t.Run(kind.String(), func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			defer cancel()
 			policies := cache.NewLinearCache(resource.AttestationPolicy)
-			many := 100_000
+			many := 40_000
 			if testing.Short() || kind == client.StateOfTheWorld {
 				many = 20_000
 			}
