@@ -1,7 +1,10 @@
 package protocol
 
 import (
+	"errors"
+	"fmt"
 	"time"
+	"unicode/utf8"
 
 	"github.com/jurat-tls/jurat/xds/resource"
 )
@@ -30,7 +33,51 @@ type Node struct {
 	Metadata               map[string]any // what JSON can hold: nil, bool, float64, string, []any and map[string]any
 	Region, Zone, SubZone  string
 	UserAgent, UserVersion string
-	Features               []string // client_features beyond those of the protocol, which are always sent
+	Features               []string // client_features; those of the protocol are added
+}
+
+// features are what a client of this package can do that a server may want to know (Envoy's "well known client features").
+var features = []string{"xds.config.resource-in-sotw", "xds.config.supports-resource-ttl"}
+
+// valid checks that a node can be sent.
+func (n *Node) valid() error {
+	for _, s := range append([]string{n.ID, n.Cluster, n.Region, n.Zone, n.SubZone, n.UserAgent, n.UserVersion}, n.Features...) {
+		if !utf8.ValidString(s) {
+			return fmt.Errorf("the node has the text %q, which is not UTF-8", s)
+		}
+	}
+	return validJSON(n.Metadata, 32)
+}
+
+func validJSON(v any, depth int) error {
+	if depth == 0 {
+		return errors.New("the metadata of the node are nested too deeply")
+	}
+	switch v := v.(type) {
+	case nil, bool, float64:
+	case string:
+		if !utf8.ValidString(v) {
+			return fmt.Errorf("the metadata of the node have the text %q, which is not UTF-8", v)
+		}
+	case []any:
+		for _, e := range v {
+			if err := validJSON(e, depth-1); err != nil {
+				return err
+			}
+		}
+	case map[string]any:
+		for k, e := range v {
+			if !utf8.ValidString(k) {
+				return fmt.Errorf("the metadata of the node have the key %q, which is not UTF-8", k)
+			}
+			if err := validJSON(e, depth-1); err != nil {
+				return err
+			}
+		}
+	default:
+		return fmt.Errorf("the metadata of the node have a %T, which JSON does not know", v)
+	}
+	return nil
 }
 
 // Request is a DiscoveryRequest or a DeltaDiscoveryRequest.
@@ -60,6 +107,8 @@ type Response struct {
 	Items                []Item
 	Removed              []string // delta
 	Errors               []ItemError
+	// Malformed says what is wrong with a response of which no more than type, version and nonce can be read. It is refused.
+	Malformed string
 }
 
 // Item is one resource of a response (envoy.service.discovery.v3.Resource, or a bare Any).
@@ -113,8 +162,10 @@ func (c Cause) String() string {
 	return [...]string{"answered", "restored", "again", "expired"}[c&3]
 }
 
-// Rejection is the error of a Sink that refuses an update and says which resources are why. What is not listed is refused
-// with them, unless OthersTaken is set and the protocol is Delta: a version stands for a whole state of the world.
+// Rejection is the error of a Sink that refuses an update and says which resources are why. What is not listed is refused with
+// them unless OthersTaken is set. Clusters and listeners in the state-of-the-world protocol are always refused together: one version
+// stands for all of them. Of other types a server may not send again what came with a resource that was refused, since it
+// has been sent, so that a Sink that can do without the one had better take the others.
 type Rejection struct {
 	Resources   map[string]string // reasons by name; never secrets, since they go to the control plane and into logs
 	Reason      string            // what is not about one resource; may be empty
