@@ -143,7 +143,7 @@ func (o *operation) snapshot() metrics.Snapshot {
 	g := o.generation()
 	var s metrics.Snapshot
 	for _, l := range o.runtime.Listeners() {
-		s.Listeners = append(s.Listeners, metrics.Listener{Name: l.Name, Stats: l.Stats, Requests: l.Requests, Peers: o.shared.peers.listener(l.Name).Stats()})
+		s.Listeners = append(s.Listeners, metrics.Listener{Name: l.Name, Stats: l.Stats, Requests: l.Requests, Peers: o.shared.peers.listener(l.Name).Stats(), Chains: l.Chains})
 	}
 	for _, c := range o.runtime.Clusters() {
 		b := c.Balance()

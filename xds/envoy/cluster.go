@@ -136,7 +136,7 @@ func (s *scope) socket(at string, k *corev3.TransportSocket) socket {
 		v, wait := s.found(s.tls(at, m.GetCommonTlsContext()))
 		switch {
 		case len(wait) > 0:
-			return socket{wait: wait, refused: errNoValidator(at)} // it does not matter: the cluster waits
+			return socket{wait: wait}
 		case v == nil:
 			return socket{refused: errNoValidator(at)}
 		}

@@ -77,6 +77,7 @@ type uses struct {
 // say: those are the words of whoever runs the control plane.
 func (u *uses) use(s *scope, at string, k *socket) {
 	switch {
+	case len(k.wait) > 0: // so does the cluster
 	case k.refused != nil:
 		s.within(at, k.refused)
 	case k.attested == nil && u.attests():

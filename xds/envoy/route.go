@@ -296,9 +296,6 @@ func (s *scope) action(at string, a *routev3.RouteAction, retry *routev3.RetryPo
 	for i, u := range a.GetUpgradeConfigs() {
 		s.upgrade(fmt.Sprintf("%s.upgrade_configs[%d]", at, i), u.GetUpgradeType(), u.GetEnabled() == nil || u.GetEnabled().GetValue())
 	}
-	if code := a.GetClusterNotFoundResponseCode(); code != routev3.RouteAction_SERVICE_UNAVAILABLE {
-		s.note(at+".cluster_not_found_response_code", "a cluster that is not there answers 503")
-	}
 	return out
 }
 

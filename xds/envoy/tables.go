@@ -229,8 +229,8 @@ func messages() map[protoreflect.FullName]message {
 			handled: `destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges source_ports server_names
 				transport_protocol application_protocols`,
 		},
-		"envoy.config.listener.v3.Filter":         {handled: "name typed_config"},
-		"envoy.config.listener.v3.ListenerFilter": {handled: "name typed_config filter_disabled"},
+		"envoy.config.listener.v3.Filter":         {handled: "typed_config", ignored: "name"},
+		"envoy.config.listener.v3.ListenerFilter": {handled: "typed_config filter_disabled", ignored: "name"},
 		"envoy.config.listener.v3.ListenerFilterChainMatchPredicate": { // what is looked at is what chains ask about, whatever ports it is turned off for
 			ignored: "or_match and_match not_match any_match destination_port_range",
 		},
@@ -251,6 +251,8 @@ func messages() map[protoreflect.FullName]message {
 			ignored: "stat_prefix shadow_rules shadow_matcher shadow_rules_stat_prefix enforcement_type delay_deny",
 		},
 		"envoy.config.rbac.v3.RBAC": {handled: "action policies"},
+		// One policy is one too many: rules are refused as a whole.
+		"envoy.config.rbac.v3.Policy": {ignored: "permissions principals condition checked_condition cel_config"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
 			handled: "rds route_config http_filters stream_idle_timeout request_timeout request_headers_timeout common_http_protocol_options http_protocol_options http2_protocol_options upgrade_configs",
 			ignored: `stat_prefix server_name server_header_transformation tracing max_request_headers_kb drain_timeout drain_timeout_jitter delayed_close_timeout
@@ -271,7 +273,7 @@ func messages() map[protoreflect.FullName]message {
 			},
 		},
 		"envoy.extensions.filters.network.http_connection_manager.v3.Rds":                                 {handled: "config_source route_config_name"},
-		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          {handled: "name typed_config is_optional disabled"},
+		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          {handled: "typed_config is_optional disabled", ignored: "name"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {handled: "upgrade_type enabled"},
 		"envoy.extensions.filters.http.router.v3.Router": {
 			ignored: `dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers suppress_grpc_request_failure_code_stats
@@ -317,8 +319,9 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.route.v3.QueryParameterMatcher": {handled: "name string_match present_match"},
 		"envoy.config.route.v3.RouteAction": {
 			handled: `cluster weighted_clusters prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite timeout idle_timeout retry_policy
-				request_mirror_policies hash_policy upgrade_configs max_grpc_timeout max_stream_duration cluster_not_found_response_code`,
+				request_mirror_policies hash_policy upgrade_configs max_grpc_timeout max_stream_duration`,
 			ignored: "append_x_forwarded_host include_vh_rate_limits", // X-Forwarded-Host is always said
+			noted:   map[string]string{"cluster_not_found_response_code": "a cluster that is not there answers 503"},
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig":     {handled: "upgrade_type enabled"},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {handled: "max_stream_duration grpc_timeout_header_max"},

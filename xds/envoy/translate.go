@@ -23,7 +23,10 @@ import (
 const nowhere = "jurat:nowhere"
 
 // Translate says what resources mean. It answers the same for the same input, whatever order that was made in.
-func Translate(in Input) *Translation {
+func Translate(in Input) *Translation { return translate(in, nil) }
+
+// translate lets a test take something out of the table.
+func translate(in Input, edit func(*table)) *Translation {
 	t := &translator{
 		in: in, known: types(), table: newTable(),
 		out: &Translation{
@@ -32,6 +35,9 @@ func Translate(in Input) *Translation {
 		},
 		secrets: map[string]*api.Validator{}, assignments: map[string]*endpointv3.ClusterLoadAssignment{},
 		clusters: map[string]cluster{}, routes: map[string]rds{}, synthetic: map[string]bool{},
+	}
+	if edit != nil {
+		edit(t.table)
 	}
 	t.collectPolicies()
 	t.collectSecrets()
