@@ -725,3 +725,37 @@ func TestChainSwapsUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d requests and connections, %d changes", done.Load(), *swaps)
 }
+
+// TestOnwardFromNowhere: what was going nowhere else reaches nobody by a cluster that is where connections were going.
+func TestOnwardFromNowhere(t *testing.T) {
+	build, r := newBuilder(t), running(t)
+	onward, attested := clusterOf("onward"), clusterOf("attested")
+	onward.OriginalDestination = &config.OriginalDestination{UnsafePlain: true}
+	attested.OriginalDestination, attested.Attested = &config.OriginalDestination{}, &config.Attested{Require: "p"}
+	apply(t, r, &config.Config{
+		Listeners: []config.Listener{
+			{Address: "http", Serving: config.Serving{Cluster: "onward"}},
+			{Address: "tcp", Serving: config.Serving{Plain: true, TCP: true, Cluster: "onward"}},
+			{Address: "out", Serving: config.Serving{Plain: true, TCP: true, Cluster: "attested"}},
+			{Address: "requests", Serving: config.Serving{Plain: true, HTTP: allTo("attested")}},
+		},
+		Clusters: []config.Cluster{onward, attested},
+	}, "1", build)
+	if res, _ := get(t, client(t, direct(build.address("http")), "h2"), "http://x/"); res.StatusCode != 503 || res.Header.Get("Jurat-Error") != string(attest.CodeNoEndpoint) {
+		t.Errorf("got %d, %v", res.StatusCode, res.Header)
+	}
+	plain := func(string) dialFunc {
+		return func(context.Context) (net.Conn, error) { return net.Dial("tcp", build.address("requests")) }
+	}
+	if res, _ := get(t, client(t, plain, "http/1.1"), "http://x/"); res.StatusCode != 503 || res.Header.Get("Jurat-Error") != string(attest.CodeNoEndpoint) {
+		t.Errorf("got %d, %v", res.StatusCode, res.Header)
+	}
+	if got, err := io.ReadAll(dialed(t, build.address("tcp"))); err == nil {
+		t.Errorf("got %q", got)
+	}
+	c := dialed(t, build.address("out"))
+	fmt.Fprint(c, "GET / HTTP/1.1\r\n\r\n")
+	if got, _ := io.ReadAll(c); !strings.Contains(string(got), "Jurat-Error: "+string(attest.CodeNoEndpoint)) {
+		t.Errorf("got %q", got)
+	}
+}

@@ -6,6 +6,7 @@ package main
 var comments = map[string]string{
 	"chain.Match":                                              "Says which connections are meant: those that meet all that is set.",
 	"chain.Match.ApplicationProtocols":                         "of ALPN, exactly: the first of the client's that anything is for counts",
+	"chain.Match.Default":                                      "It is for what goes to the most specific of these destinations, and is for nothing else that lists them. Beside it are destination_ports and prefix_ranges alone.",
 	"chain.Match.DestinationPorts":                             "the ports that connections go to",
 	"chain.Match.DirectSourceRanges":                           "prefixes of the addresses that connect to us",
 	"chain.Match.PrefixRanges":                                 "Prefixes of the addresses that they go to, such as 10.0.0.0/8 or 10.0.0.1: of a transparent listener where they were going, of others the address of this machine, or that in their PROXY header.",
