@@ -1,10 +1,13 @@
 package proxy_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/chain"
@@ -53,5 +56,23 @@ func BenchmarkConnection(b *testing.B) {
 				c.Close()
 			}
 		})
+	}
+}
+
+// BenchmarkApplyChains: one of 5,000 chains changes.
+func BenchmarkApplyChains(b *testing.B) {
+	build, r := newBuilder(b), running(b)
+	c := &config.Config{Clusters: []config.Cluster{clusterOf("c", "127.0.0.1:1")}, Listeners: []config.Listener{{Address: "p"}}}
+	l := &c.Listeners[0]
+	for i := range 5000 {
+		m := chain.Match{DestinationPorts: []uint16{443}, PrefixRanges: []string{fmt.Sprintf("10.%d.%d.%d", i>>16, i>>8&255, i&255)}}
+		l.Chains = append(l.Chains, serving(fmt.Sprint(i), m, config.Serving{Plain: true, TCP: i%2 == 0, Cluster: "c"}))
+	}
+	apply(b, r, c, "", build)
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		l.Chains = slices.Clone(l.Chains)
+		l.Chains[n%5000].Times.Tunnel = time.Duration(n+1) * time.Second
+		apply(b, r, c, "", build)
 	}
 }

@@ -23,7 +23,7 @@ type Match struct {
 	PrefixRanges         []string `yaml:"prefix_ranges"`
 	ServerNames          []string `yaml:"server_names"`                                 // what the client asks for by TLS: pay.example, or *.example for all below it
 	TransportProtocol    string   `yaml:"transport_protocol,one=tls|raw_buffer"`        // whether they begin with a ClientHello
-	ApplicationProtocols []string `yaml:"application_protocols"`                        // of ALPN, exactly: the first of the client's that anything is for counts
+	ApplicationProtocols []string `yaml:"application_protocols"`                        // of ALPN, exactly: the first of the client's that anything is for counts; beside raw_buffer what detect_http finds
 	DirectSourceRanges   []string `yaml:"direct_source_prefix_ranges"`                  // prefixes of the addresses that connect to us
 	SourceType           string   `yaml:"source_type,one=same_ip_or_loopback|external"` // whether they come from this machine
 	SourceRanges         []string `yaml:"source_prefix_ranges"`                         // prefixes of the addresses that they come from, which a PROXY header may say

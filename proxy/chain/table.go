@@ -97,6 +97,15 @@ func (t *Table) NeedsHello(to netip.AddrPort) bool {
 	return n != nil && n.hello
 }
 
+// NeedsProtocols reports whether Find has to know the Protocols of a connection of which it knows the rest of what NeedsHello asks for.
+func (t *Table) NeedsProtocols(c Conn) bool {
+	n := &t.root
+	for level := destinationPort; level < protocol && n != nil; level++ {
+		n = n.step(level, &c)
+	}
+	return n != nil && n.next != nil
+}
+
 // Find answers the index of the match of a connection, and false where there is none.
 func (t *Table) Find(c Conn) (int, bool) {
 	n, left := &t.root, 0
