@@ -211,6 +211,12 @@ func (p *Policy) EvidenceAge() time.Duration {
 	return p.freshness.evidence
 }
 
+// OlderIsWorse reports whether p never refuses evidence, or a reconnect, for being younger than what it accepts: whether no rule
+// but those of freshness looks at the age.
+func (p *Policy) OlderIsWorse() bool {
+	return !slices.ContainsFunc(p.rules, func(r rule) bool { return r.program.Age() }) && (p.floor == nil || p.floor.OlderIsWorse())
+}
+
 // Reconnect is how old the evidence of an earlier session may be of which a connection proves a secret, and whether that is
 // allowed instead of evidence at all.
 func (p *Policy) Reconnect() (most time.Duration, allowed bool) {
