@@ -63,6 +63,18 @@ func (s Stack) EvidenceAge() time.Duration {
 	return least
 }
 
+// Changes is when the next rule of a layer begins or ends, after a time; zero where none does.
+func (s Stack) Changes(after time.Time) (next time.Time) {
+	for _, l := range s {
+		if p, ok := l.Policy.(interface{ Changes(time.Time) time.Time }); ok {
+			if at := p.Changes(after); next.IsZero() || !at.IsZero() && at.Before(next) {
+				next = at
+			}
+		}
+	}
+	return next
+}
+
 // OlderIsWorse reports whether no layer refuses evidence, or a reconnect, for being younger than what it accepts. A layer that
 // does not say so may.
 func (s Stack) OlderIsWorse() bool {

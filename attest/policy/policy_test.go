@@ -586,3 +586,49 @@ func TestOlderIsWorse(t *testing.T) {
 		}
 	}
 }
+
+// Wherever a rule may have an end, it is known when it comes.
+func TestChanges(t *testing.T) {
+	from, until := "2026-12-01", "2026-12-24"
+	dated := func(rule string) string { return "{" + rule + ", from: " + from + ", until: " + until + "}" }
+	for name, c := range map[string]struct{ old, new string }{
+		"allow":       {"[amd genoa+]", "[amd genoa+, " + dated("vendor: intel") + "]"},
+		"deny":        {"  allow:", "  deny: [" + dated("vendor: intel") + "]\n  allow:"},
+		"tcb":         {"snp: 23", "snp: " + dated("min: 23")},
+		"status":      {"snp: 23", "snp: 23, status: " + dated("any_of: [UpToDate]")},
+		"date":        {"snp: 23", "snp: 23, date: " + dated("min: 2026-01-01")},
+		"evaluation":  {"snp: 23", "snp: 23, evaluation: " + dated("min: 2")},
+		"bits":        {"snp: 23", "snp: 23, bits: {smt: " + dated("is: off") + "}"},
+		"measurement": {"name: v1}", "name: v1}, " + dated("value: "+other)},
+		"debug":       {"debug: off", "debug: " + dated("is: off")},
+		"migration":   {"debug: off", "debug: off\n  migration: " + dated("is: off")},
+		"privilege":   {"debug: off", "debug: off\n  privilege: " + dated("max: 1")},
+		"binding":     {"binding: key", "binding: " + dated("min: key")},
+		"revocation":  {"binding: key", "binding: key\nrevocation: " + dated("is: required")},
+		"rule":        {"binding: key", "binding: key\nrules: [" + dated("name: r, when: claims.simulated, effect: deny") + "]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(base, c.old, c.new, 1)
+			p, err := policy.Parse("p.yaml", []byte(text), policy.NoFiles)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			above, err := policy.Parse("p.yaml", []byte("floor: below.yaml\n"+base), func(string) ([]byte, error) { return []byte(text), nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range []*policy.Policy{p, above} {
+				var got []string
+				for at := p.Changes(now); !at.IsZero(); at = p.Changes(at) {
+					got = append(got, at.Format(time.DateOnly))
+				}
+				if fmt.Sprint(got) != fmt.Sprint([]string{from, until}) {
+					t.Errorf("got %v", got)
+				}
+			}
+		})
+	}
+	if at := parse(t, base).Changes(now); !at.IsZero() {
+		t.Errorf("%s in a policy without dates", at)
+	}
+}
