@@ -50,6 +50,7 @@ type Conn struct {
 
 	smu       sync.Mutex // of what follows
 	open      *question
+	asking    bool // from when the other end is asked until its answer was judged
 	answering bool
 	answered  [ChallengeSize]byte // the last challenge that was answered
 	timer     *time.Timer
