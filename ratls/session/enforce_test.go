@@ -203,3 +203,23 @@ func TestPace(t *testing.T) {
 		<-atClient
 	})
 }
+
+// The reader of a connection that is refused closes it at once. The other end sees no proper end, whichever of the two is first.
+func TestCloseWhileRefused(t *testing.T) {
+	for range 50 {
+		client, server, _, _, _ := openBoth(t, 0, false)
+		atServer := drain(server)
+		closed := make(chan struct{})
+		go func() {
+			defer close(closed)
+			_, _ = client.Read(make([]byte, 1))
+			_ = client.CloseWrite()
+			_ = client.Close()
+		}()
+		client.Refuse(client.Result().Rejudge(policyFunc(refuse), time.Now()))
+		if err := <-atServer; err == nil {
+			t.Fatal("a proper end")
+		}
+		<-closed
+	}
+}
