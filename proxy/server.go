@@ -289,6 +289,7 @@ func (s *Server) handle(peer net.Conn) {
 		loop.Reset(raw) // which is another connection where this is the client's side
 		return
 	}
+	l.heed()
 	defer func() {
 		if p := recover(); p != nil {
 			logger.Error("panic in a connection", "code", string(attest.CodeInternal))

@@ -63,6 +63,12 @@ func (c *Conn) OnRefused(end func(*attest.Result)) {
 	}
 }
 
+// Explains reports whether Refuse can tell the peer why.
+func (c *Conn) Explains() bool {
+	_, ok := c.stream.(*session.Conn)
+	return ok
+}
+
 // Refuse tells the peer the code of why it is refused, as far as there is a way to say it, and breaks the connection off. It may
 // wait for a moment where the transport does.
 func (c *Conn) Refuse(r *attest.Result) {
