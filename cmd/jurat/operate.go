@@ -22,6 +22,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/handover"
 	"github.com/jurat-tls/jurat/proxy/metrics"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 // resultOf is the verdict about a peer; nil where none was reached.
@@ -83,6 +84,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, records.close()) }()
 	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies)}
+	o.shared.enforcer = enforce.New((&appraisers{endorser: endorser}).of, a.now, swept(log))
 	observer, closeLogs, err := o.observe(c)
 	if err != nil {
 		return err
@@ -102,6 +104,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
+	work.Go(func() { o.enforcing(ctx) })
 	defer work.Wait()
 	defer stop(nil)
 	if err := o.begin(ctx, c); err != nil {
@@ -189,10 +192,12 @@ func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
+	g.announce()
 	if err := o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
 		g.end()
 		return err
 	}
+	g.enforce(ctx)
 	o.current = g
 	o.listening(nil)
 	return nil
@@ -258,7 +263,10 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		before[l.Config.Address] = true
 	}
 	if err == nil {
+		g.replaced = old
+		g.announce()
 		if err = o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
+			g.withdraw()
 			g.end()
 		}
 	}
@@ -266,6 +274,8 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}
+	g.enforce(ctx) // before anything else: what the new policies refuse is not to go on until it is drained
+	g.replaced = nil
 	o.mu.Lock()
 	o.current = g
 	o.mu.Unlock()

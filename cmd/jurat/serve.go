@@ -215,9 +215,9 @@ const reattestUsage = "how often a peer has to attest anew while its connection 
 
 // longestReattest is half of the age at which a policy takes evidence no more: the answer may take as long again, and a
 // connection is not to outlive what it stands on.
-func longestReattest(p *policy.Policy) time.Duration {
-	return max(p.EvidenceAge()/2, config.MinReattest)
-}
+func longestReattest(p *policy.Policy) time.Duration { return halfOf(p.EvidenceAge()) }
+
+func halfOf(age time.Duration) time.Duration { return max(age/2, config.MinReattest) }
 
 func logJSON(format string) (bool, error) {
 	switch format {

@@ -24,6 +24,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls/batch"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files and the table in docs/observability.md")
@@ -93,6 +94,10 @@ func example() metrics.Snapshot {
 			},
 			Peers: tally.PeerStats{Counts: map[tally.Peer]uint64{genoa: 220}, Ages: ages(time.Second)},
 		}},
+		Enforced: &enforce.Stats{
+			Epoch: 601, Open: map[enforce.Peer]int{{Verdict: attest.Affirmed, Vendor: "amd", TEE: "snp", Product: "EPYC Genoa", Generation: "genoa", Level: attest.LevelSession}: 602},
+			Rejudged: 603, Verified: 604, Refused: 605, Warned: 606, Sweeps: 607, LastSweep: time.UnixMilli(1_800_000_000_250), LastTook: 30 * time.Millisecond,
+		},
 		Identity: &metrics.Identity{
 			TEE: "snp", Simulated: true, Evidence: time.Unix(1_800_000_000, 0), NotAfter: time.Unix(1_800_086_400, 0),
 			Quotes: batch.Stats{Quotes: 404, Failures: 4, Sessions: 1000, Crowded: 405, Refused: 406, Waiting: 407, Largest: 408, Breaker: batch.HalfOpen, Wait: times(.002, .5, 30), Quote: times(.04)},
