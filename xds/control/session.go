@@ -224,6 +224,9 @@ func (ss *session) next() [][]byte {
 			sub.release(ss.delta)
 		}
 		if sub.nonce != "" {
+			if len(sub.todo) > 0 || sub.due {
+				return nil // what comes later in the order may refer to what can't be sent yet
+			}
 			continue
 		}
 		take := sub.takeSotw
@@ -293,7 +296,7 @@ func (ss *session) take(r *request) error {
 			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
 		}
 	}
-	sub.answer(r, ss.c.opts.Now())
+	sub.answer(r, ss.delta, ss.c.opts.Now())
 	before := len(sub.names)
 	if ss.delta {
 		sub.wantDelta(r, first)
