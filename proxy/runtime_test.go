@@ -32,6 +32,28 @@ type builder struct {
 	mu    sync.Mutex
 	at    map[string]string
 	plain bool // no TLS
+	bare  bool // connections have no descriptor
+}
+
+// undescribed are connections of which nothing can be known but what a net.Conn says.
+type undescribed struct{ net.Listener }
+
+func (u undescribed) Accept() (net.Conn, error) {
+	c, err := u.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return nothingKnown{c, c.(*net.TCPConn)}, nil
+}
+
+type nothingKnown struct {
+	net.Conn
+	ends
+}
+
+type ends interface {
+	CloseWrite() error
+	SetLinger(sec int) error
 }
 
 func newBuilder(t testing.TB) *builder { return &builder{t: t, at: map[string]string{}} }
@@ -44,6 +66,9 @@ func (b *builder) Listen(name string) (net.Listener, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at[name] = ln.Addr().String()
+	if b.bare {
+		ln = undescribed{ln}
+	}
 	return ln, nil
 }
 

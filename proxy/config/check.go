@@ -200,7 +200,7 @@ func (k *checker) chains(at string, c *Config, l *Listener) {
 	}
 	_, err := chain.Compile(l.Matches())
 	k.take(at, err)
-	labels := map[string]bool{}
+	labels := map[string]bool{Rest: l.Serves()}
 	for i := range l.Chains {
 		ch, at := &l.Chains[i], fmt.Sprintf("%s.chains[%d]", at, i)
 		if label := ch.Label(); labels[label] && (ch.Name != "" || err == nil) { // of two without a name, their matches are the matter
@@ -426,6 +426,9 @@ func (k *checker) cluster(at string, c *Cluster) {
 	case "original_destination":
 		if c.HealthCheck != nil {
 			k.bad(at+".health_check", "health checks", "none: what is there is known from connections only")
+		}
+		if c.OutlierDetection != nil {
+			k.bad(at+".outlier_detection", "outlier detection", "none: no endpoint could take the place of another")
 		}
 		if c.OriginalDestination.UnsafePlain && c.Attested != nil {
 			k.bad(at+".original_destination.unsafe_plain", "true", "no attested beside it")

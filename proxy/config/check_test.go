@@ -237,6 +237,7 @@ func TestCheckRefuses(t *testing.T) {
 		{cluster(`{name: c, localities: [{}, {endpoints: [{address: a}]}]}`), value, "clusters[7].localities[1].endpoints[0].address"},
 		{cluster(`{name: c, localities: [{}, {priority: 128, endpoints: [{address: "a:1"}]}]}`), value, "clusters[7].localities[1].priority"},
 		{cluster(`{name: c, original_destination: {}, health_check: {kind: tcp}}`), value, "clusters[7].health_check"},
+		{cluster(`{name: c, original_destination: {}, outlier_detection: {}}`), value, "clusters[7].outlier_detection"},
 		{cluster(`{name: c, original_destination: {unsafe_plain: true}, attested: {require: p}}`), value, "clusters[7].original_destination.unsafe_plain"},
 		{cluster(`{name: c, original_destination: {}, endpoints: [{address: "a:1"}]}`), value, "clusters[7]"},
 		{cluster(`{name: c, dns: {names: []}}`), missing, "clusters[7].dns.names"},
@@ -446,8 +447,79 @@ func TestCompare(t *testing.T) {
 	if p := a.Policies(); !slices.Equal(p, []string{"clients.yaml", "ledger.yaml"}) {
 		t.Errorf("got %v", p)
 	}
+	if b.Listeners[7].Chains[1].Require != "clients.yaml@2" || a.Listeners[7].Chains[1].Require != "clients.yaml" || b.Listeners[7].Chains[0].Require != "" {
+		t.Errorf("got %+v", b.Listeners[7])
+	}
 	if again := a.WithPolicies(id("@3")); again.Listeners[0].Equal(&b.Listeners[0]) || again.Clusters[1].Equal(&b.Clusters[1]) || !again.Clusters[0].Equal(&b.Clusters[0]) {
 		t.Error("another version of a policy makes no difference")
+	}
+}
+
+// A chain is what a listener of its own would be; how connections come is the port's.
+func TestChain(t *testing.T) {
+	c, _ := parse(t, whole)
+	l := c.Listeners[7]
+	first := l.Chain(0)
+	want := config.Listener{Name: "told-apart", Address: ":446", Serving: l.Chains[0].Serving, Limits: config.Limits{Times: config.Times{Header: 3 * time.Second, Tunnel: -1}}}
+	if !first.Equal(&want) || first.Attests() {
+		t.Errorf("got %+v", first)
+	}
+	second := l.Chain(1)
+	if !second.Attests() || second.Require != "clients.yaml" || second.Cluster != "local" || second.Limits.Tunnel != 0 {
+		t.Errorf("got %+v", second)
+	}
+	rest, ok := l.Rest()
+	if !ok || rest.To != "127.0.0.1:80" || rest.Transparent != "" || rest.Limits.Header != 3*time.Second || rest.Limits.Connections != 0 {
+		t.Errorf("got %+v, %v", rest, ok)
+	}
+	none := l
+	none.Serving = config.Serving{}
+	if _, ok := none.Rest(); ok {
+		t.Error("nothing serves")
+	}
+	places := func(l config.Listener) (all []string) {
+		for place := range l.Servings() {
+			all = append(all, place)
+			if len(all) == 4 {
+				break
+			}
+		}
+		return all
+	}
+	if got := places(l); !slices.Equal(got, []string{"", "chains[0]", "chains[1]", "chains[2]"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := places(none); !slices.Equal(got, []string{"chains[0]", "chains[1]", "chains[2]", "chains[3]"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := l.Chains[1].Label(); got != "server_names=pay.example,*.pay.example transport_protocol=tls application_protocols=jurat/1,h2" || l.Chains[0].Label() != "first" {
+		t.Errorf("got %q", got)
+	}
+	plain := config.Serving{Plain: true, To: "127.0.0.1:1"}
+	for i, tt := range []struct {
+		l              config.Listener
+		attests, plain bool
+	}{
+		{config.Listener{}, true, false},
+		{config.Listener{Serving: plain}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}, {Serving: config.Serving{To: "a:1"}}}}, true, false},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}, Serving: config.Serving{To: "a:1"}}, true, false},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}, Serving: plain}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: config.Serving{Passthrough: []config.Passthrough{{}}}}}}, false, false},
+	} {
+		if tt.l.Attests() != tt.attests || tt.l.PlainOnly() != tt.plain {
+			t.Errorf("%d: %v, %v", i, tt.l.Attests(), tt.l.PlainOnly())
+		}
+	}
+	s := config.Serving{
+		Cluster: "a", Passthrough: []config.Passthrough{{Cluster: "b"}, {Cluster: "a"}},
+		HTTP: &route.Config{VirtualHosts: []route.VirtualHost{{Routes: []route.Route{{}, {Route: &route.RouteAction{
+			Cluster: "c", WeightedClusters: []route.WeightedCluster{{Name: "d"}}, RequestMirrorPolicies: []route.RequestMirror{{Cluster: "e"}},
+		}}}}}},
+	}
+	if got := s.Clusters(); !slices.Equal(got, []string{"a", "b", "c", "d", "e"}) {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -14,6 +14,8 @@ package config
 
 import (
 	"cmp"
+	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -144,9 +146,38 @@ func (l *Listener) Label() string {
 	return l.Address
 }
 
+// Servings are all that can become of connections of the listener, by their places: "" for what it says itself, and "chains[0]" and so on.
+func (l *Listener) Servings() iter.Seq2[string, *Serving] {
+	return func(yield func(string, *Serving) bool) {
+		if (len(l.Chains) == 0 || l.Serves()) && !yield("", &l.Serving) {
+			return
+		}
+		for i := range l.Chains {
+			if !yield(fmt.Sprintf("chains[%d]", i), &l.Chains[i].Serving) {
+				return
+			}
+		}
+	}
+}
+
 // Attests reports whether any clients of the listener get our evidence: it then needs an identity.
 func (l *Listener) Attests() bool {
-	return (l.Serves() || len(l.Chains) == 0) && l.Serving.Attests() || slices.ContainsFunc(l.Chains, func(c Chain) bool { return c.Attests() })
+	for _, s := range l.Servings() {
+		if s.Attests() {
+			return true
+		}
+	}
+	return false
+}
+
+// PlainOnly reports whether all clients of the listener are taken in plain.
+func (l *Listener) PlainOnly() bool {
+	for _, s := range l.Servings() {
+		if !s.Plain {
+			return false
+		}
+	}
+	return true
 }
 
 // Label is what the chain is called in logs and metrics.
@@ -157,25 +188,24 @@ func (c *Chain) Label() string {
 	return c.Match.String()
 }
 
-// Chain answers the listener that chain i would be if all connections were for it: what it says about connections, and what
-// the listener says about the rest.
+// Rest is the label of what a listener with chains does with connections that are for none of them.
+const Rest = "default"
+
+// Chain answers chain i as a listener of its own, with the name and the address of l, that knows nothing of how connections come there.
 func (l *Listener) Chain(i int) Listener {
 	c := &l.Chains[i]
-	alone := *l
-	alone.Chains, alone.Serving = nil, c.Serving
-	t, own := &alone.Limits.Times, c.Times
-	*t = Times{
+	alone := Listener{Name: l.Name, Address: l.Address, Serving: c.Serving}
+	t, own := &l.Limits.Times, &c.Times
+	alone.Limits.Times = Times{
 		cmp.Or(own.Handshake, t.Handshake), cmp.Or(own.Header, t.Header), cmp.Or(own.KeepAlive, t.KeepAlive),
 		cmp.Or(own.Tunnel, t.Tunnel), cmp.Or(own.Stall, t.Stall), cmp.Or(own.Answer, t.Answer),
 	}
 	return alone
 }
 
-// Rest answers the listener that takes what is for no chain, and false where that is refused.
+// Rest is Chain for connections that are for no chain. It answers false where they are refused.
 func (l *Listener) Rest() (Listener, bool) {
-	alone := *l
-	alone.Chains = nil
-	return alone, l.Serves()
+	return Listener{Name: l.Name, Address: l.Address, Serving: l.Serving, Limits: Limits{Times: l.Limits.Times}}, l.Serves()
 }
 
 // Matches answers which connections each of the chains is for.

@@ -39,6 +39,9 @@ type Translation struct {
 	// Warming is the listeners and clusters that are not in Config because of what they wait for.
 	Warming map[Key][]Key
 
+	// Notes is what was asked for and is carried out in another way than Envoy does it, by place, for people to read.
+	Notes map[Key][]string
+
 	// Problems is what is wrong with resources: errors of *attest.Error, joined where there are several, whose Subject
 	// is the place, such as "filter_chains[0].filters[1].typed_config.route_config". What a resource with a problem
 	// describes is not in Config.

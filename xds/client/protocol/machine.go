@@ -252,6 +252,7 @@ func (m *Machine) Opened() {
 	m.stream++
 	for _, s := range m.order {
 		s.fresh()
+		clear(s.rejected) // what is still there is sent again
 		for n, e := range s.held {
 			if e.attic {
 				m.drop(s, n)

@@ -162,8 +162,10 @@ func (c Cause) String() string {
 	return [...]string{"answered", "restored", "again", "expired"}[c&3]
 }
 
-// Rejection is the error of a Sink that refuses an update and says which resources are why. What is not listed is refused
-// with them, unless OthersTaken is set and the protocol is Delta: a version stands for a whole state of the world.
+// Rejection is the error of a Sink that refuses an update and says which resources are why. What is not listed is refused with
+// them unless OthersTaken is set. Clusters and listeners in the state-of-the-world protocol are always refused together: one version
+// stands for all of them. Of other types a server may not send again what came with a resource that was refused, since it
+// has been sent, so that a Sink that can do without the one had better take the others.
 type Rejection struct {
 	Resources   map[string]string // reasons by name; never secrets, since they go to the control plane and into logs
 	Reason      string            // what is not about one resource; may be empty

@@ -19,6 +19,7 @@ type change struct {
 	update   Update
 	put      map[string]*entry
 	gone     []string            // held names that go
+	cleared  []string            // names that were refused, and are removed
 	answered map[string]struct{} // of waits
 	restore  []resource.Resource // Restored: what the update is made of when its turn comes
 	version  string
@@ -176,6 +177,9 @@ func (m *Machine) remove(c *change, name string) {
 	e := c.state.held[name]
 	_, waiting := c.state.waits[name]
 	if e == nil && !waiting {
+		if _, ok := c.state.rejected[name]; ok {
+			c.cleared = append(c.cleared, name)
+		}
 		return
 	}
 	c.answered[name] = struct{}{}
@@ -308,21 +312,26 @@ func (m *Machine) Judged(now time.Time, verdict error) {
 	if c.update.Cause == Expired {
 		verdict = nil
 	}
+	var r *Rejection
 	if verdict != nil {
-		var r *Rejection
 		errors.As(verdict, &r)
-		if r == nil || !r.OthersTaken || m.Kind != Delta && c.update.Cause == Answered || len(r.Resources) == 0 {
-			m.refuse(now, c, verdict, r)
+		m.refuse(now, c, verdict, r)
+		whole := m.Kind == StateOfTheWorld && resource.Whole(s.typ) && c.update.Cause == Answered
+		if r == nil || !r.OthersTaken || len(r.Resources) == 0 || whole {
 			return
 		}
-		m.refuse(now, c, verdict, r)
 		for n := range r.Resources {
 			delete(c.put, n)
 			delete(c.answered, n)
 		}
-		c.gone = slices.DeleteFunc(c.gone, func(n string) bool { _, refused := r.Resources[n]; return refused })
+		c.gone = slices.DeleteFunc(c.gone, r.has)
 	} else {
 		m.accept(now, c)
+	}
+	for _, n := range append(c.cleared, c.update.Removed...) {
+		if !r.has(n) {
+			delete(s.rejected, n)
+		}
 	}
 	for _, n := range c.gone {
 		m.drop(s, n)
@@ -358,9 +367,6 @@ func (m *Machine) accept(now time.Time, c *change) {
 	s.streak, s.hold = 0, time.Time{}
 	s.stats.accepted++
 	s.stats.lastAccepted = now
-	for _, n := range c.update.Removed {
-		delete(s.rejected, n)
-	}
 	for i := range c.update.Failed {
 		e := &c.update.Failed[i]
 		s.reject(e.Name, Rejected{Reason: e.Message, At: now, FromServer: true})
@@ -426,6 +432,14 @@ func reason(err error, r *Rejection) string {
 		return err.Error()
 	}
 	return r.Error()
+}
+
+func (r *Rejection) has(name string) bool {
+	if r == nil {
+		return false
+	}
+	_, ok := r.Resources[name]
+	return ok
 }
 
 // Error lists the resources and why.

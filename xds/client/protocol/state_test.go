@@ -184,6 +184,22 @@ func TestStateOfTheWorld(t *testing.T) {
 				s.Fatal(st)
 			}
 		},
+		"refused but for the others, where a version does not stand for everything": func(s *script) {
+			s.want(eds, "a", "b", "c")
+			s.Opened()
+			s.says(`EDS node ["a" "b" "c"]`)
+			s.get(sotw(eds, "1", "a=1"))
+			s.says(`EDS version 1 ["a" "b" "c"] nonce n1`)
+			s.verdict = func(u *protocol.Update) error {
+				return &protocol.Rejection{Resources: map[string]string{"a": "no"}, OthersTaken: true}
+			}
+			s.get(sotw(eds, "2", "a=2", "b=2"))
+			s.says(`EDS version 1 ["a" "b" "c"] nonce n2 refused 3 "a": no`)
+			s.state2(eds, "a=1", "b=2")
+			if st := s.Resources(eds); st[0].Condition != protocol.RefusedLast || st[1].Condition != protocol.Accepted || st[2].Condition != protocol.Requested {
+				s.Fatal(st)
+			}
+		},
 		"refused without a resource": func(s *script) {
 			s.want(cds, "*")
 			s.Opened()

@@ -106,12 +106,16 @@ func (m *Machine) Resources(typ string) []ResourceStatus {
 			all[n] = st
 		}
 	}
-	for n, e := range s.held {
+	for _, e := range s.held {
 		if !e.attic {
-			all[n] = ResourceStatus{Resource: e.Resource, Condition: Accepted, Since: e.since}
 			for _, a := range e.Aliases {
 				delete(all, a)
 			}
+		}
+	}
+	for n, e := range s.held {
+		if !e.attic {
+			all[n] = ResourceStatus{Resource: e.Resource, Condition: Accepted, Since: e.since}
 		}
 	}
 	for n, r := range s.rejected {
