@@ -219,15 +219,17 @@ func (ss *session) next() [][]byte {
 			sub.lookSotw(s)
 		}
 	}
+	held := false // something earlier in the order waits
 	for _, sub := range ss.order {
 		if len(sub.linger) > 0 && ss.free(sub.typ) {
 			sub.release(ss.delta)
 		}
 		if sub.nonce != "" {
-			if len(sub.todo) > 0 || sub.due {
-				return nil // what comes later in the order may refer to what can't be sent yet
-			}
+			held = held || len(sub.todo) > 0 || sub.due
 			continue
+		}
+		if held && resource.Named(sub.typ) {
+			continue // it may refer to what can't be sent yet
 		}
 		take := sub.takeSotw
 		if ss.delta {
