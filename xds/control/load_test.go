@@ -72,7 +72,7 @@ func load(t *testing.T, n int, attested bool) {
 			cc := over(t, dial)
 			s, err := discovery.NewAggregatedDiscoveryServiceClient(cc).DeltaAggregatedResources(ctx)
 			if err == nil {
-				err = client(s, i, &synced, func(v uint64) {
+				err = subscriber(s, i, &synced, func(v uint64) {
 					if v >= epoch.Load() && epoch.Load() > 0 {
 						arrived[i].Store(time.Now().UnixNano())
 						round <- struct{}{}
@@ -146,8 +146,8 @@ func standing(p *plane) (synced int) {
 	return synced
 }
 
-// client subscribes as a proxy does, acknowledges everything, and tells of policies.
-func client(s grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse], i int, synced *atomic.Int64, policy func(uint64)) error {
+// subscriber asks as a proxy does, acknowledges everything, and tells of policies.
+func subscriber(s grpc.BidiStreamingClient[discovery.DeltaDiscoveryRequest, discovery.DeltaDiscoveryResponse], i int, synced *atomic.Int64, policy func(uint64)) error {
 	for _, typ := range []string{resource.AttestationPolicy, resource.Cluster, resource.Endpoints, resource.Listener} {
 		if err := s.Send(&discovery.DeltaDiscoveryRequest{Node: &core.Node{Id: fmt.Sprint("proxy-", i)}, TypeUrl: typ, ResourceNamesSubscribe: []string{"*"}}); err != nil {
 			return err
