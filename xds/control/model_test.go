@@ -58,13 +58,13 @@ func draw(t *rapid.T, suffix string) Files {
 	return Files{groupsFile: []byte("groups: [{name: g, local: test}]\n"), "g/a.yaml": []byte(b.String())}
 }
 
-func modelDecode(_ string, raw []byte) ([]resource.Resource, error) {
-	var all []resource.Resource
+func modelDecode(_ string, raw []byte) ([]Document, error) {
+	var all []Document
 	for line := range strings.Lines(string(raw)) {
 		f := strings.Fields(line)
 		body := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), f[1])
 		body = protowire.AppendString(protowire.AppendTag(body, 2, protowire.BytesType), f[2])
-		all = append(all, resource.Resource{Type: f[0], Name: f[1], Body: body})
+		all = append(all, Document{Resource: resource.Resource{Type: f[0], Name: f[1], Body: body}})
 	}
 	return all, nil
 }
