@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -34,12 +35,25 @@ const (
 // Files are the files of a directory, by their slash-separated paths in it.
 type Files map[string][]byte
 
+// Document is a resource of a file.
+type Document struct {
+	resource.Resource
+	Position string // "file:line:column"; "" where it is not known
+}
+
 // Decode makes resources of one file: of Envoy's, as YAML or JSON, or of the short form. The errors are *attest.Error, joined where
 // there are several, with positions as their subjects. The text is untrusted, and bounded by MaxFile.
-type Decode func(file string, raw []byte) ([]resource.Resource, error)
+type Decode func(file string, raw []byte) ([]Document, error)
 
-// Check reports what is wrong with everything that one group gets. It sees each resource with a version of 1.
-type Check func(group string, resources []resource.Resource) error
+// Finding is what is wrong with a resource.
+type Finding struct {
+	Type, Name string
+	Err        error // an *attest.Error, joined where there are several, whose subject is a place in the resource
+}
+
+// Check reports what is wrong with everything that one group gets. It sees each resource with a version of 1. Groups of stock
+// proxies are not asked about.
+type Check func(group string, resources []resource.Resource) []Finding
 
 // directory is what files say, checked.
 type directory struct {
@@ -262,7 +276,12 @@ func parse(files Files, decode Decode, check Check) (*directory, error) {
 	}
 	if len(p.errs) == 0 && check != nil {
 		for _, g := range p.groups {
-			p.fail(check(g.Name, p.of(g.Name)))
+			if g.Local != "" || g.Stock {
+				continue
+			}
+			for _, f := range check(g.Name, p.of(g.Name)) {
+				p.fail(p.located(g.Name, f))
+			}
 		}
 	}
 	if len(p.errs) > 0 {
@@ -301,7 +320,7 @@ type parser struct {
 	files  Files
 	decode Decode
 	root   strictyaml.Node // of groups.yaml
-	from   map[key]string  // the file of each resource
+	from   map[key]string  // where each resource is, as errors have it
 	bodies map[key][]byte  // with version 1
 	errs   []error
 }
@@ -347,6 +366,15 @@ func (p *parser) of(group string) []resource.Resource {
 	return all
 }
 
+// located names the file in what is wrong with a resource of a group.
+func (p *parser) located(group string, f Finding) error {
+	where := p.from[key{group, f.Type, f.Name}]
+	if where == "" {
+		where = p.from[key{"", f.Type, f.Name}]
+	}
+	return at(cmp.Or(where, "group "+group), f.Err)
+}
+
 func (p *parser) resources(scope, file string) error {
 	all, err := p.decode(file, p.files[file])
 	if err != nil {
@@ -355,10 +383,10 @@ func (p *parser) resources(scope, file string) error {
 	var errs []error
 	for _, r := range all {
 		if r.Type == resource.AttestationPolicy || r.Type == resource.ReferenceValues {
-			errs = append(errs, &attest.Error{Code: attest.CodeConfigValue, Check: "xds.directory", Subject: file, Got: short(r.Type), Want: "a file in policies/ or references/: its serial is given here"})
+			errs = append(errs, &attest.Error{Code: attest.CodeConfigValue, Check: "xds.directory", Subject: cmp.Or(r.Position, file), Got: short(r.Type), Want: "a file in policies/ or references/: its serial is given here"})
 			continue
 		}
-		errs = append(errs, p.add(key{scope, r.Type, r.Name}, file, item{sum(r.Body), func(uint64) ([]byte, error) { return r.Body, nil }}))
+		errs = append(errs, p.add(key{scope, r.Type, r.Name}, cmp.Or(r.Position, file), item{sum(r.Body), func(uint64) ([]byte, error) { return r.Body, nil }}))
 	}
 	return errors.Join(errs...)
 }

@@ -49,7 +49,7 @@ func TestBadDirectory(t *testing.T) {
 		"policy, two sets":       {[]string{"policies/proxies.yaml", strings.Replace(proxiesPolicy, "measurement: any", "measurement: {file: r}", 1), "references/a/r", "x", "references/b/r", "x"}, attest.CodeConfigValue, "policies/proxies.yaml:5:"},
 		"resource, syntax":       {[]string{"g/a.yaml", "cds c a\nnonsense"}, attest.CodeConfigSyntax, "g/a.yaml:2:1"},
 		"resource twice":         {[]string{"g/b.yaml", "cds c b"}, attest.CodeConfigValue, "g/b.yaml"},
-		"resource twice, shared": {[]string{"z.yaml", "cds c b"}, attest.CodeConfigValue, "z.yaml"},
+		"resource twice, shared": {[]string{"z.yaml", "cds c b"}, attest.CodeConfigValue, "z.yaml:1:1"},
 		"a policy as a resource": {[]string{"g/b.yaml", "policy p x"}, attest.CodeConfigValue, "g/b.yaml"},
 		"a name for all":         {[]string{"g/b.yaml", "cds * x"}, attest.CodeConfigValue, "g/b.yaml"},
 		"an unknown folder":      {[]string{"other/b.yaml", "cds x x"}, attest.CodeConfigValue, "other/b.yaml"},
@@ -84,7 +84,7 @@ func TestAllProblems(t *testing.T) {
 			t.Errorf("%v does not name %s", err, want)
 		}
 	}
-	s, err := control.Validate(toFiles(good), decode, func(group string, all []resource.Resource) error {
+	s, err := control.Validate(toFiles(good), decode, func(group string, all []resource.Resource) []control.Finding {
 		if group != "g" || len(all) != 2 {
 			t.Errorf("%s gets %v", group, all)
 		}
@@ -93,9 +93,15 @@ func TestAllProblems(t *testing.T) {
 	if err != nil || !slices.Equal(s.Groups, []string{"g"}) || !slices.Equal(s.Policies, []string{"proxies"}) || s.Resources[resource.Cluster] != 1 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	bad := errors.New("no")
-	if _, err := control.Validate(toFiles(good), decode, func(string, []resource.Resource) error { return bad }); !errors.Is(err, bad) {
+	bad := func(_ string, all []resource.Resource) []control.Finding {
+		return []control.Finding{{Type: resource.Cluster, Name: "c", Err: &attest.Error{Code: attest.CodeConfigValue, Subject: "lb_policy"}}}
+	}
+	var coded *attest.Error
+	if _, err := control.Validate(toFiles(good), decode, bad); !errors.As(err, &coded) || coded.Subject != "g/a.yaml:1:1: lb_policy" {
 		t.Errorf("got %v", err)
+	}
+	if _, err := control.Validate(toFiles(with(good, "groups.yaml", strings.Replace(anyGroups, "any: true", "any: true, stock: true", 1))), decode, bad); err != nil {
+		t.Errorf("stock proxies: %v", err)
 	}
 }
 

@@ -37,18 +37,18 @@ func TestMain(m *testing.M) {
 }
 
 // decode reads "TYPE NAME VALUE" a line. It stands for whatever makes resources of a file.
-func decode(file string, raw []byte) ([]resource.Resource, error) {
+func decode(file string, raw []byte) ([]control.Document, error) {
 	types := map[string]string{
 		"lds": resource.Listener, "rds": resource.Route, "cds": resource.Cluster, "eds": resource.Endpoints, "sds": resource.Secret,
 		"policy": resource.AttestationPolicy, "other": "type.googleapis.com/test.Other",
 	}
-	var all []resource.Resource
+	var all []control.Document
 	for i, line := range strings.Split(strings.TrimSpace(string(raw)), "\n") {
 		f := strings.Fields(line)
 		if len(f) != 3 || types[f[0]] == "" {
 			return nil, &attest.Error{Code: attest.CodeConfigSyntax, Check: "test", Subject: fmt.Sprintf("%s:%d:1", file, i+1), Got: fmt.Sprintf("%.20q", line), Want: "TYPE NAME VALUE"}
 		}
-		all = append(all, resource.Resource{Type: types[f[0]], Name: f[1], Body: body(f[1], f[2])})
+		all = append(all, control.Document{Resource: resource.Resource{Type: types[f[0]], Name: f[1], Body: body(f[1], f[2])}, Position: fmt.Sprintf("%s:%d:1", file, i+1)})
 	}
 	return all, nil
 }
@@ -269,7 +269,7 @@ func over(t testing.TB, dial func(context.Context) (net.Conn, error)) *grpc.Clie
 	t.Helper()
 	cc, err := grpc.NewClient("passthrough:///x", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) { return dial(ctx) }),
-		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)), grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10), grpc.WithSharedWriteBuffer(true))
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(64<<20)), grpc.WithReadBufferSize(4<<10), grpc.WithWriteBufferSize(4<<10))
 	if err != nil {
 		t.Fatal(err)
 	}

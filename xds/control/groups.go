@@ -29,6 +29,10 @@ type groupConfig struct {
 	Any          bool     `yaml:"any"`          // every proxy that meets the policy
 	Local        string   `yaml:"local"`        // those who come by the local listener of that name, which nobody appraised
 
+	// They are proxies of another make: what they get is not checked for whether this one can carry it out. Those of a local
+	// listener are.
+	Stock bool `yaml:"stock"`
+
 	// What node.id may be, as a pattern such as pay-*. Without it, it is one of the names that the evidence is for, such a name
 	// with a slash and more behind it, or left out.
 	Nodes []string `yaml:"nodes"`

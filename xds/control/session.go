@@ -219,12 +219,17 @@ func (ss *session) next() [][]byte {
 			sub.lookSotw(s)
 		}
 	}
+	held := false // something earlier in the order waits
 	for _, sub := range ss.order {
 		if len(sub.linger) > 0 && ss.free(sub.typ) {
 			sub.release(ss.delta)
 		}
 		if sub.nonce != "" {
+			held = held || len(sub.todo) > 0 || sub.due
 			continue
+		}
+		if held && resource.Named(sub.typ) {
+			continue // it may refer to what can't be sent yet
 		}
 		take := sub.takeSotw
 		if ss.delta {
@@ -293,7 +298,7 @@ func (ss *session) take(r *request) error {
 			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
 		}
 	}
-	sub.answer(r, ss.c.opts.Now())
+	sub.answer(r, ss.delta, ss.c.opts.Now())
 	before := len(sub.names)
 	if ss.delta {
 		sub.wantDelta(r, first)

@@ -33,11 +33,11 @@ type subscription struct {
 	due      bool // state of the world: there is something to say
 	answered bool
 
-	nonce    string   // of the response that is not answered
-	last     string   // of the last response
-	version  uint64   // that it has
-	sent     []string // names in it
-	rejected []string // names in responses that were refused: the client has them in another state, or not at all
+	nonce    string          // of the response that is not answered
+	last     string          // of the last response
+	version  uint64          // that it has
+	sent     []string        // names in it
+	rejected map[string]bool // names in responses that were refused: the client has them in another state, or not at all
 
 	acked    uint64
 	nacked   uint64 // the version that was refused last, where it was not accepted since; 0 for none
@@ -130,13 +130,16 @@ func (sub *subscription) lookDelta(s *set) {
 		told[n] = true
 	}
 	if moved {
-		for _, n := range sub.rejected {
-			if e := s.entries[n]; e != nil && !told[n] && sub.wants(n) {
-				changed = append(changed, e)
-				told[n] = true
+		for _, n := range slices.Sorted(maps.Keys(sub.rejected)) {
+			if told[n] {
+				continue
+			}
+			if told[n] = true; s.has(n) {
+				changed = append(changed, s.entries[n])
+			} else {
+				removed = append(removed, n)
 			}
 		}
-		sub.rejected = nil
 	}
 	sub.supersede(changed, removed, absent)
 	for _, n := range removed {
@@ -152,11 +155,6 @@ func (sub *subscription) lookDelta(s *set) {
 		delete(sub.linger, e.name)
 	}
 	sub.at, sub.fresh = s, nil
-}
-
-func (sub *subscription) wants(name string) bool {
-	_, named := sub.names[name]
-	return sub.wildcard || named
 }
 
 func (sub *subscription) keep(name string, e *entry) {
@@ -203,8 +201,10 @@ func (sub *subscription) drop(names []string) {
 		}
 		out[n] = true
 		delete(sub.linger, n)
+		delete(sub.rejected, n)
 	}
 	sub.without(out)
+	sub.forgive()
 }
 
 // release lets go of what lingers.
@@ -249,6 +249,7 @@ func (sub *subscription) takeDelta(s *set, nonce func() string) [][]byte {
 		for _, name := range sub.gone[:m] {
 			tail = appendText(tail, responseRemoved, name)
 		}
+		sub.sent = append(sub.sent, sub.gone[:m]...)
 		if sub.gone = sub.gone[m:]; len(sub.gone) == 0 {
 			sub.gone = nil
 		}
@@ -293,6 +294,10 @@ func (sub *subscription) lookSotw(s *set) {
 		}
 		sub.names[n] = v
 	}
+	if len(sub.rejected) > 0 && !whole { // what was refused and is not there any more can't be put right
+		maps.DeleteFunc(sub.rejected, func(n string, _ bool) bool { return !s.has(n) })
+		sub.forgive()
+	}
 	if !lingers(sub.typ) {
 		sub.linger = nil
 	}
@@ -334,24 +339,46 @@ func (sub *subscription) takeSotw(s *set, nonce func() string) [][]byte {
 	for _, n := range slices.Sorted(maps.Keys(sub.linger)) {
 		add(sub.linger[n])
 	}
+	if len(sub.sent) == 0 && !sub.wildcard && !resource.Whole(sub.typ) {
+		return nil // it has gone again meanwhile, which can't be said
+	}
 	sub.nonce, sub.version = nonce(), v
 	sub.last = sub.nonce
 	return append(pieces, appendText(nil, responseNonce, sub.nonce))
 }
 
 // answer takes an acknowledgement or a refusal, where a request is one.
-func (sub *subscription) answer(r *request, now time.Time) {
+func (sub *subscription) answer(r *request, delta bool, now time.Time) {
 	if r.nonce == "" || r.nonce != sub.nonce {
 		return
 	}
 	sub.nonce = ""
 	if r.refused {
 		sub.nacked, sub.reason, sub.nackedAt = sub.version, r.reason, now
-		sub.rejected = append(sub.rejected, sub.sent...)
+		if sub.rejected == nil {
+			sub.rejected = map[string]bool{}
+		}
+		for _, n := range sub.sent {
+			sub.rejected[n] = true
+		}
 	} else {
-		sub.acked, sub.nacked, sub.reason = sub.version, 0, ""
+		sub.acked = sub.version
+		if !delta { // the response was all that there is
+			sub.rejected = nil
+		}
+		for _, n := range sub.sent {
+			delete(sub.rejected, n)
+		}
+		sub.forgive()
 	}
 	sub.sent = nil
+}
+
+// forgive forgets a refusal of which nothing is left.
+func (sub *subscription) forgive() {
+	if len(sub.rejected) == 0 {
+		sub.nacked, sub.reason, sub.rejected = 0, "", nil
+	}
 }
 
 // wantDelta takes what a delta request says about names. first is whether it is the first of the type.
@@ -424,12 +451,14 @@ func (sub *subscription) wantSotw(r *request) {
 		}
 		wanted[n] = had
 	}
-	for n := range sub.linger {
-		if _, ok := wanted[n]; !ok && !wildcard {
-			delete(sub.linger, n)
+	if sub.names = wanted; !wildcard {
+		unwanted := func(n string) bool { _, ok := wanted[n]; return !ok }
+		maps.DeleteFunc(sub.linger, func(n string, _ *entry) bool { return unwanted(n) })
+		if len(sub.rejected) > 0 {
+			maps.DeleteFunc(sub.rejected, func(n string, _ bool) bool { return unwanted(n) })
+			sub.forgive()
 		}
 	}
-	sub.names = wanted
 }
 
 // request is a DiscoveryRequest or a DeltaDiscoveryRequest.
