@@ -323,7 +323,10 @@ func (a *app) runControl(ctx context.Context, c *controlConfig) error {
 
 func (c *controlConfig) handshake(a *app, id *ratls.Identity, endorser *endorsers, log *slog.Logger) attested.Handshake {
 	rp := (&relying{policy: c.require, endorser: endorser, tpmRoots: endorser.tpm, now: a.now}).party(endorser)
-	acceptor := ratls.NewMutualAcceptor(id, rp, "h2").WithSession(sessionConfig{}.options(a, c.require, 0, log))
+	opts := sessionConfig{}.options(a)
+	opts.Pace = func() time.Duration { return halfOf(c.require.EvidenceAge()) }
+	opts.OnReattest = reattested(log)
+	acceptor := ratls.NewMutualAcceptor(id, rp, "h2").WithSession(opts)
 	return func(ctx context.Context, raw net.Conn) (attested.Conn, error) {
 		conn, err := acceptor.Handshake(ctx, raw)
 		if err != nil {

@@ -258,12 +258,17 @@ func (sc sessionConfig) demanding(a *app, place enforce.Place, every time.Durati
 		}
 		return min(every, halfOf(age))
 	}
-	opts.OnReattest = func(r *attest.Result) {
+	opts.OnReattest = reattested(log)
+	return opts
+}
+
+// reattested tells of peers that attested anew.
+func reattested(log *slog.Logger) func(*attest.Result) {
+	return func(r *attest.Result) {
 		if r.Affirmed() {
 			log.Debug("peer attested anew", "evidence", r.EvidenceDigest())
 			return
 		}
 		log.Warn("peer refused on an open connection", "code", string(r.Code()), "error", r.Err().Error())
 	}
-	return opts
 }

@@ -3,6 +3,7 @@ package agent_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"maps"
 	"reflect"
 	"slices"
@@ -681,7 +682,13 @@ func TestOrderedVersions(t *testing.T) {
 
 // Without a control plane for too long, the static file is all there is.
 func TestAway(t *testing.T) {
-	b := running(t, agent.Options{})
+	var log strings.Builder
+	b := running(t, agent.Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	defer func() {
+		if !strings.Contains(log.String(), "code="+string(attest.CodeControlPlaneAway)) {
+			t.Error("nothing is said of it")
+		}
+	}()
 	away := func(d time.Duration) {
 		t.Helper()
 		if err := b.Away(d); err != nil {

@@ -28,6 +28,7 @@ var fields = map[string]string{
 	"config.Listener.UnsafeListen":           "the address and its clients are those of the limits",
 	"config.Listener.ProxyProtocol":          judged,
 	"config.Listener.Transparent":            judged,
+	"config.Listener.DetectHTTP":             "which of the chains is taken, all of which are checked",
 	"config.Listener.Serving":                looked,
 	"config.Listener.Chains":                 judged,
 	"config.Chain.Name":                      text,
