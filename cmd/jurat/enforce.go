@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -21,22 +22,57 @@ func atListener(l *config.Listener) string       { return "listener " + l.Label(
 func atCluster(c *config.Cluster) string         { return "cluster " + c.Name }
 func atForward(l *config.Listener, i int) string { return fmt.Sprintf("forward %s %d", l.Label(), i) }
 
-// places are those of a configuration, with the policies that each demands.
-func (c *serveConfig) places() map[string][]string {
-	all := map[string][]string{}
-	for i := range c.Proxy.Listeners {
-		l := &c.Proxy.Listeners[i]
-		if l.Require != "" {
-			all[atListener(l)] = []string{l.Require}
+func atChain(l *config.Listener, chain string) string {
+	return atListener(l) + " chain " + chain
+}
+
+// placeOf is the place of a listener of c, or of a chain of one, which comes as the listener that it would be alone. Chains that do the same
+// for their connections may share a place: they demand the same.
+func placeOf(c *config.Config, alone *config.Listener) string {
+	for i := range c.Listeners {
+		l := &c.Listeners[i]
+		if l.Address != alone.Address || reflect.DeepEqual(l.Serving, alone.Serving) {
+			continue
 		}
-		for j, f := range l.Forward {
-			all[atForward(l, j)] = []string{f.Require}
+		for j := range l.Chains {
+			if reflect.DeepEqual(l.Chains[j].Serving, alone.Serving) {
+				return atChain(l, l.Chains[j].Label())
+			}
 		}
 	}
-	for i := range c.Proxy.Clusters {
-		if cl := &c.Proxy.Clusters[i]; cl.Attested != nil {
-			all[atCluster(cl)] = []string{cl.Attested.Require}
+	return atListener(alone)
+}
+
+// places are those of the configuration, with the policies that each demands.
+func (c *serveConfig) places() map[string][]string {
+	return c.placesOf(&c.Proxy, func(name string) []string { return []string{name} })
+}
+
+// placesOf are those of a configuration and of the control plane, with the policies that each demands; demands says which those are for
+// what is named there.
+func (c *serveConfig) placesOf(conf *config.Config, demands func(name string) []string) map[string][]string {
+	all := map[string][]string{}
+	for i := range conf.Listeners {
+		l := &conf.Listeners[i]
+		if l.Require != "" {
+			all[atListener(l)] = demands(l.Require)
 		}
+		for j := range l.Chains {
+			if ch := &l.Chains[j]; ch.Require != "" {
+				all[atChain(l, ch.Label())] = demands(ch.Require)
+			}
+		}
+		for j, f := range l.Forward {
+			all[atForward(l, j)] = demands(f.Require)
+		}
+	}
+	for i := range conf.Clusters {
+		if cl := &conf.Clusters[i]; cl.Attested != nil {
+			all[atCluster(cl)] = demands(cl.Attested.Require)
+		}
+	}
+	if c.XDS != nil {
+		all[atControlPlane] = []string{c.XDS.Require}
 	}
 	return all
 }

@@ -124,6 +124,11 @@ func (g *generation) Listen(address string) (net.Listener, error) {
 
 // Handshake makes the connections of a listener.
 func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
+	return g.handshakeAt(l, placeOf(&g.Proxy, l))
+}
+
+// handshakeAt makes the connections of a listener whose clients are appraised at a place.
+func (g *generation) handshakeAt(l *config.Listener, at string) (proxy.Handshake, error) {
 	protos := []string{"h2", "http/1.1"}
 	if l.TCP {
 		protos = nil
@@ -131,7 +136,7 @@ func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
 	endorser, records := g.shared.endorser, g.shared.records
 	acceptor := ratls.NewAcceptor(g.id, protos...).WithSession(g.Session.options(g.app))
 	if l.Require != "" {
-		place := g.shared.enforcer.Place(atListener(l))
+		place := g.shared.enforcer.Place(at)
 		acceptor = ratls.NewMutualAcceptor(g.id, ratls.NewEnforcedParty(place, g.app.now), protos...).
 			WithSession(g.Session.demanding(g.app, place, l.Reattest, g.log.With("address", l.Address)))
 	}
@@ -159,12 +164,17 @@ func (g *generation) dialerAt(c *config.Cluster, at string) (proxy.DialEndpoint,
 	if require == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
 	}
+	return g.dialTo(c.Attested.Name, c.Attested.Reattest, at, c.Name), nil
+}
+
+// dialTo makes connections to peers that are appraised at a place, for a name ("" for what they are called), and again after a time.
+func (g *generation) dialTo(name string, reattest time.Duration, at, called string) proxy.DialEndpoint {
 	place := g.shared.enforcer.Place(at)
 	d := &dialer{
-		generation: g, name: c.Attested.Name, place: place, peers: g.shared.peers.cluster(c.Name), connectors: map[string]*ratls.Connector{},
-		opts: g.Session.demanding(g.app, place, c.Attested.Reattest, g.log.With("target", c.Name)),
+		generation: g, name: name, place: place, peers: g.shared.peers.cluster(called), connectors: map[string]*ratls.Connector{},
+		opts: g.Session.demanding(g.app, place, reattest, g.log.With("target", called)),
 	}
-	return d.dial, nil
+	return d.dial
 }
 
 // dialer connects to the endpoints of a cluster.

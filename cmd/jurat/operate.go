@@ -58,9 +58,10 @@ type operation struct {
 	draining atomic.Bool
 	changing sync.Mutex // of the configuration
 
-	mu      sync.Mutex
-	current *generation
-	old     sync.WaitGroup // generations that are still needed
+	mu       sync.Mutex
+	current  *generation
+	follower *follower      // nil where there is no control plane
+	old      sync.WaitGroup // generations that are still needed
 }
 
 // operate runs a configuration until ctx ends, then drains.
@@ -123,6 +124,11 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 		return err
 	}
 	defer offer()
+	followed, err := o.follow(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer followed()
 	work.Go(func() { watchdog(ctx, func() bool { return o.generation().healthy(a.now()) }) })
 	notify(daemon.SdNotifyReady)
 	o.wait(ctx, c)
@@ -186,6 +192,13 @@ func (o *operation) generation() *generation {
 	return o.current
 }
 
+// following is who takes the configuration of a control plane; nil where there is none.
+func (o *operation) following() *follower {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.follower
+}
+
 // begin applies the first configuration.
 func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
@@ -243,6 +256,10 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 	c := &serveConfig{jsonLog: first.jsonLog, endorsers: first.endorsers, evidence: first.evidence}
 	if err := o.app.loadConfig(first.source, c); err != nil {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
+		return
+	}
+	if c.XDS != nil || first.XDS != nil {
+		o.log.Warn("the configuration stays as it is: with a control plane the file changes with a restart only")
 		return
 	}
 	if !c.Process.equal(&first.Process) || c.drain != first.drain {

@@ -17,7 +17,9 @@ type Snapshot struct {
 	Clusters  []Cluster
 	Enforced  *enforce.Stats // nil where no policy is in force
 	Identity  *Identity      // nil where no evidence is presented
-	AccessLog *accesslog.Stats
+	// ControlPlane is nil where there is none.
+	ControlPlane *ControlPlane
+	AccessLog    *accesslog.Stats
 }
 
 // Listener is one that is listened on.

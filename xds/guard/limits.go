@@ -20,12 +20,12 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// Limits are what a control plane may bring about, at most. What is not named is not allowed: without anything here it can
+// Limits is what a control plane may bring about, at most. What is not named is not allowed: without anything here it can
 // change nothing. They are measured with the rest of the file.
 type Limits struct {
 	// The policy that every peer has to meet beside the one that the control plane names, a file beside this one.
 	Floor string `yaml:"floor"`
-	// How strongly evidence has to be bound at least, whatever policies say, default session.
+	// How strongly evidence has to be bound at least, whatever policies say, default session
 	Binding string `yaml:"binding,one=none|pinned|key|nonce|session"`
 	// Names of policies that may be pushed; a * at the end stands for any rest. Those of this file may be referred to anyway.
 	Policies []string `yaml:"policies"`
@@ -39,8 +39,8 @@ type Limits struct {
 	Rewrite   bool     `yaml:"rewrite"`   // requests and answers may be edited: headers, paths and hosts
 	Answers   bool     `yaml:"answers"`   // requests may be answered without a service; errors without a body may be anyway
 
-	// Versions of all resources are whole numbers and never go back. Without it only the serials of policies and reference
-	// values are, since most control planes have no such versions.
+	// Resources of every type have whole numbers as versions, which never go back. Without it that holds for the serials of policies and
+	// reference values alone, since most control planes have no such versions.
 	Versions bool `yaml:"ordered_versions"`
 	// How long what xDS has brought is used without a control plane; then nothing but this file is, default 24 h
 	Outage time.Duration `yaml:"longest_outage,negative=never"`
@@ -52,7 +52,7 @@ type Limits struct {
 type Target struct {
 	Name string `yaml:"name,required"` // what listeners of these limits call it
 	// HOST[:PORT] or unix:/path, where HOST is a prefix such as 10.0.0.0/8, an address, loopback, a name, *.example for all below
-	// it, or * for all; a path may end in /* for all below it. Names are those of the configuration, before DNS. Where connections were
+	// it, or * for all; a path may end in /* for all below it. What counts is what the configuration says, before DNS. Where connections were
 	// going before a transparent listener took them is in * where it is attested, and in loopback where it has to be this machine; both
 	// without a port.
 	To       []string `yaml:"to,required"`
