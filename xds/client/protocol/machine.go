@@ -59,7 +59,9 @@ func New(config Config) (*Machine, error) {
 // state is that of one type.
 type state struct {
 	typ    string
-	wanted map[string]struct{} // what is subscribed to; may have "*" in it
+	wanted map[string]struct{} // what is subscribed to; may have "*" in it; never changed but replaced
+	list   []string            // the same in order, or nil
+	asks   int                 // how often it was replaced
 	waits  map[string]wait     // what of it is unanswered
 	due    time.Time           // when the first of waits is over, or earlier; zero is never
 
@@ -158,7 +160,8 @@ func (m *Machine) Subscribe(now time.Time, typ string, names []string, within ti
 		})
 	}
 	old := s.wanted
-	s.wanted = wanted
+	s.wanted, s.list = wanted, nil
+	s.asks++
 	for n := range old {
 		if s.wants(n) {
 			continue
@@ -379,11 +382,17 @@ func (m *Machine) nextState(now time.Time, s *state) *Request {
 	if len(s.wanted) == 1 && s.wantsAll() && !m.ExplicitWildcard && (!s.asked || s.legacy) {
 		s.legacy = true // the list stays empty: Envoy's way, and once it was not empty on a stream it has another meaning
 	} else if !s.legacy || len(s.wanted) > 0 {
-		r.Names = slices.Sorted(maps.Keys(s.wanted))
+		if s.list == nil {
+			s.list = slices.Sorted(maps.Keys(s.wanted))
+		}
+		r.Names = s.list
 		s.legacy = false
 	}
 	s.asked, s.dirty = true, false
-	s.sent = maps.Clone(s.wanted)
+	if !changed {
+		return r
+	}
+	s.sent = s.wanted
 	if len(s.ever) > 2*len(s.wanted)+maxAttic {
 		clear(s.ever)
 		for n, e := range s.held {
@@ -455,29 +464,40 @@ func (m *Machine) difference(s *state, r *Request, budget int) bool {
 		more = more || budget < 0
 		return budget >= 0
 	}
-	for _, n := range slices.Sorted(maps.Keys(s.sent)) {
-		_, leave := s.leave[n]
-		if s.wants(n) && !leave || !fits(n) {
-			continue
+	var gone, come []string
+	for n := range s.sent {
+		if _, leave := s.leave[n]; leave || !s.wants(n) {
+			gone = append(gone, n)
 		}
-		r.Unsubscribe = append(r.Unsubscribe, n)
-		delete(s.sent, n)
-		delete(s.leave, n)
-		more = more || leave
 	}
-	for _, n := range slices.Sorted(maps.Keys(s.wanted)) {
+	for n := range s.wanted {
 		_, told := s.sent[n]
 		_, renew := s.renew[n]
-		if told && !renew || contains(r.Unsubscribe, n) || !fits(n) {
-			continue
+		if _, leave := s.leave[n]; leave {
+			more = true // with the request after this one
+		} else if !told || renew {
+			come = append(come, n)
 		}
-		r.Subscribe = append(r.Subscribe, n)
-		s.sent[n] = struct{}{}
-		delete(s.renew, n)
+	}
+	slices.Sort(gone)
+	slices.Sort(come)
+	for _, n := range gone {
+		if fits(n) {
+			r.Unsubscribe = append(r.Unsubscribe, n)
+			delete(s.sent, n)
+			delete(s.leave, n)
+		}
+	}
+	for _, n := range come {
+		if fits(n) {
+			r.Subscribe = append(r.Subscribe, n)
+			s.sent[n] = struct{}{}
+			delete(s.renew, n)
+		}
 	}
 	if s.legacy && len(r.Subscribe)+len(r.Unsubscribe) > 0 {
 		// A server leaves the wildcard that nobody spelt when names are subscribed to, or does not; said aloud it is clear.
-		if !contains(r.Subscribe, resource.Wildcard) {
+		if !slices.Contains(r.Subscribe, resource.Wildcard) {
 			r.Subscribe = append([]string{resource.Wildcard}, r.Subscribe...)
 		}
 		s.legacy = false
@@ -486,9 +506,4 @@ func (m *Machine) difference(s *state, r *Request, budget int) bool {
 		clear(s.renew)
 	}
 	return len(r.Subscribe)+len(r.Unsubscribe) > 0
-}
-
-func contains(sorted []string, name string) bool {
-	_, ok := slices.BinarySearch(sorted, name)
-	return ok
 }

@@ -25,6 +25,7 @@ type change struct {
 	version  string
 	nonce    string
 	stream   uint64
+	asks     int // of the state, when this was made
 }
 
 // Receive takes in a response. The Update that it gives is to be judged, with Judged, before anything else is received; nil
@@ -85,6 +86,7 @@ func limitError(typ, got, want string) error {
 // offer gives the update of c to be judged if it says anything, and else carries c out.
 func (m *Machine) offer(now time.Time, c *change) *Update {
 	s, waiting := c.state, len(c.state.waits)
+	c.asks = s.asks
 	for n := range c.answered {
 		if _, ok := s.waits[n]; ok {
 			waiting--
@@ -352,7 +354,9 @@ func (m *Machine) Judged(now time.Time, verdict error) {
 	for n := range c.answered {
 		delete(s.waits, n)
 	}
-	m.forget(s) // whoever judged may have subscribed to less
+	if s.asks != c.asks {
+		m.forget(s) // whoever judged has subscribed to less
+	}
 	m.Refresh(resource.Endpoints, changed)
 }
 
