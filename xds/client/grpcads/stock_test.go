@@ -39,7 +39,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 30 * time.Second // nothing takes that long on a machine that is not busy
+const patience = 2 * time.Minute // nothing takes that long on a machine that is not busy
 
 // until waits for a condition.
 func until(t *testing.T, what string, ok func() bool) {
