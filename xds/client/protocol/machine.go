@@ -294,12 +294,13 @@ func (m *Machine) Adrift() bool {
 	return m.open && slices.ContainsFunc(m.order, func(s *state) bool { return s.differ })
 }
 
-// Deadline is when Due, Missing or Next has something to say if nothing else happens before; zero is never.
-func (m *Machine) Deadline() time.Time {
+// Deadline is when Due, Missing or Next will have something to say if nothing else happens before; zero is never. What Next has to say already
+// is not waited for.
+func (m *Machine) Deadline(now time.Time) time.Time {
 	var t time.Time
 	for _, s := range m.order {
 		t = earlier(earlier(t, s.due), s.expires)
-		if m.open && len(s.acks) > 0 && s.acks[0].refusal != nil {
+		if m.open && len(s.acks) > 0 && s.acks[0].refusal != nil && s.hold.After(now) {
 			t = earlier(t, s.hold)
 		}
 	}
