@@ -205,12 +205,24 @@ func (m *Machine) forget(s *state) {
 		if e.attic || s.takes(n, e.Aliases) {
 			continue
 		}
-		if _, told := s.ever[n]; m.Kind == StateOfTheWorld && told && s.attic < maxAttic {
+		if _, told := s.ever[n]; m.Kind == StateOfTheWorld && told {
+			if s.attic >= maxAttic {
+				m.clearAttic(s) // what came last is the likeliest to be wanted again
+			}
 			e.attic = true
 			s.attic++
 			continue
 		}
 		m.drop(s, n)
+	}
+}
+
+// clearAttic lets go of what nobody wants, but for what is wanted again.
+func (m *Machine) clearAttic(s *state) {
+	for n, e := range s.held {
+		if _, again := s.again[n]; e.attic && !again {
+			m.drop(s, n)
+		}
 	}
 }
 
@@ -259,11 +271,8 @@ func (m *Machine) Opened() {
 	for _, s := range m.order {
 		s.fresh()
 		clear(s.rejected) // what is still there is sent again
-		for n, e := range s.held {
-			if e.attic {
-				m.drop(s, n)
-			}
-		}
+		clear(s.again)
+		m.clearAttic(s)
 	}
 }
 
@@ -396,11 +405,7 @@ func (m *Machine) nextState(now time.Time, s *state) *Request {
 	s.sent = s.wanted
 	if len(s.ever) > 2*len(s.wanted)+maxAttic {
 		clear(s.ever)
-		for n, e := range s.held {
-			if e.attic {
-				m.drop(s, n)
-			}
-		}
+		m.clearAttic(s)
 	}
 	maps.Copy(s.ever, s.wanted)
 	return r
