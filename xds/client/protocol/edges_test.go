@@ -242,6 +242,26 @@ func TestEdges(t *testing.T) {
 				s.Fatal(e)
 			}
 		},
+		"refusals that come faster than they may be answered are answered all the same": func(s *script) {
+			s.want(cds, "*")
+			s.Opened()
+			s.drain()
+			s.verdict = func(*protocol.Update) error { return errors.New("no") }
+			answered := 0
+			for i := range 60 {
+				if s.Full() {
+					break
+				}
+				s.get(answer(s.Kind, cds, fmt.Sprint(i), "a=1"))
+				s.now = s.now.Add(50 * time.Millisecond)
+				if r := s.Next(s.now); r != nil {
+					answered++
+				}
+			}
+			if answered < 3 || answered > 10 {
+				s.Fatal(answered)
+			}
+		},
 		"refusals in a row wait": func(s *script) {
 			s.want(cds, "*")
 			s.Opened()
@@ -322,6 +342,10 @@ func TestEdgesOfState(t *testing.T) {
 			s.updates = nil
 			s.due()
 			s.offered(`EDS again a=1 complete`)
+			s.get(sotw(eds, "2", all...)) // on its way still, and most of it is not wanted
+			if n := s.Status().Bytes; n > 1026*300 {
+				s.Fatalf("%d bytes", n)
+			}
 		},
 		"a name that nobody wants goes in silence when its time is over": func(s *script) {
 			s.want(eds, "a", "b")

@@ -20,6 +20,7 @@ type change struct {
 	put      map[string]*entry
 	gone     []string            // held names that go
 	cleared  []string            // names that were refused, and are removed
+	idle     int                 // of put, how many come into the attic
 	answered map[string]struct{} // of waits
 	restore  []resource.Resource // Restored: what the update is made of when its turn comes
 	version  string
@@ -236,9 +237,10 @@ func (m *Machine) item(now time.Time, c *change, r *Response, i *Item) (string, 
 		return name, nil
 	}
 	if !taken && had == nil {
-		if _, told := s.ever[name]; !told || s.attic >= maxAttic {
+		if _, told := s.ever[name]; !told || s.attic+c.idle >= maxAttic {
 			return name, nil // not asked for, or not any more
 		}
+		c.idle++
 	}
 	e.attic = !taken
 	c.put[name] = e
