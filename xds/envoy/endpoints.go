@@ -102,9 +102,15 @@ func (t *translator) collectEndpoints() {
 			s.localities("", m, &uses{sockets: new(sockets)}, false)
 		}
 		if s.done() {
-			t.assignments[r.Name] = m
+			t.assignments[r.Name] = assignment{m, s.weight}
 		}
 	}
+}
+
+// assignment is a sound one, and its size in messages.
+type assignment struct {
+	*endpointv3.ClusterLoadAssignment
+	size int
 }
 
 // localities are those of an assignment. names allows hosts in addresses.

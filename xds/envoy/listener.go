@@ -518,10 +518,15 @@ const maxFallbacks = 1024
 // at the place itself, and after each kind of thing that a chain asks for but for the last.
 func fallbacks(s *scope, chains []config.Chain, rest config.Chain, at chain.Match) []config.Chain {
 	taken := map[string]bool{}
+	var met []chain.Match
 	for _, c := range chains {
-		for _, m := range ways(c.Match) {
-			taken[m.String()] = true
+		if met = append(met, ways(c.Match)...); len(met) > chain.MaxWays {
+			s.bad("default_filter_chain", "more than "+strconv.Itoa(chain.MaxWays)+" ways to be for the chains beside it", "shorter matches")
+			return nil
 		}
+	}
+	for _, m := range met {
+		taken[m.String()] = true
 	}
 	var all []config.Chain
 	add := func(m chain.Match) {
@@ -536,11 +541,9 @@ func fallbacks(s *scope, chains []config.Chain, rest config.Chain, at chain.Matc
 		}
 	}
 	add(at)
-	for _, c := range chains {
-		for _, m := range ways(c.Match) {
-			for _, cut := range stems(m, at.PrefixRanges) {
-				add(cut)
-			}
+	for _, m := range met {
+		for _, cut := range stems(m, at.PrefixRanges) {
+			add(cut)
 		}
 	}
 	if len(all) > maxFallbacks {

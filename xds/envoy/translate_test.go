@@ -1,7 +1,9 @@
 package envoy_test
 
 import (
+	"bytes"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -689,5 +691,43 @@ func TestIdle(t *testing.T) {
 	idle := func(l config.Listener) string { return l.HTTP.VirtualHosts[0].Routes[0].Route.IdleTimeout.String() }
 	if a, b := idle(out.Config.Listeners[0]), idle(out.Config.Listeners[1]); a != "-1ns" || b != "7s" {
 		t.Errorf("%s %s", a, b)
+	}
+}
+
+// What a few megabytes would be made of is bounded before it is made: by resource, and for all of them together.
+func TestTooMuch(t *testing.T) {
+	name := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), "x")
+	many := func(n int) []byte { // empty elements of field 4 of a RouteConfiguration, which are 2 bytes each
+		return append(slices.Clone(name), bytes.Repeat([]byte{4<<3 | 2, 0}, n)...)
+	}
+	set := envoy.Set{}
+	set.Add(resource.Resource{Type: resource.Route, Name: "x", Body: many(2_000_000)})
+	out := envoy.Translate(envoy.Input{Resources: set})
+	if err := out.Problems[envoy.Key{Type: resource.Route, Name: "x"}]; attest.CodeOf(err) != attest.CodeOversized {
+		t.Error(err)
+	}
+	if _, err := envoy.Text(set[envoy.Key{Type: resource.Route, Name: "x"}]); attest.CodeOf(err) != attest.CodeOversized {
+		t.Error(err)
+	}
+	// Many who refer to a large one are as much as many large ones.
+	var hosts []string
+	for i := range 600 {
+		hosts = append(hosts, fmt.Sprintf("{name: v%d, domains: [d%d]}", i, i))
+	}
+	set = load(t, aRoute+"name: r\nvirtual_hosts: ["+strings.Join(hosts, ", ")+"]\n")
+	for i := range 60 {
+		for k, r := range load(t, aListener+fmt.Sprintf("name: l%d\n", i)+address("127.0.0.1", fmt.Sprint(1000+i))+"filter_chains: [{filters: ["+rdsOf("r")+"]}]\n") {
+			set[k] = r
+		}
+	}
+	out = envoy.TranslateWithin(envoy.Input{Resources: set}, 20_000)
+	oversized := 0
+	for _, err := range out.Problems {
+		if attest.CodeOf(err) == attest.CodeOversized {
+			oversized++
+		}
+	}
+	if oversized == 0 || len(out.Config.Listeners) == 0 || len(out.Config.Listeners)+oversized != 60 {
+		t.Errorf("%d listeners, %d too many", len(out.Config.Listeners), oversized)
 	}
 }
