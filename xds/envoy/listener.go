@@ -227,7 +227,8 @@ func (s *scope) sniffed(at string, c *config.Chain, l *listener) {
 	if c.Plain || len(alpn) == 0 {
 		return
 	}
-	// Istio's proxies say by ids of ALPN that they belong to the mesh. Ours say it with evidence, and offer the ids of HTTP itself.
+	// Istio's proxies say by ids of ALPN that they belong to the mesh. Ours say it with evidence, and offer the ids of HTTP
+	// itself.
 	for _, istio := range [][2]string{{"istio-http/1.0", "http/1.1"}, {"istio-http/1.1", "http/1.1"}, {"istio-h2", "h2"}} {
 		if slices.Contains(alpn, istio[0]) && !slices.Contains(c.Match.ApplicationProtocols, istio[1]) {
 			c.Match.ApplicationProtocols = append(slices.Clone(c.Match.ApplicationProtocols), istio[1])
@@ -364,9 +365,9 @@ type spot struct {
 	any4, any6 *listener   // of all addresses
 }
 
-// handOver answers the chains of a port that hands connections over, in the order in which Envoy looks for a listener: one of the address and the
-// port, one of the port, and the port's own chains for the rest. A virtual listener that waits or is not sound has its place, too: its
-// connections must not become others', which may send them on in plain.
+// handOver answers the chains of a port that hands connections over, in the order in which Envoy looks for a listener: one
+// of the address and the port, one of the port, and the port's own chains for the rest. A virtual listener that waits or is
+// not sound has its place, too: its connections must not become others', which may send them on in plain.
 func (l *listener) handOver(s *scope, all []*listener) []config.Chain {
 	spots := map[uint16]*spot{}
 	for _, v := range all {
@@ -433,8 +434,8 @@ func (l *listener) at() (netip.Addr, uint16) {
 
 func host(ip netip.Addr) string { return netip.PrefixFrom(ip, ip.BitLen()).String() }
 
-// place is the chains of a listener for connections to a port, and to an address there: one, or all of IPv4 or of IPv6, or any where
-// that is the zero value. without are the addresses that others are for.
+// place is the chains of a listener for connections to a port, and to an address there: one, or all of IPv4 or of IPv6, or
+// any where that is the zero value. without are the addresses that others are for.
 func (l *listener) place(s *scope, prefix string, port uint16, to netip.Addr, without map[string]bool) []config.Chain {
 	at := chain.Match{DestinationPorts: []uint16{port}}
 	switch {
@@ -506,9 +507,9 @@ func covers(prefixes []string, ip netip.Addr) int {
 	return longest
 }
 
-// fallbacks answers the chains that do for others what a default chain does: it gets what is for none of them. It has to stand at the place itself,
-// and beside every other destination that a chain names: a connection is for what is most specific of its destination, or for the default of
-// that.
+// fallbacks answers the chains that do for others what a default chain does: it gets what is for none of them. It has to
+// stand at the place itself, and beside every other destination that a chain names: a connection is for what is most
+// specific of its destination, or for the default of that.
 func fallbacks(chains []config.Chain, rest config.Chain, at chain.Match) []config.Chain {
 	rest.Match = chain.Match{DestinationPorts: at.DestinationPorts, PrefixRanges: at.PrefixRanges, Default: true}
 	all := []config.Chain{rest}

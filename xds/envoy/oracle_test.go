@@ -78,8 +78,9 @@ func (l *theirs) yaml(virtual bool) string {
 	return b.String()
 }
 
-// A port that hands connections over is for each of them what Envoy makes of all its listeners together: the one of the address and port, or
-// the one of the port, or the port's own, and then a chain of that one, or its default, and of no other.
+// A port that hands connections over is for each of them what Envoy makes of all its listeners together: the one of the
+// address and port, or the one of the port, or the port's own, and then a chain of that one, or its default, and of no
+// other.
 func TestHandedOver(t *testing.T) {
 	matches := func(own bool) *rapid.Generator[chain.Match] {
 		return rapid.Custom(func(t *rapid.T) chain.Match {

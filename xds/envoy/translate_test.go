@@ -579,7 +579,8 @@ func TestServerNames(t *testing.T) {
 	}
 }
 
-// Original destinations: in plain on this machine where the control plane says so, elsewhere as "unsafe", and attested with a validator.
+// Original destinations: in plain on this machine where the control plane says so, elsewhere as "unsafe", and attested with
+// a validator.
 func TestOriginalDestination(t *testing.T) {
 	cluster := aCluster + "name: c\ntype: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\n"
 	for text, want := range map[string]struct{ unsafe, attested bool }{
