@@ -111,13 +111,20 @@ func (s *Server) choose(a *arrival) (to *Server, err error) {
 		}
 		c.Destination = a.onward
 	}
-	for heard := false; ; {
+	var heard, detected bool
+	for {
 		way := s.sorter.way.Load()
 		if !heard && way.table.NeedsHello(c.Destination) {
-			if err := s.hear(ctx, a, &c, way.table); err != nil {
-				return nil, err
+			if err := s.hearHello(ctx, a, &c); err != nil {
+				return nil, withCode(ctx, err)
 			}
 			heard = true
+		}
+		if heard && !c.TLS && s.sorter.detect && !detected && way.table.NeedsProtocols(c) {
+			if err := s.hearHTTP(ctx, a, &c); err != nil {
+				return nil, withCode(ctx, err)
+			}
+			detected = true
 		}
 		to := way.rest
 		if i, ok := way.table.Find(c); ok {
@@ -134,55 +141,53 @@ func (s *Server) choose(a *arrival) (to *Server, err error) {
 	}
 }
 
-// hear waits until it is clear what a connection begins with, as far as that makes a difference.
-func (s *Server) hear(ctx context.Context, a *arrival, c *chain.Conn, t *chain.Table) error {
+// hear shows judge what a connection begins with, until that is clear or takes too long.
+func (s *Server) hear(ctx context.Context, a *arrival, judge func(p []byte) (clear bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.Header)
 	defer cancel()
-	listen := func(judge func(p []byte) bool) error {
-		raw := a.raw
-		stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-		heard, err := look(raw, judge)
-		stop()
-		if err == nil {
-			err = ctx.Err() // raw is closed, or about to be
-		}
-		a.raw = heard
-		return err
+	raw := a.raw
+	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
+	heard, err := look(raw, judge)
+	stop()
+	if ctx.Err() != nil { // raw is closed, or about to be
+		return withCode(ctx, ctx.Err())
 	}
+	a.raw = heard
+	return err
+}
+
+// hearHello finds out whether a connection begins with a ClientHello, and what that says.
+func (s *Server) hearHello(ctx context.Context, a *arrival, c *chain.Conn) error {
 	var scanner clienthello.Scanner
 	var hello clienthello.Hello
 	var unsound error
-	err := listen(func(p []byte) bool {
+	err := s.hear(ctx, a, func(p []byte) bool {
 		if c.TLS = clienthello.Begins(p); !c.TLS {
 			return true
 		}
 		hello, unsound = scanner.Parse(p)
 		return !errors.Is(unsound, clienthello.ErrMore)
 	})
-	switch {
-	case err != nil:
-		return withCode(ctx, err)
-	case c.TLS && unsound != nil: // a service might be less strict
-		return withCode(ctx, unsound)
-	case c.TLS:
-		c.ServerName, c.Protocols = hello.ServerName, hello.Protocols
-		return nil
-	case !s.sorter.detect || !t.NeedsProtocols(*c):
-		return nil
+	if err == nil && c.TLS {
+		c.ServerName, c.Protocols, err = hello.ServerName, hello.Protocols, unsound // which a service that is less strict might take
 	}
+	return err
+}
+
+// hearHTTP finds out which HTTP a connection begins with that is not TLS.
+func (s *Server) hearHTTP(ctx context.Context, a *arrival, c *chain.Conn) error {
 	var name string
-	err = listen(func(p []byte) (clear bool) {
+	err := s.hear(ctx, a, func(p []byte) (clear bool) {
 		name, clear = chain.DetectHTTP(p)
 		return clear
 	})
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF): // before that was clear: it is something else
-	case err != nil:
-		return withCode(ctx, err)
-	case name != "":
+	case errors.Is(err, io.ErrUnexpectedEOF): // before that was clear: it is none
+		return nil
+	case err == nil && name != "":
 		c.Protocols = []string{name}
 	}
-	return nil
+	return err
 }
 
 // readAhead is look for what bytes can't be looked at of without taking them: the connection that it answers gives them again.
