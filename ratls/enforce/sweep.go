@@ -34,9 +34,9 @@ type Refusal struct {
 
 // Warning is a check that warns.
 type Warning struct {
-	Place, ID, Text string
-	Code            attest.Code
-	Line            int
+	Place, Policy, ID, Text string
+	Code                    attest.Code
+	Line                    int
 }
 
 // alike is what Results have in common that are judged together.
@@ -216,7 +216,7 @@ func (p *pass) settle(tally *Sweep, st *state, renewal *attest.Renewal, s *Stand
 	}
 	for _, c := range next.Checks() {
 		if c.Status == attest.StatusWarn {
-			tally.Warnings[Warning{s.place, c.ID, c.Text, c.Code, c.Line}]++
+			tally.Warnings[Warning{s.place, c.Policy, c.ID, c.Text, c.Code, c.Line}]++
 		}
 	}
 	if !next.Affirmed() {
