@@ -115,6 +115,7 @@ func runEmergency(n int) error {
 			defer func() { <-turns }()
 			ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 			defer cancel()
+			var err error
 			if g.conn, err = c.Dial(ctx, addr); err == nil {
 				err = g.arrive()
 			}

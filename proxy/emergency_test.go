@@ -171,7 +171,11 @@ func TestEmergency(t *testing.T) {
 	if got.Ended != got.Refused || sweep.Refused != got.Refused || got.Proper != 0 || got.Good != got.Others || got.Others+got.Refused != n {
 		t.Errorf("%+v", got)
 	}
-	if most := 250 * time.Millisecond; took > most && !raceEnabled {
+	most := 250 * time.Millisecond
+	if n < 1000 { // among other tests, under the race detector, on a machine with other things to do
+		most = 10 * time.Second
+	}
+	if took > most {
 		t.Errorf("%s, more than %s", took, most)
 	}
 	for _, o := range e.Standing() {

@@ -274,7 +274,7 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	want := "class cluster code endpoint generation goversion level listener outcome reason resource result revision simulated state tee vendor verdict version"
+	want := "class cluster code endpoint generation goversion level listener outcome product reason resource result revision simulated state tee vendor verdict version"
 	if got := strings.Join(slices.Sorted(maps.Keys(known)), " "); got != want {
 		t.Errorf("labels are %s", got)
 	}
