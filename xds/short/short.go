@@ -70,7 +70,10 @@ func Load(n strictyaml.Node) ([]envoy.Document, error) {
 		errs = append(errs, add(at, cluster(&plain.Clusters[i])))
 	}
 	for i := range plain.Listeners {
-		errs = append(errs, add(fmt.Sprintf("listen[%d]", i), listener(&plain.Listeners[i])))
+		l, at := &plain.Listeners[i], fmt.Sprintf("listen[%d]", i)
+		if errs = append(errs, add(at, listener(l))); l.HTTP != nil {
+			errs = append(errs, add(at, routes(l.Name, l.HTTP)))
+		}
 	}
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
@@ -271,7 +274,10 @@ func listener(l *config.Listener) object {
 	switch {
 	case l.HTTP != nil:
 		m := object{
-			"stat_prefix": l.Name, "route_config": routes(l.Name, l.HTTP),
+			"stat_prefix": l.Name,
+			// Beside the listener, so that a change of routes is one for connections that are open, too: those of a listener that is
+			// replaced go on with what it had, and with clusters that may be gone.
+			"rds": object{"route_config_name": l.Name, "config_source": object{"ads": object{}, "resource_api_version": "V3"}},
 			"http_filters": []object{extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", object{})},
 		}
 		m.set("request_headers_timeout", duration(l.Limits.Times.Header))
@@ -288,7 +294,7 @@ func listener(l *config.Listener) object {
 }
 
 func routes(name string, c *route.Config) object {
-	out := edits(object{"name": name}, &c.RequestHeaders, &c.ResponseHeaders)
+	out := edits(object{"@type": resource.Route, "name": name}, &c.RequestHeaders, &c.ResponseHeaders)
 	out.set("ignore_port_in_host_matching", c.IgnorePortInHostMatching)
 	var hosts []object
 	for _, v := range c.VirtualHosts {
@@ -560,7 +566,11 @@ func compare(c *config.Config, docs []envoy.Document) error {
 		})
 	}
 	differ := func(at string, key envoy.Key, want, got any) {
-		if problem := back.Problems[key]; problem != nil {
+		problem := back.Problems[key]
+		if key.Type == resource.Listener && problem == nil {
+			problem = back.Problems[envoy.Key{Type: resource.Route, Name: key.Name}]
+		}
+		if problem != nil {
 			cannot(at, " ("+strings.ReplaceAll(problem.Error(), "\n", "; ")+")")
 		} else if path, ok := difference(at, reflect.ValueOf(want), reflect.ValueOf(got)); ok {
 			cannot(path, "")
