@@ -277,7 +277,7 @@ func listener(l *config.Listener) object {
 			"stat_prefix": l.Name,
 			// Beside the listener, so that a change of routes is one for connections that are open, too: those of a listener that is
 			// replaced go on with what it had, and with clusters that may be gone.
-			"rds": object{"route_config_name": l.Name, "config_source": object{"ads": object{}, "resource_api_version": "V3"}},
+			"rds":          object{"route_config_name": l.Name, "config_source": object{"ads": object{}, "resource_api_version": "V3"}},
 			"http_filters": []object{extension("envoy.filters.http.router", "envoy.extensions.filters.http.router.v3.Router", object{})},
 		}
 		m.set("request_headers_timeout", duration(l.Limits.Times.Header))
