@@ -2,7 +2,7 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego lint bench bench-ratio bench-session bench-proxy soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
+.PHONY: help build demo test ego lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ bench-proxy: ## jurat's data plane beside nginx, HAProxy, Caddy and Envoy in one
 	@$(MAKE) --no-print-directory build
 	@go build -o bin/benchproxy ./test/benchproxy
 	@bin/benchproxy $(ARGS)
+
+bench-control: ## pushes of a control plane to CLIENTS (1000,5000) delta clients, plain and attested, clients in the same process
+	@JURAT_LOAD=$${CLIENTS:-1000,5000} go test -count=1 -run TestLoad -v -timeout 30m ./xds/control
 
 soak: ## 20,000 connections (SOAK) with faults at every step, under the race detector; 10,000 open ones (OPEN) attested anew; 10,000 (CROWD) in use, with faults
 	go test -race -count=1 -timeout 60m -v -run '^TestSoak$$' ./ratls/session -soak $(or $(SOAK),20000)
