@@ -599,6 +599,19 @@ func TestReferences(t *testing.T) {
 	if b.proxy.policies["xds:mesh"].Layers[0].ID() == first {
 		t.Error("the policy is the same as before")
 	}
+	b.refused(policyText("mesh", 8, withFloor)) // whose file is not there any more
+	b.ok(policyText("mesh", 8, pushedText))
+	if w := b.asked.names[resource.ReferenceValues]; len(w) != 0 {
+		t.Errorf("got %v", w)
+	}
+	b.ok(policyRefs(9)) // which wait again
+	if w := b.asked.names[resource.ReferenceValues]; !slices.Equal(w, []string{"values"}) || len(b.Status().Warming) == 0 {
+		t.Errorf("got %v", w)
+	}
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	if err := send(4, floorText); err != nil {
+		t.Fatal(err)
+	}
 	if len(b.Status().Warming) != 0 {
 		t.Error("something waits")
 	}

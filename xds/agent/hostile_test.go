@@ -14,6 +14,7 @@ import (
 	"github.com/jurat-tls/jurat/xds/api"
 	"github.com/jurat-tls/jurat/xds/client"
 	"github.com/jurat-tls/jurat/xds/client/protocol"
+	"github.com/jurat-tls/jurat/xds/envoy"
 	"github.com/jurat-tls/jurat/xds/guard"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
@@ -134,6 +135,22 @@ func attack(t testing.TB, weapons map[string][]resource.Resource, dice func(n in
 		}
 		if err := g.Check(b.static, b.proxy.config, b.proxy.policies); err != nil {
 			t.Fatalf("after %+v: %v", u, err)
+		}
+		set, withdrawn := b.Used()
+		if means := envoy.Translate(envoy.Input{Resources: set, Policies: []string{"ledger.yaml"}}); !withdrawn && len(means.Config.Listeners) != len(b.proxy.config.Listeners)-len(b.static.Listeners) {
+			t.Fatalf("after %+v: %d listeners are used, and %d meant", u, len(b.proxy.config.Listeners), len(means.Config.Listeners))
+		} else if !withdrawn {
+			brought := means.Config.WithPolicies(func(name string) string { return agent.Prefix + name })
+			for _, l := range brought.Listeners {
+				if !slices.ContainsFunc(b.proxy.config.Listeners, func(m config.Listener) bool { return m.Equal(&l) }) {
+					t.Fatalf("after %+v: the listener %s is another one", u, l.Name)
+				}
+			}
+			for name, p := range means.Policies {
+				if q, ok := b.proxy.policies[agent.Prefix+name]; ok && q.Layers[0].Name() != "mesh" {
+					t.Fatalf("after %+v: the policy %s is not %+v", u, name, p)
+				}
+			}
 		}
 		for name, p := range b.proxy.policies {
 			if strings.HasPrefix(name, agent.Prefix) && (len(p.Layers) != 2 || p.Layers[1].ID() != floor) {
