@@ -539,7 +539,7 @@ func TestLimits(t *testing.T) {
 // Whoever sent what is wrong is told, although it is not complete yet.
 func TestEarly(t *testing.T) {
 	b := newBench(t, strings.Replace(limitsText, "policies: [mesh*]", "policies: [mesh*]\nattested: [\"must*\"]", 1), agent.Options{})
-	r := b.refused(clusterText("must", "later", ""))
+	r := b.refused(clusterText("must", "later", "") + "connect_timeout: 1s\n")
 	if !strings.Contains(r.Resources["must"], string(attest.CodeLimitPlain)) {
 		t.Errorf("got %+v", r)
 	}
