@@ -58,6 +58,9 @@ func chaotic(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Trailer", "X-Sum")
 	if q.Get("hints") != "" {
 		w.WriteHeader(http.StatusEarlyHints)
+		if r.Context().Err() != nil { // net/http has not waited until it has read the header, which is not to be changed then
+			panic(http.ErrAbortHandler)
+		}
 	}
 	sum := sha256.New()
 	out := io.MultiWriter(w, sum)
