@@ -259,16 +259,41 @@ func (s *Server) leave(ln net.Listener) {
 	s.work.Done()
 }
 
+// about is a logger that says which connection it is about. It costs next to nothing until something is said.
+func about(log *slog.Logger, remote, via string) *slog.Logger {
+	h := &lazy{Handler: log.Handler(), remote: remote}
+	if via != remote {
+		h.via = via
+	}
+	return slog.New(h)
+}
+
+// lazy is a slog.Handler whose attributes are formatted when they are needed: others do so at once, and keep the text for as long
+// as the connection lives.
+type lazy struct {
+	slog.Handler
+	remote, via string
+}
+
+func (h *lazy) with() slog.Handler {
+	attrs := []slog.Attr{slog.String("remote", h.remote)}
+	if h.via != "" {
+		attrs = append(attrs, slog.String("via", h.via))
+	}
+	return h.Handler.WithAttrs(attrs)
+}
+
+func (h *lazy) Handle(ctx context.Context, r slog.Record) error { return h.with().Handle(ctx, r) }
+func (h *lazy) WithAttrs(attrs []slog.Attr) slog.Handler        { return h.with().WithAttrs(attrs) }
+func (h *lazy) WithGroup(name string) slog.Handler              { return h.with().WithGroup(name) }
+
 // handle takes one accepted connection through its handshake and hands it on.
 func (s *Server) handle(peer net.Conn) {
 	began := time.Now()
 	raw, l, err := s.shake(peer)
 	<-s.handshakes
 	remote, via := addrString(raw.RemoteAddr()), addrString(peer.RemoteAddr())
-	logger := s.log.With("remote", remote)
-	if via != remote {
-		logger = logger.With("via", via)
-	}
+	logger := about(s.log, remote, via)
 	if err != nil {
 		if s.ctx.Err() == nil {
 			code := attest.CodeOf(err)

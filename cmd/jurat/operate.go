@@ -102,6 +102,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
+	work.Go(func() { tidy(ctx) })
 	defer work.Wait()
 	defer stop(nil)
 	if err := o.begin(ctx, c); err != nil {
