@@ -37,6 +37,8 @@ const (
 	CodeProxyCredentials Code = "J117"
 	// CodeNotRedirected: the connection was meant for the proxy itself.
 	CodeNotRedirected Code = "J118"
+	// CodeNoChain: no chain of the listener is for the connection.
+	CodeNoChain Code = "J119"
 	// CodeMalformed: the evidence is malformed.
 	CodeMalformed Code = "J201"
 	// CodeOversized: the input exceeds its size limit.
@@ -221,6 +223,7 @@ var codeTable = map[Code]codeInfo{
 	CodeProxyRequest:         {exit: 3, title: "the client's request to the proxy is not understood", remedy: "let the client speak HTTP CONNECT or SOCKS5 to it; this proxy tunnels only"},
 	CodeProxyCredentials:     {exit: 3, title: "the client has no right to use the proxy", remedy: "give the client the proxy's user and password"},
 	CodeNotRedirected:        {exit: 3, title: "the connection was meant for the proxy itself", remedy: "connect to the address of the service; rules of the kernel bring such connections here"},
+	CodeNoChain:              {exit: 3, title: "no chain of the listener is for the connection", remedy: "add a chain that matches it, or say beside the chains what becomes of all others"},
 	CodeMalformed:            {exit: 5, title: "the evidence is malformed", remedy: "collect the evidence again; a truncated copy looks like this"},
 	CodeOversized:            {exit: 5, title: "the input exceeds its size limit", remedy: "this is not evidence of the stated format"},
 	CodeUnknownVersion:       {exit: 5, title: "the evidence has a version this build does not know", remedy: "upgrade jurat; unknown versions are never guessed at"},

@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/transparent"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -36,6 +38,8 @@ type Cluster struct {
 	keep     time.Duration
 	proxy    int      // version of the PROXY header that raw connections begin with; 0 for none
 	stats    counters // of attested connections
+	onward   bool     // it is where a connection was going
+	anywhere bool     // that may be another machine, in plain
 }
 
 // How long a connection to an endpoint is kept open without a use. Plain: below the 5 s after which Node closes, or a request
@@ -77,6 +81,26 @@ func (c *Cluster) Attested() bool { return c.dial != nil }
 // Stats counts the attested connections to the endpoints.
 func (c *Cluster) Stats() Stats { return c.stats.snapshot() }
 
+// OnwardOnly makes c where connections were going before a transparent listener took them: it has no other endpoints then. What is not
+// attested has to be this machine, unless unsafePlain is set: the clients choose where the bytes go. It is called before c is used.
+func (c *Cluster) OnwardOnly(unsafePlain bool) { c.onward, c.anywhere = true, unsafePlain }
+
+// endpointAt answers where a connection was going as an endpoint.
+func (c *Cluster) endpointAt(to netip.AddrPort) (*upstream.Endpoint, error) {
+	if !to.IsValid() {
+		return nil, upstream.ErrNoEndpoint
+	}
+	return c.balance.Beside(upstream.Identity{Address: to.String()}), nil
+}
+
+// pick chooses an endpoint, for a connection that was going somewhere.
+func (c *Cluster) pick(info upstream.Info, to netip.AddrPort) (*upstream.Endpoint, error) {
+	if c.onward {
+		return c.endpointAt(to)
+	}
+	return c.balance.Pick(info)
+}
+
 // scheme is what requests go by.
 func (c *Cluster) scheme() string {
 	if c.Attested() {
@@ -102,6 +126,9 @@ func (c *Cluster) connect(ctx context.Context, to upstream.Identity, protocols .
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if !c.Attested() {
+		if at, err := netip.ParseAddrPort(to.Address); c.onward && !c.anywhere && (err != nil || !transparent.Mine(at.Addr())) {
+			return nil, &attest.Error{Code: attest.CodeNoPolicy, Check: "target", Subject: to.Address, Got: "another machine, in plain"}
+		}
 		return dialPlain(ctx, to)
 	}
 	conn, err := c.appraised(ctx, to, protocols)
@@ -173,7 +200,10 @@ func (c *Cluster) raw(ctx context.Context, l *link, first []byte, random func() 
 	first = append(header, first...)
 	var tried []*upstream.Endpoint
 	for range 3 {
-		e, pickErr := c.balance.Pick(upstream.Info{Random: random(), Tried: tried, Attempts: 4 * len(tried)})
+		if c.onward && len(tried) > 0 {
+			break
+		}
+		e, pickErr := c.pick(upstream.Info{Random: random(), Tried: tried, Attempts: 4 * len(tried)}, onward(ctx))
 		if slices.Contains(tried, e) { // there is no other: what it has answered, it would answer again
 			break
 		}

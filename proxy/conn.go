@@ -5,11 +5,13 @@ import (
 	"crypto/tls"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 // Conn is an established attested connection.
@@ -45,9 +47,11 @@ type link struct {
 	owned   atomic.Bool // by a loop
 	in      atomic.Pointer[loop.Conn]
 	forward atomic.Pointer[identity]
-	address string      // of the peer, without its port; made once
-	plain   bool        // there is nothing above the transport that belongs to this end
-	cut     atomic.Bool // reset was called
+	address string                          // of the peer, without its port; made once
+	onward  netip.AddrPort                  // where it was going before it was brought here
+	far     map[*Cluster]*upstream.Endpoint // what is there, for clusters that are that; of the loop
+	plain   bool                            // there is nothing above the transport that belongs to this end
+	cut     atomic.Bool                     // reset was called
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {

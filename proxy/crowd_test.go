@@ -53,13 +53,13 @@ func crowdConfig(n int, services loadServices, limits config.Limits) *config.Con
 	raw.Endpoints[0].Weight = uint32(1 + n%3)
 	c := &config.Config{
 		Listeners: []config.Listener{
-			{Address: "web", HTTP: allTo(name), Limits: limits},
-			{Address: "raw", TCP: true, Cluster: "raw", Limits: limits},
+			{Address: "web", Serving: config.Serving{HTTP: allTo(name)}, Limits: limits},
+			{Address: "raw", Serving: config.Serving{TCP: true, Cluster: "raw"}, Limits: limits},
 		},
 		Clusters: []config.Cluster{clusterOf(name, services.HTTP), raw},
 	}
 	if n%3 == 1 {
-		c.Listeners = append(c.Listeners, config.Listener{Address: "passing", Plain: true, HTTP: allTo(name)})
+		c.Listeners = append(c.Listeners, config.Listener{Address: "passing", Serving: config.Serving{Plain: true, HTTP: allTo(name)}})
 	}
 	return c
 }
@@ -147,7 +147,7 @@ func crowded(t *testing.T, n int, lasts time.Duration) {
 	hear(&services)
 
 	r, build := running(t), newBuilder(t)
-	limits := config.Limits{Connections: 2 * n, KeepAlive: time.Hour}
+	limits := config.Limits{Connections: 2 * n, Times: config.Times{KeepAlive: time.Hour}}
 	configure := func(n int) *config.Config { return crowdConfig(n, services, limits) }
 	apply(t, r, configure(0), "1", build)
 	active := func() (open int64) {

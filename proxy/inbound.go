@@ -62,7 +62,7 @@ func NewTCP(engine *Engine, handshake Handshake, cluster *Cluster, logger *slog.
 	s := newInbound(engine, handshake, logger, limits)
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
 		began := time.Now()
-		to, done, err := cluster.raw(s.ctx, l, nil, randv2.Uint64)
+		to, done, err := cluster.raw(withOnward(s.ctx, l.onward), l, nil, randv2.Uint64)
 		if err != nil {
 			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())

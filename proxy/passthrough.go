@@ -72,7 +72,7 @@ func NewPassthrough(engine *Engine, routes []PassthroughRoute, logger *slog.Logg
 	s.carry = func(_ net.Conn, l *link, logger *slog.Logger) {
 		b := l.conn.(*bare)
 		began := time.Now()
-		service, done, err := b.to.raw(s.ctx, l, b.first, randv2.Uint64)
+		service, done, err := b.to.raw(withOnward(s.ctx, l.onward), l, b.first, randv2.Uint64)
 		if err != nil {
 			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())

@@ -120,7 +120,7 @@ func (x *exchange) pick() {
 			x.cookie = cookie
 		}
 	}
-	e, err := x.cluster.balance.Pick(info)
+	e, err := x.choose(info)
 	if err == nil {
 		err = e.Begin()
 	}
@@ -149,6 +149,26 @@ func (x *exchange) pick() {
 	}
 	x.asks()
 	x.call(false)
+}
+
+// choose finds the endpoint of a try. Where the cluster is what a client's connection was going to, there is one for each client:
+// nobody uses what was opened for another.
+func (x *exchange) choose(info upstream.Info) (*upstream.Endpoint, error) {
+	if !x.cluster.onward {
+		return x.cluster.balance.Pick(info)
+	}
+	e := x.link.far[x.cluster]
+	if e != nil {
+		return e, nil
+	}
+	e, err := x.cluster.endpointAt(x.link.onward)
+	if err == nil {
+		if x.link.far == nil {
+			x.link.far = map[*Cluster]*upstream.Endpoint{}
+		}
+		x.link.far[x.cluster] = e
+	}
+	return e, err
 }
 
 // authorityOf is the Host of a request that came without one.

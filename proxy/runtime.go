@@ -72,7 +72,9 @@ type port struct {
 	server   atomic.Pointer[Server]
 	config   config.Listener
 	epoch    string
-	stats    *counters // of all its servers
+	stats    *counters        // of all its servers, but for those of chains, which count for themselves
+	lanes    map[string]*lane // the chains, by their labels; nil where there are none
+	left     []*counters      // of chains that are no more, and have connections
 	gone     chan struct{}
 	once     sync.Once
 }
@@ -169,8 +171,10 @@ func (n *next) commit() bool {
 }
 
 // retire lets a server go that was replaced.
-func (r *Runtime) retire(s *Server) {
+func (r *Runtime) retire(s *Server, gone ...departed) {
+	s.turnAway() // by the time that the change is made
 	r.retiring.Go(func() {
+		defer r.fold(gone)
 		ctx, cancel := context.WithTimeout(context.Background(), r.drain)
 		defer cancel()
 		stop := context.AfterFunc(r.ctx, cancel)
@@ -258,6 +262,9 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 		}
 		m.Cluster = NewAttestedCluster(balance, dial, protocol, c.ConnectTimeout)
 	}
+	if o := c.OriginalDestination; o != nil {
+		m.OnwardOnly(o.UnsafePlain)
+	}
 	if version != 0 {
 		if err := m.WithProxyProtocol(version); err != nil {
 			return nil, within(c.Name, err)
@@ -312,7 +319,11 @@ func (n *next) listener(l *config.Listener) error {
 	if old != nil && old.config.Transparent != l.Transparent {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Subject: l.Label(), Got: "another way of transparency at the same address", Want: "a restart"}
 	}
-	if old != nil && old.epoch == n.to && sameButRoutes(old.config, *l) && n.sameClusters(l) {
+	stays := old != nil && old.epoch == n.to
+	if len(l.Chains) > 0 {
+		return n.chains(old, stays && old.lanes != nil && sameButChains(old.config, *l), l)
+	}
+	if stays && old.lanes == nil && sameButRoutes(old.config, *l) && n.sameClusters(&l.Serving) {
 		n.ports[l.Address] = old
 		routing, err := n.routing(l)
 		if err != nil {
@@ -326,26 +337,29 @@ func (n *next) listener(l *config.Listener) error {
 		})
 		return nil
 	}
-	s, err := n.server(l)
-	if err == nil {
-		err = admission(s, l)
-	}
+	s, err := n.server(l, n.log.With("listener", l.Label()))
 	if err != nil {
+		return within(l.Label(), err)
+	}
+	return n.open(old, l, s, nil)
+}
+
+// open makes a server that of an address, with what it has for chains.
+func (n *next) open(old *port, l *config.Listener, s *Server, lanes map[string]*lane) error {
+	if err := admission(s, l); err != nil {
 		return within(l.Label(), err)
 	}
 	s.Observe(n.observer, l.Label())
 	if old != nil {
-		s.stats = old.stats
-		if s.http != nil {
-			s.http.stats = old.stats
-			for i, w := range s.http.workers {
-				w.tally = old.stats.tally.Shard(i)
-			}
-		}
+		s.count(old.stats)
 		n.ports[l.Address] = old
 		n.swaps = append(n.swaps, func() {
+			var gone []departed
+			for _, d := range old.change(lanes) {
+				gone = append(gone, d...)
+			}
 			old.config, old.epoch = *l, n.to
-			n.retire(old.server.Swap(s))
+			n.retire(old.server.Swap(s), gone...)
 		})
 		return nil
 	}
@@ -359,7 +373,7 @@ func (n *next) listener(l *config.Listener) error {
 			return within(l.Label(), err)
 		}
 	}
-	p := &port{listener: ln, config: *l, epoch: n.to, stats: s.stats, gone: make(chan struct{})}
+	p := &port{listener: ln, config: *l, epoch: n.to, stats: s.stats, lanes: lanes, gone: make(chan struct{})}
 	p.server.Store(s)
 	n.ports[l.Address] = p
 	n.swaps = append(n.swaps, func() {
@@ -382,15 +396,11 @@ func sameButRoutes(a, b config.Listener) bool {
 	return a.Equal(&b)
 }
 
-// sameClusters reports whether a listener that names a cluster itself can go on with it.
-func (n *next) sameClusters(l *config.Listener) bool {
-	names := []string{}
-	if l.Cluster != "" {
-		names = append(names, l.Cluster)
-	}
-	for _, p := range l.Passthrough {
-		names = append(names, p.Cluster)
-	}
+// sameClusters reports whether a server that was given clusters themselves can go on with them. Routes are given anew.
+func (n *next) sameClusters(s *config.Serving) bool {
+	raw := *s
+	raw.HTTP = nil
+	names := raw.Clusters()
 	return !slices.ContainsFunc(names, func(name string) bool { return n.clusters[name] != n.Runtime.clusters[name] })
 }
 
@@ -449,7 +459,7 @@ func limitsOf(l config.Limits) Limits {
 	}
 }
 
-func (n *next) server(l *config.Listener) (*Server, error) {
+func (n *next) server(l *config.Listener, log *slog.Logger) (*Server, error) {
 	handshake := Handshake(Plain)
 	if !l.Attests() && l.Require != "" { // nobody who asks for evidence is to be left without
 		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: "require " + strconv.Quote(l.Require), Want: "clients that show evidence"}
@@ -461,7 +471,6 @@ func (n *next) server(l *config.Listener) (*Server, error) {
 		}
 	}
 	limits := limitsOf(l.Limits)
-	log := n.log.With("listener", l.Label())
 	if l.HTTP != nil {
 		routing, err := n.routing(l)
 		if err != nil {
@@ -575,6 +584,7 @@ type ListenerStatus struct {
 	Config   config.Listener
 	Stats    Stats
 	Requests tally.RequestStats
+	Chains   []ChainStatus // in the order of the configuration, with that for all others last; of which it has none where they are not told apart
 }
 
 // Listeners are those of now, in order of their names.
@@ -583,7 +593,8 @@ func (r *Runtime) Listeners() []ListenerStatus {
 	defer r.mu.Unlock()
 	var all []ListenerStatus
 	for _, p := range r.ports {
-		all = append(all, ListenerStatus{p.config.Label(), p.listener.Addr(), p.config, p.stats.snapshot(), p.stats.tally.Stats()})
+		stats, chains := p.status()
+		all = append(all, ListenerStatus{p.config.Label(), p.listener.Addr(), p.config, stats, p.stats.tally.Stats(), chains})
 	}
 	slices.SortFunc(all, func(a, b ListenerStatus) int { return strings.Compare(a.Name, b.Name) })
 	return all

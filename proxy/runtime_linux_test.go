@@ -28,13 +28,13 @@ func TestRuntimeKinds(t *testing.T) {
 	headed.ProxyProtocol = "v1"
 	apply(t, r, &config.Config{
 		Listeners: []config.Listener{
-			{Address: "http", To: web},
-			{Address: "balanced", To: web, ProxyProtocol: []string{"127.0.0.0/8"}},
-			{Address: "passthrough", Passthrough: []config.Passthrough{{Names: []string{"a.example"}, Cluster: "secure"}}},
-			{Address: "outbound", Plain: true, TCP: true, Cluster: "peer"},
-			{Address: "forward", Plain: true, Forward: []config.Forward{{Hosts: []string{"*"}, Require: "p"}}},
-			{Address: "redirected", Plain: true, TCP: true, Transparent: "redirect", Cluster: "peer"},
-			{Address: "headed", TCP: true, Cluster: "headed"},
+			{Address: "http", Serving: config.Serving{To: web}},
+			{Address: "balanced", ProxyProtocol: []string{"127.0.0.0/8"}, Serving: config.Serving{To: web}},
+			{Address: "passthrough", Serving: config.Serving{Passthrough: []config.Passthrough{{Names: []string{"a.example"}, Cluster: "secure"}}}},
+			{Address: "outbound", Serving: config.Serving{Plain: true, TCP: true, Cluster: "peer"}},
+			{Address: "forward", Serving: config.Serving{Plain: true, Forward: []config.Forward{{Hosts: []string{"*"}, Require: "p"}}}},
+			{Address: "redirected", Transparent: "redirect", Serving: config.Serving{Plain: true, TCP: true, Cluster: "peer"}},
+			{Address: "headed", Serving: config.Serving{TCP: true, Cluster: "headed"}},
 		},
 		Clusters: []config.Cluster{clusterOf("secure", secure), attestedPeer, headed},
 	}, "1", build)

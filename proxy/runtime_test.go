@@ -32,6 +32,28 @@ type builder struct {
 	mu    sync.Mutex
 	at    map[string]string
 	plain bool // no TLS
+	bare  bool // connections have no descriptor
+}
+
+// undescribed are connections of which nothing can be known but what a net.Conn says.
+type undescribed struct{ net.Listener }
+
+func (u undescribed) Accept() (net.Conn, error) {
+	c, err := u.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return nothingKnown{c, c.(*net.TCPConn)}, nil
+}
+
+type nothingKnown struct {
+	net.Conn
+	ends
+}
+
+type ends interface {
+	CloseWrite() error
+	SetLinger(sec int) error
 }
 
 func newBuilder(t testing.TB) *builder { return &builder{t: t, at: map[string]string{}} }
@@ -44,6 +66,9 @@ func (b *builder) Listen(name string) (net.Listener, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.at[name] = ln.Addr().String()
+	if b.bare {
+		ln = undescribed{ln}
+	}
 	return ln, nil
 }
 
@@ -107,7 +132,7 @@ func TestRuntimeChanges(t *testing.T) {
 	a, b := says(t, "a"), says(t, "b")
 	r, build := running(t), newBuilder(t)
 	c := &config.Config{
-		Listeners: []config.Listener{{Address: "web", HTTP: allTo("one")}},
+		Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: allTo("one")}}},
 		Clusters:  []config.Cluster{clusterOf("one", a), clusterOf("two", b)},
 	}
 	apply(t, r, c, "1", build)
@@ -128,7 +153,7 @@ func TestRuntimeChanges(t *testing.T) {
 		t.Fatalf("got %q", got)
 	}
 	// Another route: the connection stays.
-	c = &config.Config{Listeners: []config.Listener{{Address: "web", HTTP: allTo("two")}}, Clusters: c.Clusters}
+	c = &config.Config{Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: allTo("two")}}}, Clusters: c.Clusters}
 	apply(t, r, c, "1", build)
 	if got := from(); got != "b" || handshakes() != 1 {
 		t.Errorf("got %q after %d handshakes", got, handshakes())
@@ -141,13 +166,13 @@ func TestRuntimeChanges(t *testing.T) {
 	}
 	// What is wrong changes nothing.
 	for name, wrong := range map[string]*config.Config{
-		"address":  {Listeners: []config.Listener{{Address: "web", HTTP: allTo("two")}, {Address: "taken", Cluster: "two"}}, Clusters: c.Clusters},
-		"twice":    {Listeners: []config.Listener{{Address: "new", Cluster: "two"}, {Address: "new", Cluster: "two"}}, Clusters: c.Clusters},
-		"cluster":  {Listeners: []config.Listener{{Address: "new", Cluster: "three"}}, Clusters: c.Clusters},
+		"address":  {Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: allTo("two")}}, {Address: "taken", Serving: config.Serving{Cluster: "two"}}}, Clusters: c.Clusters},
+		"twice":    {Listeners: []config.Listener{{Address: "new", Serving: config.Serving{Cluster: "two"}}, {Address: "new", Serving: config.Serving{Cluster: "two"}}}, Clusters: c.Clusters},
+		"cluster":  {Listeners: []config.Listener{{Address: "new", Serving: config.Serving{Cluster: "three"}}}, Clusters: c.Clusters},
 		"endpoint": {Listeners: c.Listeners, Clusters: []config.Cluster{clusterOf("two", "")}},
 		"clusters": {Listeners: c.Listeners, Clusters: []config.Cluster{clusterOf("two", b), clusterOf("two", b)}},
-		"route":    {Listeners: []config.Listener{{Address: "web", HTTP: &route.Config{VirtualHosts: []route.VirtualHost{{}, {}}}}}, Clusters: c.Clusters},
-		"to":       {Listeners: []config.Listener{{Address: "web", To: "nonsense"}}, Clusters: c.Clusters},
+		"route":    {Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: &route.Config{VirtualHosts: []route.VirtualHost{{}, {}}}}}}, Clusters: c.Clusters},
+		"to":       {Listeners: []config.Listener{{Address: "web", Serving: config.Serving{To: "nonsense"}}}, Clusters: c.Clusters},
 	} {
 		if err := r.Apply(t.Context(), wrong, "1", build); err == nil {
 			t.Errorf("%s: taken", name)
@@ -163,7 +188,7 @@ func TestRuntimeChanges(t *testing.T) {
 		}
 	}
 	// Another listener beside it, and a new epoch: the client's connection ends with its next response.
-	c = &config.Config{Listeners: []config.Listener{{Address: "web", HTTP: allTo("two")}, {Name: "raw", Address: "tcp", Cluster: "two", TCP: true}}, Clusters: c.Clusters}
+	c = &config.Config{Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: allTo("two")}}, {Name: "raw", Address: "tcp", Serving: config.Serving{Cluster: "two", TCP: true}}}, Clusters: c.Clusters}
 	apply(t, r, c, "2", build)
 	if res, _ := get(t, h, "http://x/"); !res.Close {
 		t.Error("the client is not told to go elsewhere")
@@ -198,9 +223,9 @@ func TestSwapsUnderLoad(t *testing.T) {
 		if i%2 == 1 {
 			hosts = allTo(fmt.Sprint("other", i%3))
 		}
-		c.Listeners = []config.Listener{{Address: "web", HTTP: hosts}, {Address: "tcp", Cluster: "tcp", TCP: true}}
+		c.Listeners = []config.Listener{{Address: "web", Serving: config.Serving{HTTP: hosts}}, {Address: "tcp", Serving: config.Serving{Cluster: "tcp", TCP: true}}}
 		if i%5 == 0 {
-			c.Listeners = append(c.Listeners, config.Listener{Address: fmt.Sprint("more", i), Cluster: "tcp", TCP: true})
+			c.Listeners = append(c.Listeners, config.Listener{Address: fmt.Sprint("more", i), Serving: config.Serving{Cluster: "tcp", TCP: true}})
 		}
 		return c
 	}
@@ -303,7 +328,7 @@ func TestActiveHealthChecks(t *testing.T) {
 	}
 	http1 := with(func(h *upstream.HealthCheck) { h.Kind, h.Path, h.Host = "http", "/healthz", "check.example" })
 	r, build := running(t), newBuilder(t)
-	c := &config.Config{Listeners: []config.Listener{{Address: "web", Cluster: "http"}}, Clusters: []config.Cluster{
+	c := &config.Config{Listeners: []config.Listener{{Address: "web", Serving: config.Serving{Cluster: "http"}}}, Clusters: []config.Cluster{
 		{Config: upstream.Config{Name: "http", HealthCheck: http1}, Endpoints: endpoints(status)},
 		{Config: upstream.Config{Name: "h2c", HealthCheck: http1}, Protocol: "http2", Endpoints: endpoints(status)},
 		{Config: upstream.Config{Name: "attested", HealthCheck: http1}, Attested: &config.Attested{Require: "p"}, Endpoints: endpoints(peer)},

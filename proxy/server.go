@@ -21,7 +21,7 @@ type Server struct {
 	limits Limits
 	log    *slog.Logger
 	stats  *counters
-	peers  peers
+	gate   *gate // that of others too, where they share a port
 
 	observer Observer
 	name     string // of the listener
@@ -37,13 +37,12 @@ type Server struct {
 	ease      func()                                           // has clients of HTTP go elsewhere; nil when there are none
 	release   func()                                           // frees what is shared; nil when there is nothing
 	http      *httpSide                                        // nil where it does not serve HTTP
+	sorter    *sorter                                          // gives connections to other servers; nil where it serves them itself
 
-	ctx         context.Context // ends when Shutdown begins
-	cancel      context.CancelFunc
-	gone        chan struct{} // closed when no more connections are taken
-	connections chan struct{}
-	handshakes  chan struct{}
-	work        sync.WaitGroup
+	ctx    context.Context // ends when Shutdown begins
+	cancel context.CancelFunc
+	gone   chan struct{} // closed when no more connections are taken
+	work   sync.WaitGroup
 
 	mu        sync.Mutex
 	trusted   []netip.Prefix // who says in a PROXY header whose connection it forwards; settled once served
@@ -52,7 +51,6 @@ type Server struct {
 	retired   bool // no more connections, but those that were admitted may go on
 	listeners map[net.Listener]struct{}
 	open      map[*link]struct{}
-	pending   map[*pending]struct{}
 	empty     chan struct{} // closed when closing and nothing is open
 }
 
@@ -63,19 +61,28 @@ func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Server{
-		engine: engine, limits: limits, log: logger, stats: newCounters(len(engine.group.Loops())), peers: peers{most: limits.Peer}, ctx: ctx, cancel: cancel,
-		gone:        make(chan struct{}),
-		connections: make(chan struct{}, limits.Connections),
-		handshakes:  make(chan struct{}, limits.Handshakes),
-		listeners:   make(map[net.Listener]struct{}),
-		open:        make(map[*link]struct{}),
-		pending:     make(map[*pending]struct{}),
-		empty:       make(chan struct{}),
+		engine: engine, limits: limits, log: logger, stats: newCounters(len(engine.group.Loops())), gate: newGate(limits), ctx: ctx, cancel: cancel,
+		gone:      make(chan struct{}),
+		listeners: make(map[net.Listener]struct{}),
+		open:      make(map[*link]struct{}),
+		empty:     make(chan struct{}),
 	}
 }
 
 // Stats is what was counted so far.
 func (s *Server) Stats() Stats { return s.stats.snapshot() }
+
+// count has s, which serves nobody yet, count with c.
+func (s *Server) count(c *counters) {
+	s.stats = c
+	if s.http == nil {
+		return
+	}
+	s.http.stats = c
+	for i, w := range s.http.workers {
+		w.tally = c.tally.Shard(i)
+	}
+}
 
 // Serve accepts connections on ln, which it closes, until Shutdown; it then returns nil. Several listeners may be served
 // at once.
@@ -125,27 +132,35 @@ func accept(gone <-chan struct{}, ln net.Listener, log *slog.Logger, take func(n
 // Admit takes a connection that was accepted elsewhere. It waits where the limits are reached: what exceeds them is left in
 // the kernel's queue. It answers false, and leaves raw alone, once the server takes no more.
 func (s *Server) Admit(raw net.Conn) bool {
-	if !s.take(s.connections) {
+	if !s.gate.enter(s.gone) {
 		return false
 	}
-	if !s.takePlace() {
-		<-s.connections
+	if !s.join() {
+		s.gate.shaken()
+		s.gate.left()
 		return false
 	}
+	go func() {
+		a := &arrival{peer: raw, raw: raw, began: time.Now()}
+		if s.sorter != nil {
+			s.sort(a)
+			return
+		}
+		defer s.work.Done()
+		s.handle(a)
+	}()
+	return true
+}
+
+// join counts one more connection among the work of s, and answers false where it takes no more.
+func (s *Server) join() bool {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.retired || s.closing {
-		s.mu.Unlock()
-		<-s.handshakes
-		<-s.connections
 		return false
 	}
 	s.work.Add(1)
-	s.mu.Unlock()
 	s.stats.accepted.Add(1)
-	go func() {
-		defer s.work.Done()
-		s.handle(raw)
-	}()
 	return true
 }
 
@@ -167,77 +182,9 @@ func exhausted(err error) bool {
 	return false
 }
 
-func (s *Server) take(slots chan struct{}) bool {
-	select {
-	case slots <- struct{}{}:
-		return true
-	case <-s.gone:
-		return false
-	}
-}
-
-var errCrowded = errors.New("others waited for the place of a handshake that took too long")
-
-// takePlace waits for a place among the handshakes. Where all are taken, those that have had their time in a crowd lose
-// theirs: clients that connect and say nothing would otherwise keep everybody out for as long as a handshake may last.
-func (s *Server) takePlace() bool {
-	for {
-		select {
-		case s.handshakes <- struct{}{}:
-			return true
-		default:
-		}
-		timer := time.NewTimer(s.hurry())
-		select {
-		case s.handshakes <- struct{}{}:
-			timer.Stop()
-			return true
-		case <-s.gone:
-			timer.Stop()
-			return false
-		case <-timer.C:
-		}
-	}
-}
-
-// hurry ends the handshakes that have had their time in a crowd, and answers when the next one has.
-func (s *Server) hurry() time.Duration {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	next := s.limits.Crowded
-	for h := range s.pending {
-		if left := s.limits.Crowded - time.Since(h.began); left > 0 {
-			next = min(next, left)
-		} else {
-			h.end(errCrowded)
-		}
-	}
-	return max(next, time.Millisecond)
-}
-
-// pending is a handshake that may be hurried.
-type pending struct {
-	began time.Time
-	end   context.CancelCauseFunc
-}
-
-// begin makes the context of a handshake; done releases it.
-func (s *Server) begin() (ctx context.Context, done func()) {
-	ctx, end := context.WithCancelCause(s.ctx)
-	ctx, cancel := context.WithTimeout(ctx, s.limits.Handshake)
-	h := &pending{time.Now(), end}
-	if s.hurries {
-		s.mu.Lock()
-		s.pending[h] = struct{}{}
-		s.mu.Unlock()
-	}
-	return ctx, func() {
-		s.mu.Lock()
-		delete(s.pending, h)
-		s.mu.Unlock()
-		cancel()
-		end(nil)
-	}
+// begin makes the context of what is done for a connection before it is established; done releases it.
+func (s *Server) begin(a *arrival) (ctx context.Context, done func()) {
+	return s.gate.begin(s.ctx, a.began, s.limits.Handshake, s.hurries)
 }
 
 func (s *Server) enter(ln net.Listener) bool {
@@ -259,15 +206,6 @@ func (s *Server) leave(ln net.Listener) {
 	s.work.Done()
 }
 
-// about is a logger that says which connection it is about. It costs next to nothing until something is said.
-func about(log *slog.Logger, remote, via string) *slog.Logger {
-	h := &lazy{Handler: log.Handler(), remote: remote}
-	if via != remote {
-		h.via = via
-	}
-	return slog.New(h)
-}
-
 // lazy is a slog.Handler whose attributes are formatted when they are needed: others do so at once, and keep the text for as long
 // as the connection lives.
 type lazy struct {
@@ -287,71 +225,84 @@ func (h *lazy) Handle(ctx context.Context, r slog.Record) error { return h.with(
 func (h *lazy) WithAttrs(attrs []slog.Attr) slog.Handler        { return h.with().WithAttrs(attrs) }
 func (h *lazy) WithGroup(name string) slog.Handler              { return h.with().WithGroup(name) }
 
-// handle takes one accepted connection through its handshake and hands it on.
-func (s *Server) handle(peer net.Conn) {
-	began := time.Now()
-	raw, l, err := s.shake(peer)
-	<-s.handshakes
-	remote, via := addrString(raw.RemoteAddr()), addrString(peer.RemoteAddr())
-	logger := about(s.log, remote, via)
+// arrival is a connection that is let in.
+type arrival struct {
+	peer       net.Conn       // as it came
+	raw        net.Conn       // the same, with what is known of it
+	began      time.Time      // when it was accepted
+	introduced bool           // it is known whose it is, and counted for whoever that is
+	leave      func()         // takes that back
+	onward     netip.AddrPort // where it was going before it was brought here
+}
+
+// handle takes a connection through its handshake and hands it on.
+func (s *Server) handle(a *arrival) {
+	l, err := s.shake(a)
+	s.gate.shaken()
 	if err != nil {
-		if s.ctx.Err() == nil {
-			code := attest.CodeOf(err)
-			s.stats.refuse(code)
-			s.refusedConnection(began, addrString(raw.RemoteAddr()), code)
-			logger.Warn("handshake refused", "code", string(code), "error", err.Error())
-		}
-		s.refused(raw, err)
-		<-s.connections
+		s.refuse(a, err)
+		s.gate.left()
 		return
 	}
+	logger := s.logger(a)
 	if !s.bare {
 		s.stats.established(l.conn.Result())
 	}
 	s.stats.active.Add(1)
 	if !s.remember(l) {
 		l.reset()
-		loop.Reset(raw) // which is another connection where this is the client's side
+		loop.Reset(a.raw) // which is another connection where this is the client's side
 		return
 	}
 	defer func() {
 		if p := recover(); p != nil {
 			logger.Error("panic in a connection", "code", string(attest.CodeInternal))
 			l.reset()
-			loop.Reset(raw)
+			loop.Reset(a.raw)
 		}
 	}()
-	s.carry(raw, l, logger)
+	s.carry(a.raw, l, logger)
 }
 
-// shake runs the handshake within its limits and judges the outcome. raw is peer, with the addresses of the connection that
-// peer forwards where it says so.
-func (s *Server) shake(peer net.Conn) (raw net.Conn, l *link, err error) {
-	ctx, done := s.begin()
+// logger says whose connection it is.
+func (s *Server) logger(a *arrival) *slog.Logger {
+	h := &lazy{Handler: s.log.Handler(), remote: addrString(a.raw.RemoteAddr())}
+	if via := addrString(a.peer.RemoteAddr()); via != h.remote {
+		h.via = via
+	}
+	return slog.New(h)
+}
+
+// refuse ends a connection that was not established, and tells of it, unless the server is what ends.
+func (s *Server) refuse(a *arrival, err error) {
+	if s.ctx.Err() == nil {
+		code := attest.CodeOf(err)
+		s.stats.refuse(code)
+		s.refusedConnection(a.began, addrString(a.raw.RemoteAddr()), code)
+		s.logger(a).Warn("handshake refused", "code", string(code), "error", err.Error())
+	}
+	s.refused(a.raw, err)
+}
+
+// shake runs the handshake within its limits and judges the outcome.
+func (s *Server) shake(a *arrival) (l *link, err error) {
+	ctx, done := s.begin(a)
 	defer done()
-	raw = peer
 	defer func() {
 		if p := recover(); p != nil {
 			l, err = nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errPanic}
 		}
-	}()
-	raw, err = s.introduced(ctx, peer)
-	if err != nil {
-		return raw, nil, withCode(ctx, err)
-	}
-	if s.wrap != nil {
-		raw = s.wrap(raw)
-	}
-	leave, ok := s.peers.enter(raw.RemoteAddr())
-	if !ok {
-		return raw, nil, &attest.Error{Code: attest.CodePeerLimit, Check: "transport"}
-	}
-	defer func() {
-		if l == nil {
-			leave()
+		if l == nil && a.leave != nil {
+			a.leave()
 		}
 	}()
-	conn, err := s.establish(ctx, raw)
+	if err := s.introduce(ctx, a); err != nil {
+		return nil, err
+	}
+	if s.wrap != nil {
+		a.raw = s.wrap(a.raw)
+	}
+	conn, err := s.establish(withOnward(ctx, a.onward), a.raw)
 	if err == nil && conn == nil {
 		err = &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errors.New("no connection")}
 	}
@@ -361,11 +312,27 @@ func (s *Server) shake(peer net.Conn) (raw net.Conn, l *link, err error) {
 		}
 	}
 	if err != nil {
-		return raw, nil, withCode(ctx, err)
+		return nil, withCode(ctx, err)
 	}
 	l = newLink(conn, s.stats, s.forget)
-	l.leave = leave
-	return raw, l, nil
+	l.leave, l.onward = a.leave, a.onward
+	return l, nil
+}
+
+// introduce finds out whose connection it is, and counts it for whoever that is.
+func (s *Server) introduce(ctx context.Context, a *arrival) (err error) {
+	if a.introduced {
+		return nil
+	}
+	if a.raw, err = s.introduced(ctx, a.peer); err != nil {
+		return withCode(ctx, err)
+	}
+	leave, ok := s.gate.peers.enter(a.raw.RemoteAddr())
+	if !ok {
+		return &attest.Error{Code: attest.CodePeerLimit, Check: "transport"}
+	}
+	a.introduced, a.leave = true, leave
+	return nil
 }
 
 // withCode gives an error without a code that of a failed handshake.
@@ -392,7 +359,7 @@ func (s *Server) remember(l *link) bool {
 func (s *Server) forget(l *link) {
 	s.stats.active.Add(-1)
 	l.leave()
-	<-s.connections
+	s.gate.left()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.open, l)
@@ -423,14 +390,19 @@ func (s *Server) retire() {
 	}
 }
 
-// Retire is a Shutdown that hurries nobody, for a server that another one has taken over from: handshakes go on, clients of
-// HTTP may send one more request, and learn with its response that the connection ends. Idle ones end in a few seconds. What
-// is left when ctx ends is cut off.
-func (s *Server) Retire(ctx context.Context) error {
+// turnAway has clients go elsewhere, those of HTTP with their next response.
+func (s *Server) turnAway() {
 	s.retire()
 	if s.ease != nil {
 		s.ease()
 	}
+}
+
+// Retire is a Shutdown that hurries nobody, for a server that another one has taken over from: handshakes go on, clients of
+// HTTP may send one more request, and learn with its response that the connection ends. Idle ones end in a few seconds. What
+// is left when ctx ends is cut off.
+func (s *Server) Retire(ctx context.Context) error {
+	s.turnAway()
 	established := make(chan struct{})
 	go func() {
 		s.work.Wait()
@@ -440,6 +412,7 @@ func (s *Server) Retire(ctx context.Context) error {
 	case <-established:
 	case <-ctx.Done():
 	}
+	err := s.sorted(func(to *Server) error { return to.Retire(ctx) }) // now that no connection is on its way there
 	s.mu.Lock()
 	s.closing = true
 	s.checkEmpty()
@@ -448,7 +421,10 @@ func (s *Server) Retire(ctx context.Context) error {
 	case <-s.empty:
 	case <-ctx.Done():
 	}
-	return s.Shutdown(ctx)
+	if end := s.Shutdown(ctx); err == nil {
+		err = end
+	}
+	return err
 }
 
 // Shutdown stops accepting, breaks off handshakes, lets HTTP requests and raw connections finish until ctx ends, and
@@ -463,11 +439,13 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	if s.drain != nil {
 		s.drain(ctx)
 	}
-	var err error
+	err := s.sorted(func(to *Server) error { return to.Shutdown(ctx) })
 	select {
 	case <-s.empty:
 	case <-ctx.Done():
-		err = ctx.Err()
+		if err == nil {
+			err = ctx.Err()
+		}
 	}
 	for _, l := range s.rest() {
 		l.reset()

@@ -73,3 +73,36 @@ func (c *counters) snapshot() Stats {
 		Requests: c.requests.Load(), BytesIn: c.in.Load(), BytesOut: c.out.Load(),
 	}
 }
+
+// add counts for s, in which all has come to its end, what it has counted.
+func (c *counters) add(s Stats) {
+	c.handshakes.Add(s.Handshakes)
+	c.requests.Add(s.Requests)
+	c.in.Add(s.BytesIn)
+	c.out.Add(s.BytesOut)
+	c.active.Add(s.Active)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.bindings, c.refused = sum(c.bindings, s.Bindings), sum(c.refused, s.Refused)
+}
+
+func sum[K comparable](to, from map[K]uint64) map[K]uint64 {
+	if to == nil {
+		to = make(map[K]uint64, len(from))
+	}
+	for k, n := range from {
+		to[k] += n
+	}
+	return to
+}
+
+// plus is s with what was counted behind it: what that has accepted, s has accepted before.
+func (s Stats) plus(o Stats) Stats {
+	s.Handshakes += o.Handshakes
+	s.Active += o.Active
+	s.Requests += o.Requests
+	s.BytesIn += o.BytesIn
+	s.BytesOut += o.BytesOut
+	s.Bindings, s.Refused = sum(s.Bindings, o.Bindings), sum(s.Refused, o.Refused)
+	return s
+}

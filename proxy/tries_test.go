@@ -221,7 +221,7 @@ func TestIdleConnectionsTakeNoPlace(t *testing.T) {
 // TestCountersGoOn where another server takes over, and what Check refuses is not carried out either.
 func TestCountersGoOn(t *testing.T) {
 	r, build := running(t), newBuilder(t)
-	c := &config.Config{Listeners: []config.Listener{{Address: "web", HTTP: allTo("one")}}, Clusters: []config.Cluster{clusterOf("one", says(t, "a"))}}
+	c := &config.Config{Listeners: []config.Listener{{Address: "web", Serving: config.Serving{HTTP: allTo("one")}}}, Clusters: []config.Cluster{clusterOf("one", says(t, "a"))}}
 	for i := range 3 {
 		apply(t, r, c, fmt.Sprint(i), build)
 		get(t, client(t, direct(build.address("web")), "http/1.1"), "http://x/")
@@ -230,10 +230,10 @@ func TestCountersGoOn(t *testing.T) {
 		t.Errorf("%d requests, %d responses", l.Stats.Requests, l.Requests.Responses[2])
 	}
 	for name, wrong := range map[string]config.Config{
-		"evidence that nobody is asked for": {Listeners: []config.Listener{{Address: "p", Plain: true, Require: "strict", Cluster: "one"}}, Clusters: c.Clusters},
+		"evidence that nobody is asked for": {Listeners: []config.Listener{{Address: "p", Serving: config.Serving{Plain: true, Require: "strict", Cluster: "one"}}}, Clusters: c.Clusters},
 		"a protocol":                        {Listeners: c.Listeners, Clusters: []config.Cluster{{Config: upstream.Config{Name: "one"}, Protocol: "htpp2", Endpoints: c.Clusters[0].Endpoints}}},
 		"a header":                          {Listeners: c.Listeners, Clusters: []config.Cluster{{Config: upstream.Config{Name: "one"}, ProxyProtocol: "v3", Endpoints: c.Clusters[0].Endpoints}}},
-		"transparency":                      {Listeners: []config.Listener{{Address: "p", Plain: true, TCP: true, Transparent: "yes", Cluster: "one"}}, Clusters: c.Clusters},
+		"transparency":                      {Listeners: []config.Listener{{Address: "p", Transparent: "yes", Serving: config.Serving{Plain: true, TCP: true, Cluster: "one"}}}, Clusters: c.Clusters},
 	} {
 		if err := r.Apply(t.Context(), &wrong, "x", build); err == nil {
 			t.Errorf("%s: taken", name)

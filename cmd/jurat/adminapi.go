@@ -129,7 +129,7 @@ func (o *operation) drain(how admin.Drain) error {
 	rest := g.Proxy
 	rest.Listeners = nil
 	for _, l := range g.Proxy.Listeners {
-		if how.InboundOnly && l.Plain {
+		if how.InboundOnly && l.PlainOnly() {
 			rest.Listeners = append(rest.Listeners, l)
 		}
 	}
@@ -143,7 +143,7 @@ func (o *operation) snapshot() metrics.Snapshot {
 	g := o.generation()
 	var s metrics.Snapshot
 	for _, l := range o.runtime.Listeners() {
-		s.Listeners = append(s.Listeners, metrics.Listener{Name: l.Name, Stats: l.Stats, Requests: l.Requests, Peers: o.shared.peers.listener(l.Name).Stats()})
+		s.Listeners = append(s.Listeners, metrics.Listener{Name: l.Name, Stats: l.Stats, Requests: l.Requests, Peers: o.shared.peers.listener(l.Name).Stats(), Chains: l.Chains})
 	}
 	for _, c := range o.runtime.Clusters() {
 		b := c.Balance()

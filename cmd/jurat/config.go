@@ -120,7 +120,7 @@ func (u *upstreamConfig) compile() (config.Listener, config.Cluster, error) {
 	if n, err := net.LookupPort("tcp", port); err == nil {
 		address = net.JoinHostPort(host, strconv.Itoa(n))
 	}
-	l := config.Listener{Address: u.Listen, Plain: true, UnsafeListen: u.UnsafeListen, TCP: true, Cluster: u.Name}
+	l := config.Listener{Address: u.Listen, UnsafeListen: u.UnsafeListen, Serving: config.Serving{Plain: true, TCP: true, Cluster: u.Name}}
 	c := config.Cluster{
 		Config: upstream.Config{
 			Name: u.Name,

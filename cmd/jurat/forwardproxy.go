@@ -45,10 +45,7 @@ func (f *forwardProxyFlags) check() error {
 
 // listener is what the flags stand for.
 func (f *forwardProxyFlags) listener(out upstreamConfig) config.Listener {
-	return config.Listener{
-		Address: out.Listen, Plain: true, UnsafeListen: out.UnsafeListen, Credentials: f.credentials,
-		Forward: []config.Forward{{Hosts: f.allow, Require: out.Require, Reattest: out.Reattest}},
-	}
+	return config.Listener{Address: out.Listen, UnsafeListen: out.UnsafeListen, Serving: config.Serving{Plain: true, Credentials: f.credentials, Forward: []config.Forward{{Hosts: f.allow, Require: out.Require, Reattest: out.Reattest}}}}
 }
 
 // oneUser lets in whoever says what raw does: USER:PASSWORD in one line.

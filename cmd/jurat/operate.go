@@ -208,6 +208,8 @@ func (o *operation) listening(before map[string]bool) {
 		}
 		mode, to := "http", l.Config.To
 		switch {
+		case len(l.Config.Chains) > 0:
+			mode, to = "chains", "by chain"
 		case len(l.Config.Passthrough) > 0:
 			mode, to = "passthrough", "by server name"
 		case len(l.Config.Forward) > 0:
@@ -217,9 +219,11 @@ func (o *operation) listening(before map[string]bool) {
 		case l.Config.TCP:
 			mode = "tcp"
 		}
-		if l.Config.Cluster != "" {
+		switch {
+		case len(l.Config.Chains) > 0:
+		case l.Config.Cluster != "":
 			to = l.Config.Cluster
-		} else if l.Config.HTTP != nil {
+		case l.Config.HTTP != nil:
 			to = "routes"
 		}
 		g.log.Info("listening", "address", l.Address.String(), "to", to, "mode", mode)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -131,7 +132,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	if *check {
 		plain := 0
 		for i := range c.Proxy.Listeners {
-			if c.Proxy.Listeners[i].Plain {
+			if c.Proxy.Listeners[i].PlainOnly() {
 				plain++
 			}
 		}
@@ -314,12 +315,15 @@ func (c *serveConfig) checkSeldom() error {
 			errs = append(errs, badValue(path, d.String(), "at most "+most.String()+", half of the policy's freshness.evidence"))
 		}
 	}
-	for i, l := range c.Proxy.Listeners {
-		if l.Require != "" {
-			check(fmt.Sprintf("listen[%d].reattest", i), l.Reattest, l.Require)
-		}
-		for j, f := range l.Forward {
-			check(fmt.Sprintf("listen[%d].forward[%d].reattest", i, j), f.Reattest, f.Require)
+	for i := range c.Proxy.Listeners {
+		for place, s := range c.Proxy.Listeners[i].Servings() {
+			at := strings.TrimSuffix(fmt.Sprintf("listen[%d].%s", i, place), ".")
+			if s.Require != "" {
+				check(at+".reattest", s.Reattest, s.Require)
+			}
+			for j, f := range s.Forward {
+				check(fmt.Sprintf("%s.forward[%d].reattest", at, j), f.Reattest, f.Require)
+			}
 		}
 	}
 	for i, cl := range c.Proxy.Clusters {

@@ -50,6 +50,17 @@ func (s *scan) parse(p []byte) (Hello, error) {
 	return parse(s.body(p))
 }
 
+// Scanner is Parse for a hello that comes in parts, of which it remembers what it has seen: one that comes byte by byte costs no more
+// than one that comes at once.
+type Scanner struct{ scan scan }
+
+// Parse is Parse, for p that begins with what it began with before.
+func (s *Scanner) Parse(p []byte) (Hello, error) { return s.scan.parse(p) }
+
+// Begins reports whether p, the first bytes of a connection, can be the beginning of a handshake of TLS. What can't is something else;
+// what can, and is no ClientHello for Parse, could be one for somebody who is less strict.
+func Begins(p []byte) bool { return (len(p) < 1 || p[0] == handshake) && (len(p) < 2 || p[1] == major) }
+
 // Read reads from r until it has a ClientHello. It answers all bytes that it has read, of which some may follow the hello,
 // also beside an error: io.EOF where r ends before its first byte, io.ErrUnexpectedEOF where it ends inside the hello, an
 // Error, or the error of r. It holds at most MaxSize bytes; r bounds the time that it takes.
@@ -80,6 +91,8 @@ func Read(r io.Reader) (Hello, []byte, error) {
 }
 
 const (
+	handshake     = 22 // the type of its records
+	major         = 3  // of all versions of TLS
 	recordHeader  = 5
 	maxRecord     = 1 << 14
 	messageHeader = 4
@@ -101,9 +114,9 @@ func (s *scan) more(p []byte) error {
 		switch {
 		case s.at+recordHeader >= MaxSize:
 			return errLong
-		case len(rest) > 0 && rest[0] != 22:
+		case len(rest) > 0 && rest[0] != handshake:
 			return Error("no handshake at the beginning")
-		case len(rest) > 1 && rest[1] != 3:
+		case len(rest) > 1 && rest[1] != major:
 			return Error("a version that does not exist")
 		case len(rest) < recordHeader:
 			return ErrMore

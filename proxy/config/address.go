@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -8,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/chain"
 )
 
 // systemd is in front of the name of a socket that was opened by the service manager.
@@ -86,20 +88,14 @@ func ParseService(s string) (Service, error) {
 	return Service{Scheme: scheme, Network: "tcp", Target: net.JoinHostPort(host, port)}, nil
 }
 
-// ParsePrefix reads a prefix of addresses such as 10.0.0.0/8, or one address.
+// ParsePrefix reads a prefix of addresses such as 10.0.0.0/8, or one address, of Listener.ProxyProtocol.
 func ParsePrefix(s string) (netip.Prefix, error) {
-	const want = "a prefix of addresses such as 10.0.0.0/8"
-	if ip, err := netip.ParseAddr(s); err == nil && ip.Zone() == "" && !ip.Is4In6() {
-		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	p, err := chain.ParsePrefix(s)
+	var coded *attest.Error
+	if errors.As(err, &coded) {
+		return p, value("proxy_protocol", coded.Got, coded.Want)
 	}
-	p, err := netip.ParsePrefix(s)
-	switch {
-	case err != nil || p.Addr().Is4In6(): // no IPv4 address is in a prefix that is written like an IPv6 one
-		return netip.Prefix{}, value("proxy_protocol", fmt.Sprintf("%.100q", s), want)
-	case p != p.Masked():
-		return netip.Prefix{}, value("proxy_protocol", fmt.Sprintf("%.100q", s), p.Masked().String())
-	}
-	return p, nil
+	return p, err
 }
 
 // checkEndpoint checks an address to connect to.

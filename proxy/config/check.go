@@ -3,12 +3,14 @@ package config
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/chain"
 	"github.com/jurat-tls/jurat/proxy/connect"
 	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/upstream"
@@ -165,63 +167,94 @@ func (k *checker) listener(at string, c *Config, l *Listener) {
 		k.take(at+".address", CheckAddress(l.Address))
 	}
 	k.admission(at, l)
-	switch k.one(at, []string{"to", "cluster", "http", "passthrough", "forward"}, l.To != "", l.Cluster != "", l.HTTP != nil, len(l.Passthrough) > 0, len(l.Forward) > 0) {
-	case "to":
-		s, err := ParseService(l.To)
-		k.take(at+".to", err)
-		if l.TCP && s.Scheme != "" {
-			k.bad(at+".to", quote(l.To), "host:port or unix:/path for raw TCP")
-		}
-	case "cluster":
-		k.refer(at+".cluster", l.Cluster, l.TCP)
-	case "http":
-		_, err := c.Table(l.HTTP)
-		k.take(at+".http", err)
-	case "passthrough":
-		k.passthrough(at, l)
-	case "forward":
-		k.forward(at, l)
+	if len(l.Chains) == 0 || !reflect.DeepEqual(l.Serving, Serving{}) {
+		k.serving(at, c, l, &l.Serving)
 	}
-	if l.Credentials != "" && len(l.Forward) == 0 {
-		k.bad(at+".credentials", quote(l.Credentials), "forward beside it")
-	}
-	if l.TCP && l.To == "" && l.Cluster == "" {
-		k.bad(at+".tcp", "true", "to or cluster beside it")
+	if l.Chains != nil {
+		k.chains(at, c, l)
+	} else if l.DetectHTTP {
+		k.bad(at+".detect_http", "true", "chains beside it")
 	}
 	if l.Transparent != "" {
 		k.word(at+".transparent", l.Transparent, "redirect", "tproxy")
 		switch c := k.clusters[l.Cluster]; {
+		case len(l.Chains) > 0:
 		case !l.TCP || !l.Plain:
-			k.bad(at+".transparent", quote(l.Transparent), "tcp and plain beside it")
+			k.bad(at+".transparent", quote(l.Transparent), "tcp and plain beside it, or chains")
 		case c != nil && c.Attested == nil:
 			k.bad(at+".cluster", quote(l.Cluster)+", which is not attested", "an attested cluster: the addresses are the clients' choice")
 		}
 	}
-	k.limits(at+".limits", &l.Limits)
+	number := func(key string, n int) {
+		if n < 0 {
+			k.bad(at+".limits."+key, strconv.Itoa(n), "0 or above")
+		}
+	}
+	number("connections", l.Limits.Connections)
+	number("handshakes", l.Limits.Handshakes)
+	k.times(at+".limits", &l.Limits.Times)
 }
 
-// admission checks who may connect, and what they have to prove.
+// chains checks what becomes of some connections, and that it is clear of which.
+func (k *checker) chains(at string, c *Config, l *Listener) {
+	if len(l.Chains) == 0 {
+		k.missing(at+".chains", "a chain")
+	}
+	_, err := chain.Compile(l.Matches())
+	k.take(at, err)
+	labels := map[string]bool{Rest: l.Serves()}
+	for i := range l.Chains {
+		ch, at := &l.Chains[i], fmt.Sprintf("%s.chains[%d]", at, i)
+		if label := ch.Label(); labels[label] && (ch.Name != "" || err == nil) { // of two without a name, their matches are the matter
+			k.bad(at+".name", quote(label), "a name that no other chain has")
+		}
+		labels[ch.Label()] = true
+		k.serving(at, c, l, &ch.Serving)
+		k.times(at+".times", &ch.Times)
+	}
+}
+
+// serving checks what becomes of connections of a listener.
+func (k *checker) serving(at string, c *Config, l *Listener, s *Serving) {
+	k.clients(at, l, s)
+	switch k.one(at, []string{"to", "cluster", "http", "passthrough", "forward"}, s.To != "", s.Cluster != "", s.HTTP != nil, len(s.Passthrough) > 0, len(s.Forward) > 0) {
+	case "to":
+		service, err := ParseService(s.To)
+		k.take(at+".to", err)
+		if s.TCP && service.Scheme != "" {
+			k.bad(at+".to", quote(s.To), "host:port or unix:/path for raw TCP")
+		}
+	case "cluster":
+		k.refer(at+".cluster", s.Cluster, s.TCP)
+	case "http":
+		_, err := c.Table(s.HTTP)
+		k.take(at+".http", err)
+	case "passthrough":
+		k.passthrough(at, s)
+	case "forward":
+		k.forward(at, s)
+	}
+	if s.Credentials != "" && len(s.Forward) == 0 {
+		k.bad(at+".credentials", quote(s.Credentials), "forward beside it")
+	}
+	if s.TCP && s.To == "" && s.Cluster == "" {
+		k.bad(at+".tcp", "true", "to or cluster beside it")
+	}
+	if l.Transparent != "" {
+		return
+	}
+	for _, name := range s.Clusters() {
+		if c := k.clusters[name]; c != nil && c.OriginalDestination != nil {
+			k.bad(at, "the cluster "+quote(name)+", which is where connections were going", "clusters with endpoints: only a transparent listener knows where they were going")
+		}
+	}
+}
+
+// admission checks who may connect.
 func (k *checker) admission(at string, l *Listener) {
-	switch {
-	case l.Plain && !l.UnsafeListen && l.Address != "" && !Local(l.Address):
-		k.bad(at+".address", l.Address+", which other machines can reach in plain", "a loopback address or a unix socket, or unsafe_listen: true")
-	case l.UnsafeListen && !l.Plain:
+	plain := l.Plain || slices.ContainsFunc(l.Chains, func(c Chain) bool { return c.Plain })
+	if l.UnsafeListen && !plain {
 		k.bad(at+".unsafe_listen", "true", "plain beside it")
-	}
-	k.reattest(at+".reattest", l.Reattest)
-	switch {
-	case l.Require != "" && l.Plain:
-		k.bad(at+".require", quote(l.Require), "clients that are not plain: those show no evidence")
-	case l.Require != "" && len(l.Passthrough) > 0:
-		k.bad(at+".require", quote(l.Require), "none: TLS that is not ended here shows no evidence")
-	case l.Require == "" && l.Reattest != 0:
-		k.add(&attest.Error{
-			Code: attest.CodeConfigMissing, Check: "config", Subject: at + ".reattest",
-			Got: l.Reattest.String() + " for clients that are asked for no evidence", Want: "require beside it",
-		})
-	}
-	if l.Plain && len(l.Passthrough) > 0 {
-		k.bad(at+".plain", "true", "no plain clients beside passthrough, which is of TLS")
 	}
 	if l.ProxyProtocol != nil && len(l.ProxyProtocol) == 0 {
 		k.missing(at+".proxy_protocol", "the addresses of those who send the header; 0.0.0.0/0 and ::/0 are all")
@@ -230,13 +263,35 @@ func (k *checker) admission(at string, l *Listener) {
 		_, err := ParsePrefix(s)
 		k.take(fmt.Sprintf("%s.proxy_protocol[%d]", at, i), err)
 	}
+	if plain && !l.UnsafeListen && l.Address != "" && !Local(l.Address) {
+		k.bad(at+".address", l.Address+", which other machines can reach in plain", "a loopback address or a unix socket, or unsafe_listen: true")
+	}
 }
 
-func (k *checker) forward(at string, l *Listener) {
-	if !l.Plain {
+// clients checks what clients have to prove.
+func (k *checker) clients(at string, l *Listener, s *Serving) {
+	k.reattest(at+".reattest", s.Reattest)
+	switch {
+	case s.Require != "" && s.Plain:
+		k.bad(at+".require", quote(s.Require), "clients that are not plain: those show no evidence")
+	case s.Require != "" && len(s.Passthrough) > 0:
+		k.bad(at+".require", quote(s.Require), "none: TLS that is not ended here shows no evidence")
+	case s.Require == "" && s.Reattest != 0:
+		k.add(&attest.Error{
+			Code: attest.CodeConfigMissing, Check: "config", Subject: at + ".reattest",
+			Got: s.Reattest.String() + " for clients that are asked for no evidence", Want: "require beside it",
+		})
+	}
+	if s.Plain && len(s.Passthrough) > 0 {
+		k.bad(at+".plain", "true", "no plain clients beside passthrough, which is of TLS")
+	}
+}
+
+func (k *checker) forward(at string, s *Serving) {
+	if !s.Plain {
 		k.missing(at+".plain", "plain: true, since programs that ask a proxy know nothing of evidence")
 	}
-	for i, f := range l.Forward {
+	for i, f := range s.Forward {
 		at := fmt.Sprintf("%s.forward[%d]", at, i)
 		if len(f.Hosts) == 0 {
 			k.missing(at+".hosts", "a host, or * for any at all")
@@ -253,9 +308,9 @@ func (k *checker) forward(at string, l *Listener) {
 	}
 }
 
-func (k *checker) passthrough(at string, l *Listener) {
+func (k *checker) passthrough(at string, s *Serving) {
 	seen := map[string]bool{}
-	for i, p := range l.Passthrough {
+	for i, p := range s.Passthrough {
 		at := fmt.Sprintf("%s.passthrough[%d]", at, i)
 		if len(p.Names) == 0 {
 			k.missing(at+".server_names", "a name, or * for all others")
@@ -314,17 +369,10 @@ func (k *checker) action(at string, a *route.RouteAction) {
 	}
 }
 
-func (k *checker) limits(at string, l *Limits) {
-	number := func(key string, n int) {
-		if n < 0 {
-			k.bad(at+"."+key, strconv.Itoa(n), "0 or above")
-		}
-	}
-	number("connections", l.Connections)
-	number("handshakes", l.Handshakes)
-	k.notNegative(at+".handshake_timeout", l.Handshake)
-	k.notNegative(at+".header_timeout", l.Header)
-	k.notNegative(at+".keep_alive", l.KeepAlive)
+func (k *checker) times(at string, t *Times) {
+	k.notNegative(at+".handshake_timeout", t.Handshake)
+	k.notNegative(at+".header_timeout", t.Header)
+	k.notNegative(at+".keep_alive", t.KeepAlive)
 }
 
 func (k *checker) notNegative(at string, d time.Duration) {
@@ -364,7 +412,7 @@ func (k *checker) cluster(at string, c *Cluster) {
 		}
 		k.reattest(at+".attested.reattest", a.Reattest)
 	}
-	switch k.one(at, []string{"endpoints", "localities", "dns"}, len(c.Endpoints) > 0, c.Localities != nil, c.DNS != nil) {
+	switch k.one(at, []string{"endpoints", "localities", "dns", "original_destination"}, len(c.Endpoints) > 0, c.Localities != nil, c.DNS != nil, c.OriginalDestination != nil) {
 	case "endpoints":
 		k.endpoints(at+".endpoints", c.Endpoints)
 	case "localities":
@@ -377,6 +425,16 @@ func (k *checker) cluster(at string, c *Cluster) {
 		}
 	case "dns":
 		k.dns(at+".dns", c.DNS)
+	case "original_destination":
+		if c.HealthCheck != nil {
+			k.bad(at+".health_check", "health checks", "none: what is there is known from connections only")
+		}
+		if c.OutlierDetection != nil {
+			k.bad(at+".outlier_detection", "outlier detection", "none: no endpoint could take the place of another")
+		}
+		if c.OriginalDestination.UnsafePlain && c.Attested != nil {
+			k.bad(at+".original_destination.unsafe_plain", "true", "no attested beside it")
+		}
 	}
 }
 

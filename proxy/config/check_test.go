@@ -43,6 +43,17 @@ listen:
               route: {weighted_clusters: [{name: local, weight: 1}, {name: ledger, weight: 0}], request_mirror_policies: [{cluster: ledger}]}
             - match: {prefix: /c}
               direct_response: {status: 404}
+  - name: told-apart
+    address: ":446"
+    unsafe_listen: true
+    transparent: redirect
+    limits: {connections: 10, header_timeout: 3s}
+    chains:
+      - {name: first, match: {destination_ports: [443, 8443], prefix_ranges: [10.0.0.0/8, "fd00::1"]}, plain: true, tcp: true, cluster: onward, times: {tunnel_idle: never}}
+      - {match: {server_names: [pay.example, "*.pay.example"], transport_protocol: tls, application_protocols: [jurat/1, h2]}, require: clients.yaml, cluster: local}
+      - {match: {server_names: [web.example]}, passthrough: [{server_names: ["*"], cluster: named}]}
+      - {match: {transport_protocol: raw_buffer, direct_source_prefix_ranges: [10.0.0.1], source_type: external, source_prefix_ranges: [10.0.0.2], source_ports: [1]}, plain: true, tcp: true, cluster: here}
+    to: "127.0.0.1:80"
 clusters:
   - {name: local, endpoints: [{address: "127.0.0.1:80"}, {address: "unix:/run/s.sock"}, {address: "[::1]:80"}]}
   - name: ledger
@@ -55,6 +66,8 @@ clusters:
   - {name: named, dns: {names: [{host: pay.example, port: 443}]}}
   - {name: proxied, proxy_protocol: v2, endpoints: [{address: "127.0.0.1:81"}]}
   - {name: later, localities: []}
+  - {name: onward, attested: {require: ledger.yaml, name: ledger.example}, original_destination: {}}
+  - {name: here, original_destination: {unsafe_plain: true}}
 `
 
 func parse(t testing.TB, text string) (config.Config, strictyaml.Node) {
@@ -78,7 +91,7 @@ func TestWhole(t *testing.T) {
 	if n := c.Cluster("named"); n != &c.Clusters[2] || c.Cluster("nobody") != nil {
 		t.Errorf("got %+v", n)
 	}
-	for i, want := range []bool{true, true, false, false, false, false, true} {
+	for i, want := range []bool{true, true, false, false, false, false, true, true} {
 		if got := c.Listeners[i].Attests(); got != want {
 			t.Errorf("listener %d attests: %v", i, got)
 		}
@@ -104,78 +117,97 @@ func TestCheckRefuses(t *testing.T) {
 	routed := func(text string) string {
 		return listen("{address: \":1\", http: {virtual_hosts: [{name: v, domains: [\"*\"], routes: [" + text + "]}]}}")
 	}
-	const r = "listen[7].http.virtual_hosts[0].routes[0]"
+	const r = "listen[8].http.virtual_hosts[0].routes[0]"
 	for _, c := range []struct {
 		text  string
 		code  attest.Code
 		place string
 	}{
-		{listen(`{address: ":1"}`), missing, "listen[7]"},
-		{listen(`{address: ":1", passthrough: []}`), missing, "listen[7]"},
-		{listen(`{address: ":1", to: "a:1", cluster: local}`), value, "listen[7]"},
-		{listen(`{address: ":1", cluster: local, http: {virtual_hosts: [{name: v, domains: ["*"]}]}}`), value, "listen[7]"},
-		{listen(`{address: ":1", to: "a:1", passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[7]"},
-		{listen(`{name: web, address: ":1", to: "a:1"}`), value, "listen[7].name"},
-		{listen(`{name: "systemd:jurat", address: ":1", to: "a:1"}`), value, "listen[7].name"},
-		{listen(`{address: ":8443", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "unix:/run/in.sock", to: "a:1"}`), value, "listen[7].address"},
+		{listen(`{address: ":1"}`), missing, "listen[8]"},
+		{listen(`{address: ":1", passthrough: []}`), missing, "listen[8]"},
+		{listen(`{address: ":1", to: "a:1", cluster: local}`), value, "listen[8]"},
+		{listen(`{address: ":1", cluster: local, http: {virtual_hosts: [{name: v, domains: ["*"]}]}}`), value, "listen[8]"},
+		{listen(`{address: ":1", to: "a:1", passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8]"},
+		{listen(`{name: web, address: ":1", to: "a:1"}`), value, "listen[8].name"},
+		{listen(`{name: "systemd:jurat", address: ":1", to: "a:1"}`), value, "listen[8].name"},
+		{listen(`{address: ":8443", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "unix:/run/in.sock", to: "a:1"}`), value, "listen[8].address"},
 		{listen(`{address: "unix:/a:b:c", to: "a:1"}`), "", ""},
-		{listen("{address: \"unix:/a:b:c\", to: \"a:1\"}\n  - {address: \"unix:/a:b:c\", to: \"a:1\"}"), value, "listen[8].address"},
-		{listen("{address: \":0\", to: \"a:1\"}\n  - {address: \":0\", to: \"a:1\"}"), value, "listen[8].address"},
-		{listen("{address: \"127.0.0.1:\", to: \"a:1\"}\n  - {address: \"127.0.0.1:\", to: \"a:1\"}"), value, "listen[8].address"},
-		{listen(`{address: "systemd:jurat", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "8443", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: ":65536", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: ":nosuchservice", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "a b:1", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "unix:", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "unix:a\0", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: "systemd:", to: "a:1"}`), value, "listen[7].address"},
-		{listen(`{address: ":1", to: "https://a:1"}`), value, "listen[7].to"},
-		{listen(`{address: ":1", to: "h2c://a:1", tcp: true}`), value, "listen[7].to"},
-		{listen(`{address: ":1", cluster: nobody}`), value, "listen[7].cluster"},
-		{listen(`{address: ":1", cluster: proxied}`), value, "listen[7].cluster"},
-		{listen(`{address: ":1", tcp: true, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[7].tcp"},
-		{listen(`{address: ":1", tcp: true, http: {virtual_hosts: [{name: v, domains: ["*"]}]}}`), value, "listen[7].tcp"},
-		{listen(`{address: ":1", cluster: local, transparent: tproxy}`), value, "listen[7].transparent"},
+		{listen("{address: \"unix:/a:b:c\", to: \"a:1\"}\n  - {address: \"unix:/a:b:c\", to: \"a:1\"}"), value, "listen[9].address"},
+		{listen("{address: \":0\", to: \"a:1\"}\n  - {address: \":0\", to: \"a:1\"}"), value, "listen[9].address"},
+		{listen("{address: \"127.0.0.1:\", to: \"a:1\"}\n  - {address: \"127.0.0.1:\", to: \"a:1\"}"), value, "listen[9].address"},
+		{listen(`{address: "systemd:jurat", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "8443", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: ":65536", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: ":nosuchservice", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "a b:1", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "unix:", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "unix:a\0", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: "systemd:", to: "a:1"}`), value, "listen[8].address"},
+		{listen(`{address: ":1", to: "https://a:1"}`), value, "listen[8].to"},
+		{listen(`{address: ":1", to: "h2c://a:1", tcp: true}`), value, "listen[8].to"},
+		{listen(`{address: ":1", cluster: nobody}`), value, "listen[8].cluster"},
+		{listen(`{address: ":1", cluster: proxied}`), value, "listen[8].cluster"},
+		{listen(`{address: ":1", tcp: true, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8].tcp"},
+		{listen(`{address: ":1", tcp: true, http: {virtual_hosts: [{name: v, domains: ["*"]}]}}`), value, "listen[8].tcp"},
+		{listen(`{address: ":1", cluster: local, transparent: tproxy}`), value, "listen[8].transparent"},
 
-		{listen(`{address: ":1", plain: true, cluster: local}`), value, "listen[7].address"},
-		{listen(`{address: "10.0.0.1:1", plain: true, cluster: local}`), value, "listen[7].address"},
-		{listen(`{address: "pay.example:1", plain: true, cluster: local}`), value, "listen[7].address"},
-		{listen(`{address: "systemd:x", plain: true, cluster: local}`), value, "listen[7].address"},
-		{listen(`{address: ":1", unsafe_listen: true, cluster: local}`), value, "listen[7].unsafe_listen"},
-		{listen(`{address: "127.0.0.1:1", plain: true, require: p.yaml, cluster: local}`), value, "listen[7].require"},
-		{listen(`{address: ":1", require: p.yaml, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[7].require"},
-		{listen(`{address: "127.0.0.1:1", plain: true, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[7].plain"},
-		{listen(`{address: ":1", reattest: 1m, cluster: local}`), missing, "listen[7].reattest"},
-		{listen(`{address: ":1", require: p.yaml, reattest: 999ms, cluster: local}`), value, "listen[7].reattest"},
-		{listen(`{address: ":1", proxy_protocol: [], cluster: local}`), missing, "listen[7].proxy_protocol"},
-		{listen(`{address: ":1", proxy_protocol: ["0.0.0.0/0", "10.0.0.1/8"], cluster: local}`), value, "listen[7].proxy_protocol[1]"},
-		{listen(`{address: ":1", proxy_protocol: ["::ffff:10.0.0.0/104"], cluster: local}`), value, "listen[7].proxy_protocol[0]"},
-		{listen(`{address: ":1", proxy_protocol: ["::ffff:10.0.0.1"], cluster: local}`), value, "listen[7].proxy_protocol[0]"},
-		{listen(`{address: ":1", proxy_protocol: ["fe80::1%eth0"], cluster: local}`), value, "listen[7].proxy_protocol[0]"},
-		{listen(`{address: ":1", proxy_protocol: ["pay.example"], cluster: local}`), value, "listen[7].proxy_protocol[0]"},
+		{listen(`{address: ":1", plain: true, cluster: local}`), value, "listen[8].address"},
+		{listen(`{address: "10.0.0.1:1", plain: true, cluster: local}`), value, "listen[8].address"},
+		{listen(`{address: "pay.example:1", plain: true, cluster: local}`), value, "listen[8].address"},
+		{listen(`{address: "systemd:x", plain: true, cluster: local}`), value, "listen[8].address"},
+		{listen(`{address: ":1", unsafe_listen: true, cluster: local}`), value, "listen[8].unsafe_listen"},
+		{listen(`{address: "127.0.0.1:1", plain: true, require: p.yaml, cluster: local}`), value, "listen[8].require"},
+		{listen(`{address: ":1", require: p.yaml, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8].require"},
+		{listen(`{address: "127.0.0.1:1", plain: true, passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8].plain"},
+		{listen(`{address: ":1", reattest: 1m, cluster: local}`), missing, "listen[8].reattest"},
+		{listen(`{address: ":1", require: p.yaml, reattest: 999ms, cluster: local}`), value, "listen[8].reattest"},
+		{listen(`{address: ":1", proxy_protocol: [], cluster: local}`), missing, "listen[8].proxy_protocol"},
+		{listen(`{address: ":1", proxy_protocol: ["0.0.0.0/0", "10.0.0.1/8"], cluster: local}`), value, "listen[8].proxy_protocol[1]"},
+		{listen(`{address: ":1", proxy_protocol: ["::ffff:10.0.0.0/104"], cluster: local}`), value, "listen[8].proxy_protocol[0]"},
+		{listen(`{address: ":1", proxy_protocol: ["::ffff:10.0.0.1"], cluster: local}`), value, "listen[8].proxy_protocol[0]"},
+		{listen(`{address: ":1", proxy_protocol: ["fe80::1%eth0"], cluster: local}`), value, "listen[8].proxy_protocol[0]"},
+		{listen(`{address: ":1", proxy_protocol: ["pay.example"], cluster: local}`), value, "listen[8].proxy_protocol[0]"},
 
-		{listen(`{address: ":1", passthrough: [{server_names: [], cluster: local}]}`), missing, "listen[7].passthrough[0].server_names"},
-		{listen(`{address: ":1", passthrough: [{server_names: [a], cluster: nobody}]}`), value, "listen[7].passthrough[0].cluster"},
-		{listen(`{address: ":1", passthrough: [{server_names: [a, "*a"], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[1]"},
-		{listen(`{address: ":1", passthrough: [{server_names: [a], cluster: local}, {server_names: [A], cluster: local}]}`), value, "listen[7].passthrough[1].server_names[0]"},
-		{listen(`{address: ":1", passthrough: [{server_names: ["192.0.2.1"], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[0]"},
-		{listen(`{address: ":1", passthrough: [{server_names: ["a."], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[0]"},
-		{listen(`{address: ":1", passthrough: [{server_names: ["a b"], cluster: local}]}`), value, "listen[7].passthrough[0].server_names[0]"},
+		{listen(`{address: ":1", passthrough: [{server_names: [], cluster: local}]}`), missing, "listen[8].passthrough[0].server_names"},
+		{listen(`{address: ":1", passthrough: [{server_names: [a], cluster: nobody}]}`), value, "listen[8].passthrough[0].cluster"},
+		{listen(`{address: ":1", passthrough: [{server_names: [a, "*a"], cluster: local}]}`), value, "listen[8].passthrough[0].server_names[1]"},
+		{listen(`{address: ":1", passthrough: [{server_names: [a], cluster: local}, {server_names: [A], cluster: local}]}`), value, "listen[8].passthrough[1].server_names[0]"},
+		{listen(`{address: ":1", passthrough: [{server_names: ["192.0.2.1"], cluster: local}]}`), value, "listen[8].passthrough[0].server_names[0]"},
+		{listen(`{address: ":1", passthrough: [{server_names: ["a."], cluster: local}]}`), value, "listen[8].passthrough[0].server_names[0]"},
+		{listen(`{address: ":1", passthrough: [{server_names: ["a b"], cluster: local}]}`), value, "listen[8].passthrough[0].server_names[0]"},
 
-		{listen(`{address: "127.0.0.1:1", plain: true, tcp: true, transparent: redirect, cluster: local}`), value, "listen[7].cluster"},
-		{listen(`{address: ":1", tcp: true, transparent: redirect, cluster: ledger}`), value, "listen[7].transparent"},
+		{listen(`{address: "127.0.0.1:1", plain: true, tcp: true, transparent: redirect, cluster: local}`), value, "listen[8].cluster"},
+		{listen(`{address: ":1", tcp: true, transparent: redirect, cluster: ledger}`), value, "listen[8].transparent"},
 		{listen(`{address: "127.0.0.1:1", plain: true, tcp: true, transparent: redirect, cluster: ledger}`), "", ""},
 		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a, "*.b:443", "*"], require: p}]}`), "", ""},
-		{listen(`{address: ":1", forward: [{hosts: [a], require: p}]}`), missing, "listen[7].plain"},
-		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [], require: p}]}`), missing, "listen[7].forward[0].hosts"},
-		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a, "a.*"], require: p}]}`), value, "listen[7].forward[0].hosts[1]"},
-		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a], require: p, reattest: 1ms}]}`), value, "listen[7].forward[0].reattest"},
-		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, forward: [{hosts: [a], require: p}]}`), value, "listen[7]"},
-		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, credentials: f}`), value, "listen[7].credentials"},
+		{listen(`{address: ":1", forward: [{hosts: [a], require: p}]}`), missing, "listen[8].plain"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [], require: p}]}`), missing, "listen[8].forward[0].hosts"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a, "a.*"], require: p}]}`), value, "listen[8].forward[0].hosts[1]"},
+		{listen(`{address: "127.0.0.1:1", plain: true, forward: [{hosts: [a], require: p, reattest: 1ms}]}`), value, "listen[8].forward[0].reattest"},
+		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, forward: [{hosts: [a], require: p}]}`), value, "listen[8]"},
+		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, credentials: f}`), value, "listen[8].credentials"},
 
-		{listen(`{address: ":1", http: {virtual_hosts: []}}`), missing, "listen[7].http.virtual_hosts"},
+		{listen(`{address: ":1", detect_http: true, cluster: local}`), value, "listen[8].detect_http"},
+		{listen(`{address: ":1", chains: [], cluster: local}`), missing, "listen[8].chains"},
+		{listen(`{address: ":1", chains: [{match: {}}]}`), missing, "listen[8].chains[0]"},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: local}]}`), "", ""},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: local}], to: "a:1"}`), "", ""},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: local}], require: p}`), missing, "listen[8]"},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: nobody}]}`), value, "listen[8].chains[0].cluster"},
+		{listen(`{address: ":1", chains: [{match: {}, plain: true, cluster: local}]}`), value, "listen[8].address"},
+		{listen(`{address: ":1", chains: [{match: {}, plain: true, cluster: local}], unsafe_listen: true, to: "a:1"}`), "", ""},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: local}], unsafe_listen: true}`), value, "listen[8].unsafe_listen"},
+		{listen(`{address: ":1", chains: [{match: {}, reattest: 1m, cluster: local}]}`), missing, "listen[8].chains[0].reattest"},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: local}, {match: {}, cluster: ledger}]}`), value, "listen[8].chains[1].match"},
+		{listen(`{address: ":1", chains: [{match: {server_names: [a, b]}, cluster: local}, {match: {server_names: [c, A]}, cluster: ledger}]}`), value, "listen[8].chains[1].match"},
+		{listen(`{address: ":1", chains: [{match: {server_names: [a, "b.*"]}, cluster: local}]}`), value, "listen[8].chains[0].match.server_names[1]"},
+		{listen(`{address: ":1", chains: [{name: a, match: {server_names: [a]}, cluster: local}, {name: a, match: {}, cluster: ledger}]}`), value, "listen[8].chains[1].name"},
+		{listen(`{address: ":1", chains: [{name: "server_names=a", match: {}, cluster: local}, {match: {server_names: [a]}, cluster: ledger}]}`), value, "listen[8].chains[1].name"},
+		{listen(`{address: ":1", chains: [{match: {}, cluster: here, tcp: true}]}`), value, "listen[8].chains[0]"},
+		{listen(`{address: "127.0.0.1:1", chains: [{match: {}, plain: true, cluster: local}], transparent: redirect}`), "", ""},
+		{listen(`{address: "127.0.0.1:1", chains: [{match: {}, plain: true, cluster: here, tcp: true}], transparent: redirect}`), "", ""},
+		{listen(`{address: ":1", http: {virtual_hosts: []}}`), missing, "listen[8].http.virtual_hosts"},
 		{routed(`{match: {path: a}, route: {cluster: local}}`), value, r + ".match.path"},
 		{routed(`{match: {prefix: /, safe_regex: b}, route: {cluster: local}}`), value, r + ".match"},
 		{routed(`{match: {prefix: /}, route: {cluster: locl}}`), value, r + ".route.cluster"},
@@ -187,30 +219,34 @@ func TestCheckRefuses(t *testing.T) {
 		{routed(`{match: {prefix: /}, route: {weighted_clusters: [{name: ledger, weight: 1}, {name: local, weight: 1}], request_mirror_policies: [{cluster: local}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
 		{routed(`{match: {prefix: /}, route: {weighted_clusters: [{name: local, weight: 1}, {name: ledger, weight: 1}], request_mirror_policies: [{cluster: local}]}}`), value, r + ".route.request_mirror_policies[0].cluster"},
 
-		{cluster(`{name: local, localities: []}`), value, "clusters[5].name"},
-		{cluster(`{name: c}`), missing, "clusters[5]"},
-		{cluster(`{name: c, endpoints: []}`), missing, "clusters[5]"},
-		{cluster(`{name: c, localities: [], dns: {names: [{host: a, port: 1}]}}`), value, "clusters[5]"},
-		{cluster(`{name: c, localities: [], table_size: 4, lb_policy: maglev}`), value, "clusters[5].table_size"},
-		{cluster(`{name: c, localities: [], health_check: {kind: http}}`), value, "clusters[5].health_check.path"},
-		{cluster(`{name: c, localities: [], outlier_detection: {max_ejection_percent: 101}}`), value, "clusters[5].outlier_detection.max_ejection_percent"},
-		{cluster(`{name: c, localities: [], circuit_breakers: {retry_budget: {budget_percent: 101}}}`), value, "clusters[5].circuit_breakers.retry_budget.budget_percent"},
-		{cluster(`{name: c, endpoints: [{address: "a:1"}, {address: a}]}`), value, "clusters[5].endpoints[1].address"},
-		{cluster(`{name: c, endpoints: [{address: "a:65536"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: "a:http"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: "a:0"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: ":1"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: "unix:"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: "a..b:1"}]}`), value, "clusters[5].endpoints[0].address"},
-		{cluster(`{name: c, endpoints: [{address: "a:1", hostname: "a:1"}]}`), value, "clusters[5].endpoints[0].hostname"},
-		{cluster(`{name: c, localities: [{}, {endpoints: [{address: a}]}]}`), value, "clusters[5].localities[1].endpoints[0].address"},
-		{cluster(`{name: c, localities: [{}, {priority: 128, endpoints: [{address: "a:1"}]}]}`), value, "clusters[5].localities[1].priority"},
-		{cluster(`{name: c, dns: {names: []}}`), missing, "clusters[5].dns.names"},
-		{cluster(`{name: c, dns: {names: [{host: "a:1", port: 1}]}}`), value, "clusters[5].dns.names[0].host"},
-		{cluster(`{name: c, dns: {names: [{host: a, port: 1, priority: 128}]}}`), value, "clusters[5].dns.names[0].priority"},
-		{cluster(`{name: c, dns: {names: [{host: a, port: 1}], dns_failure_max_interval: 1s}}`), value, "clusters[5].dns.dns_failure_max_interval"},
-		{cluster(`{name: c, localities: [], attested: {require: p, name: "*.example"}}`), value, "clusters[5].attested.name"},
-		{cluster(`{name: c, localities: [], attested: {require: p, reattest: 1ms}}`), value, "clusters[5].attested.reattest"},
+		{cluster(`{name: local, localities: []}`), value, "clusters[7].name"},
+		{cluster(`{name: c}`), missing, "clusters[7]"},
+		{cluster(`{name: c, endpoints: []}`), missing, "clusters[7]"},
+		{cluster(`{name: c, localities: [], dns: {names: [{host: a, port: 1}]}}`), value, "clusters[7]"},
+		{cluster(`{name: c, localities: [], table_size: 4, lb_policy: maglev}`), value, "clusters[7].table_size"},
+		{cluster(`{name: c, localities: [], health_check: {kind: http}}`), value, "clusters[7].health_check.path"},
+		{cluster(`{name: c, localities: [], outlier_detection: {max_ejection_percent: 101}}`), value, "clusters[7].outlier_detection.max_ejection_percent"},
+		{cluster(`{name: c, localities: [], circuit_breakers: {retry_budget: {budget_percent: 101}}}`), value, "clusters[7].circuit_breakers.retry_budget.budget_percent"},
+		{cluster(`{name: c, endpoints: [{address: "a:1"}, {address: a}]}`), value, "clusters[7].endpoints[1].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:65536"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:http"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:0"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: ":1"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "unix:"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "a..b:1"}]}`), value, "clusters[7].endpoints[0].address"},
+		{cluster(`{name: c, endpoints: [{address: "a:1", hostname: "a:1"}]}`), value, "clusters[7].endpoints[0].hostname"},
+		{cluster(`{name: c, localities: [{}, {endpoints: [{address: a}]}]}`), value, "clusters[7].localities[1].endpoints[0].address"},
+		{cluster(`{name: c, localities: [{}, {priority: 128, endpoints: [{address: "a:1"}]}]}`), value, "clusters[7].localities[1].priority"},
+		{cluster(`{name: c, original_destination: {}, health_check: {kind: tcp}}`), value, "clusters[7].health_check"},
+		{cluster(`{name: c, original_destination: {}, outlier_detection: {}}`), value, "clusters[7].outlier_detection"},
+		{cluster(`{name: c, original_destination: {unsafe_plain: true}, attested: {require: p}}`), value, "clusters[7].original_destination.unsafe_plain"},
+		{cluster(`{name: c, original_destination: {}, endpoints: [{address: "a:1"}]}`), value, "clusters[7]"},
+		{cluster(`{name: c, dns: {names: []}}`), missing, "clusters[7].dns.names"},
+		{cluster(`{name: c, dns: {names: [{host: "a:1", port: 1}]}}`), value, "clusters[7].dns.names[0].host"},
+		{cluster(`{name: c, dns: {names: [{host: a, port: 1, priority: 128}]}}`), value, "clusters[7].dns.names[0].priority"},
+		{cluster(`{name: c, dns: {names: [{host: a, port: 1}], dns_failure_max_interval: 1s}}`), value, "clusters[7].dns.dns_failure_max_interval"},
+		{cluster(`{name: c, localities: [], attested: {require: p, name: "*.example"}}`), value, "clusters[7].attested.name"},
+		{cluster(`{name: c, localities: [], attested: {require: p, reattest: 1ms}}`), value, "clusters[7].attested.reattest"},
 	} {
 		got, root := parse(t, c.text)
 		err := got.Check()
@@ -276,7 +312,7 @@ func TestCheckRefusesStructs(t *testing.T) {
 		t.Errorf("the zero configuration: %v", err)
 	}
 	never, _ := parse(t, whole)
-	never.Listeners[0].Limits = config.Limits{Tunnel: -1, Stall: -1, Answer: -1}
+	never.Listeners[0].Limits = config.Limits{Times: config.Times{Tunnel: -1, Stall: -1, Answer: -1}}
 	if err := never.Check(); err != nil {
 		t.Error(err)
 	}
@@ -313,7 +349,7 @@ func TestCheckIsBounded(t *testing.T) {
 		t.Errorf("%d errors", n)
 	}
 	for _, n := range []int{0, 3, 9} {
-		c := config.Config{Listeners: []config.Listener{{Address: ":1", Cluster: "nobody"}}}
+		c := config.Config{Listeners: []config.Listener{{Address: ":1", Serving: config.Serving{Cluster: "nobody"}}}}
 		for i := range n {
 			c.Clusters = append(c.Clusters, config.Cluster{Config: upstream.Config{Name: fmt.Sprint("c", i)}, Localities: []upstream.LocalityEndpoints{}})
 		}
@@ -331,6 +367,8 @@ func TestWords(t *testing.T) {
 	const end = "}]}]}}\nclusters:\n  - {name: c, localities: []}\n"
 	files := map[string]string{
 		"config.Listener.transparent":          "listen: [{address: \"127.0.0.1:1\", cluster: c, tcp: true, plain: true, transparent: %s}]\nclusters: [{name: c, attested: {require: p}, localities: []}]\n",
+		"chain.Match.transport_protocol":       "listen: [{address: \":1\", chains: [{match: {transport_protocol: %s}, cluster: c}]}]\nclusters: [{name: c, localities: []}]\n",
+		"chain.Match.source_type":              "listen: [{address: \":1\", chains: [{match: {source_type: %s}, cluster: c}]}]\nclusters: [{name: c, localities: []}]\n",
 		"config.Cluster.protocol":              listen + "clusters:\n  - {name: c, localities: [], protocol: %s}\n",
 		"config.Cluster.proxy_protocol":        "listen:\n  - {address: \":1\", cluster: c, tcp: true}\nclusters:\n  - {name: c, localities: [], proxy_protocol: %s}\n",
 		"upstream.Config.lb_policy":            listen + "clusters:\n  - {name: c, localities: [], lb_policy: %s}\n",
@@ -410,8 +448,79 @@ func TestCompare(t *testing.T) {
 	if p := a.Policies(); !slices.Equal(p, []string{"clients.yaml", "ledger.yaml"}) {
 		t.Errorf("got %v", p)
 	}
+	if b.Listeners[7].Chains[1].Require != "clients.yaml@2" || a.Listeners[7].Chains[1].Require != "clients.yaml" || b.Listeners[7].Chains[0].Require != "" {
+		t.Errorf("got %+v", b.Listeners[7])
+	}
 	if again := a.WithPolicies(id("@3")); again.Listeners[0].Equal(&b.Listeners[0]) || again.Clusters[1].Equal(&b.Clusters[1]) || !again.Clusters[0].Equal(&b.Clusters[0]) {
 		t.Error("another version of a policy makes no difference")
+	}
+}
+
+// A chain is what a listener of its own would be; how connections come is the port's.
+func TestChain(t *testing.T) {
+	c, _ := parse(t, whole)
+	l := c.Listeners[7]
+	first := l.Chain(0)
+	want := config.Listener{Name: "told-apart", Address: ":446", Serving: l.Chains[0].Serving, Limits: config.Limits{Times: config.Times{Header: 3 * time.Second, Tunnel: -1}}}
+	if !first.Equal(&want) || first.Attests() {
+		t.Errorf("got %+v", first)
+	}
+	second := l.Chain(1)
+	if !second.Attests() || second.Require != "clients.yaml" || second.Cluster != "local" || second.Limits.Tunnel != 0 {
+		t.Errorf("got %+v", second)
+	}
+	rest, ok := l.Rest()
+	if !ok || rest.To != "127.0.0.1:80" || rest.Transparent != "" || rest.Limits.Header != 3*time.Second || rest.Limits.Connections != 0 {
+		t.Errorf("got %+v, %v", rest, ok)
+	}
+	none := l
+	none.Serving = config.Serving{}
+	if _, ok := none.Rest(); ok {
+		t.Error("nothing serves")
+	}
+	places := func(l config.Listener) (all []string) {
+		for place := range l.Servings() {
+			all = append(all, place)
+			if len(all) == 4 {
+				break
+			}
+		}
+		return all
+	}
+	if got := places(l); !slices.Equal(got, []string{"", "chains[0]", "chains[1]", "chains[2]"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := places(none); !slices.Equal(got, []string{"chains[0]", "chains[1]", "chains[2]", "chains[3]"}) {
+		t.Errorf("got %q", got)
+	}
+	if got := l.Chains[1].Label(); got != "server_names=pay.example,*.pay.example transport_protocol=tls application_protocols=jurat/1,h2" || l.Chains[0].Label() != "first" {
+		t.Errorf("got %q", got)
+	}
+	plain := config.Serving{Plain: true, To: "127.0.0.1:1"}
+	for i, tt := range []struct {
+		l              config.Listener
+		attests, plain bool
+	}{
+		{config.Listener{}, true, false},
+		{config.Listener{Serving: plain}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}, {Serving: config.Serving{To: "a:1"}}}}, true, false},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}, Serving: config.Serving{To: "a:1"}}, true, false},
+		{config.Listener{Chains: []config.Chain{{Serving: plain}}, Serving: plain}, false, true},
+		{config.Listener{Chains: []config.Chain{{Serving: config.Serving{Passthrough: []config.Passthrough{{}}}}}}, false, false},
+	} {
+		if tt.l.Attests() != tt.attests || tt.l.PlainOnly() != tt.plain {
+			t.Errorf("%d: %v, %v", i, tt.l.Attests(), tt.l.PlainOnly())
+		}
+	}
+	s := config.Serving{
+		Cluster: "a", Passthrough: []config.Passthrough{{Cluster: "b"}, {Cluster: "a"}},
+		HTTP: &route.Config{VirtualHosts: []route.VirtualHost{{Routes: []route.Route{{}, {Route: &route.RouteAction{
+			Cluster: "c", WeightedClusters: []route.WeightedCluster{{Name: "d"}}, RequestMirrorPolicies: []route.RequestMirror{{Cluster: "e"}},
+		}}}}}},
+	}
+	if got := s.Clusters(); !slices.Equal(got, []string{"a", "b", "c", "d", "e"}) {
+		t.Errorf("got %q", got)
 	}
 }
 

@@ -28,13 +28,11 @@ func (c *Config) Policies() []string {
 func (c *Config) WithPolicies(id func(name string) string) Config {
 	out := Config{slices.Clone(c.Listeners), slices.Clone(c.Clusters)}
 	for i := range out.Listeners {
-		if l := &out.Listeners[i]; l.Require != "" {
-			l.Require = id(l.Require)
-		}
 		l := &out.Listeners[i]
-		l.Forward = slices.Clone(l.Forward)
-		for j := range l.Forward {
-			l.Forward[j].Require = id(l.Forward[j].Require)
+		l.Serving = l.withPolicies(id)
+		l.Chains = slices.Clone(l.Chains)
+		for j := range l.Chains {
+			l.Chains[j].Serving = l.Chains[j].withPolicies(id)
 		}
 	}
 	for i := range out.Clusters {
@@ -45,4 +43,15 @@ func (c *Config) WithPolicies(id func(name string) string) Config {
 		}
 	}
 	return out
+}
+
+func (s Serving) withPolicies(id func(name string) string) Serving {
+	if s.Require != "" {
+		s.Require = id(s.Require)
+	}
+	s.Forward = slices.Clone(s.Forward)
+	for i := range s.Forward {
+		s.Forward[i].Require = id(s.Forward[i].Require)
+	}
+	return s
 }

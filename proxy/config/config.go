@@ -13,8 +13,13 @@
 package config
 
 import (
+	"cmp"
+	"fmt"
+	"iter"
+	"slices"
 	"time"
 
+	"github.com/jurat-tls/jurat/proxy/chain"
 	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -25,24 +30,44 @@ type Config struct {
 	Clusters  []Cluster  `yaml:"clusters"` // where they can go
 }
 
-// Listener takes connections on one address, and has one of To, Cluster, HTTP, Passthrough and Forward.
+// Listener takes connections on one address, and says what becomes of them: of all, of those that are for none of Chains, or
+// nothing, where Chains take all that is served.
 type Listener struct {
 	Name    string `yaml:"name"`             // in logs and metrics, default the address
 	Address string `yaml:"address,required"` // host:port, unix:/path or systemd:NAME
 
-	// Clients are taken as they are, in plain: for those of this machine. Others get our evidence before a byte moves.
-	Plain bool `yaml:"plain"`
-	// Other machines may connect although Plain is set.
-	UnsafeListen bool          `yaml:"unsafe_listen"`
-	Require      string        `yaml:"require"`  // the policy that clients have to meet, a file beside this one; without it they are asked for nothing
-	Reattest     time.Duration `yaml:"reattest"` // how often clients have to attest anew, default (and at most) half of the policy's freshness.evidence
-
+	UnsafeListen bool `yaml:"unsafe_listen"` // other machines may connect although clients are taken in plain
 	// The prefixes of addresses, such as 10.0.0.0/8, that may say in a PROXY header where a connection comes from. They
 	// have to, and nobody else is let in.
 	ProxyProtocol []string `yaml:"proxy_protocol"`
-	// The kernel hands over connections that were meant for others, which go on to where they were going: with tcp, plain and
-	// an attested cluster, whose endpoints are not used.
+	// The kernel hands over connections that were meant for others. Without Chains they go on to where they were going: with
+	// tcp, plain and an attested cluster, whose endpoints are not used. With Chains, clusters are what they say; one with
+	// original_destination is where a connection was going.
 	Transparent string `yaml:"transparent,one=redirect|tproxy"`
+
+	// What is not TLS and begins like a request has the application protocol http/1.0, http/1.1 or h2c, for chains that are told apart by
+	// those. Clients that wait for the server to speak first are for none of them, and are not served.
+	DetectHTTP bool `yaml:"detect_http"`
+
+	Serving `yaml:",inline"`
+	Chains  []Chain `yaml:"chains"` // connections that something else becomes of than what is said here; where nothing is, all others are refused
+	Limits  Limits  `yaml:"limits"` // what strangers can make it hold
+}
+
+// Chain is what becomes of some of the connections of a listener. Of several that are for a connection, the most specific one counts.
+type Chain struct {
+	Name    string      `yaml:"name"`           // in logs and metrics, default the text of Match
+	Match   chain.Match `yaml:"match,required"` // which connections it is for
+	Serving `yaml:",inline"`
+	Times   Times `yaml:"times"` // how long things may take, default what the limits of the listener say
+}
+
+// Serving is what becomes of connections: one of To, Cluster, HTTP, Passthrough and Forward.
+type Serving struct {
+	// Clients are taken as they are, in plain: for those of this machine. Others get our evidence before a byte moves.
+	Plain    bool          `yaml:"plain"`
+	Require  string        `yaml:"require"`  // the policy that clients have to meet, a file beside this one; without it they are asked for nothing
+	Reattest time.Duration `yaml:"reattest"` // how often clients have to attest anew, default (and at most) half of the policy's freshness.evidence
 
 	To          string        `yaml:"to"`          // the service: host:port, http://host:port, h2c://host:port or unix:/path
 	Cluster     string        `yaml:"cluster"`     // the cluster that gets every connection or request
@@ -52,8 +77,6 @@ type Listener struct {
 
 	Forward     []Forward `yaml:"forward"`     // a proxy for HTTP CONNECT and SOCKS5: where its clients may go, and what has to be met there; the first that covers a target counts
 	Credentials string    `yaml:"credentials"` // a file with the USER:PASSWORD that clients of forward have to say
-
-	Limits Limits `yaml:"limits"` // what strangers can make it hold
 }
 
 // Passthrough forwards TLS connections that are not ended here.
@@ -71,18 +94,23 @@ type Forward struct {
 
 // Limits bound what strangers can make a listener hold.
 type Limits struct {
-	Connections        int           `yaml:"connections"`                             // open at once, default 16384
-	ConnectionsPerPeer int           `yaml:"connections_per_peer,negative=unlimited"` // open at once from one address (IPv6: one /64), default all but an eighth of them
-	Handshakes         int           `yaml:"handshakes"`                              // under way at once, default 4096
-	Handshake          time.Duration `yaml:"handshake_timeout"`                       // for a handshake, default 10 s
-	Header             time.Duration `yaml:"header_timeout"`                          // for the head of a request, default 10 s
-	KeepAlive          time.Duration `yaml:"keep_alive"`                              // of an HTTP connection without a request, default 2 min
-	Tunnel             time.Duration `yaml:"tunnel_idle,negative=never"`              // of a raw connection on which nothing moves, default 1 h
-	Stall              time.Duration `yaml:"stall_timeout,negative=never"`            // of a body that does not move, default 1 min
-	Answer             time.Duration `yaml:"answer_timeout,negative=never"`           // from the end of a request to the head of its answer, default 60 s
+	Connections        int `yaml:"connections"`                             // open at once, default 16384
+	ConnectionsPerPeer int `yaml:"connections_per_peer,negative=unlimited"` // open at once from one address (IPv6: one /64), default all but an eighth of them
+	Handshakes         int `yaml:"handshakes"`                              // under way at once, default 4096
+	Times              `yaml:",inline"`
 }
 
-// Cluster is endpoints that do the same, and how to connect to them: one of Endpoints, Localities and DNS.
+// Times bound how long strangers can make a connection be held.
+type Times struct {
+	Handshake time.Duration `yaml:"handshake_timeout"`             // for a handshake, default 10 s
+	Header    time.Duration `yaml:"header_timeout"`                // for the head of a request, default 10 s
+	KeepAlive time.Duration `yaml:"keep_alive"`                    // of an HTTP connection without a request, default 2 min
+	Tunnel    time.Duration `yaml:"tunnel_idle,negative=never"`    // of a raw connection on which nothing moves, default 1 h
+	Stall     time.Duration `yaml:"stall_timeout,negative=never"`  // of a body that does not move, default 1 min
+	Answer    time.Duration `yaml:"answer_timeout,negative=never"` // from the end of a request to the head of its answer, default 60 s
+}
+
+// Cluster is endpoints that do the same, and how to connect to them: one of Endpoints, Localities, DNS and OriginalDestination.
 type Cluster struct {
 	upstream.Config `yaml:",inline"`
 
@@ -97,6 +125,14 @@ type Cluster struct {
 	Endpoints  []upstream.EndpointConfig    `yaml:"endpoints"`  // by their addresses
 	Localities []upstream.LocalityEndpoints `yaml:"localities"` // by where they are; an empty list is a cluster that has no endpoint yet
 	DNS        *upstream.DNS                `yaml:"dns"`        // by names that are resolved again and again
+	// Where a connection was going before the kernel handed it to a transparent listener; connections of other listeners find no
+	// endpoint.
+	OriginalDestination *OriginalDestination `yaml:"original_destination"`
+}
+
+// OriginalDestination is where a connection was going. In plain, that has to be this machine.
+type OriginalDestination struct {
+	UnsafePlain bool `yaml:"unsafe_plain"` // what is not attested may be another machine: whatever the client chooses gets the bytes in plain
 }
 
 // Attested is what the endpoints of a cluster have to prove.
@@ -114,8 +150,116 @@ func (l *Listener) Label() string {
 	return l.Address
 }
 
-// Attests reports whether clients of the listener get our evidence: it then needs an identity.
-func (l *Listener) Attests() bool { return !l.Plain && len(l.Passthrough) == 0 }
+// Servings are all that can become of connections of the listener, by their places: "" for what it says itself, and "chains[0]" and so on.
+func (l *Listener) Servings() iter.Seq2[string, *Serving] {
+	return func(yield func(string, *Serving) bool) {
+		if (len(l.Chains) == 0 || l.Serves()) && !yield("", &l.Serving) {
+			return
+		}
+		for i := range l.Chains {
+			if !yield(fmt.Sprintf("chains[%d]", i), &l.Chains[i].Serving) {
+				return
+			}
+		}
+	}
+}
+
+// Attests reports whether any clients of the listener get our evidence: it then needs an identity.
+func (l *Listener) Attests() bool {
+	for _, s := range l.Servings() {
+		if s.Attests() {
+			return true
+		}
+	}
+	return false
+}
+
+// PlainOnly reports whether all clients of the listener are taken in plain.
+func (l *Listener) PlainOnly() bool {
+	for _, s := range l.Servings() {
+		if !s.Plain {
+			return false
+		}
+	}
+	return true
+}
+
+// Label is what the chain is called in logs and metrics.
+func (c *Chain) Label() string {
+	if c.Name != "" {
+		return c.Name
+	}
+	return c.Match.String()
+}
+
+// Rest is the label of what a listener with chains does with connections that are for none of them.
+const Rest = "default"
+
+// Chain answers chain i as a listener of its own, with the name and the address of l, that knows nothing of how connections come there.
+func (l *Listener) Chain(i int) Listener {
+	c := &l.Chains[i]
+	alone := Listener{Name: l.Name, Address: l.Address, Serving: c.Serving}
+	t, own := &l.Limits.Times, &c.Times
+	alone.Limits.Times = Times{
+		cmp.Or(own.Handshake, t.Handshake), cmp.Or(own.Header, t.Header), cmp.Or(own.KeepAlive, t.KeepAlive),
+		cmp.Or(own.Tunnel, t.Tunnel), cmp.Or(own.Stall, t.Stall), cmp.Or(own.Answer, t.Answer),
+	}
+	return alone
+}
+
+// Rest is Chain for connections that are for no chain. It answers false where they are refused.
+func (l *Listener) Rest() (Listener, bool) {
+	return Listener{Name: l.Name, Address: l.Address, Serving: l.Serving, Limits: Limits{Times: l.Limits.Times}}, l.Serves()
+}
+
+// Matches answers which connections each of the chains is for.
+func (l *Listener) Matches() []chain.Match {
+	all := make([]chain.Match, len(l.Chains))
+	for i := range l.Chains {
+		all[i] = l.Chains[i].Match
+	}
+	return all
+}
+
+// Attests reports whether clients get our evidence.
+func (s *Serving) Attests() bool { return !s.Plain && len(s.Passthrough) == 0 }
+
+// Clusters answers the names of the clusters that connections or their requests can go to.
+func (s *Serving) Clusters() []string {
+	var names []string
+	add := func(name string) {
+		if name != "" && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	add(s.Cluster)
+	for _, p := range s.Passthrough {
+		add(p.Cluster)
+	}
+	if s.HTTP == nil {
+		return names
+	}
+	for _, v := range s.HTTP.VirtualHosts {
+		for _, r := range v.Routes {
+			if r.Route == nil {
+				continue
+			}
+			add(r.Route.Cluster)
+			for _, w := range r.Route.WeightedClusters {
+				add(w.Name)
+			}
+			for _, m := range r.Route.RequestMirrorPolicies {
+				add(m.Cluster)
+			}
+		}
+	}
+	return names
+}
+
+// Serves reports whether there is a way for connections to go.
+func (s *Serving) Serves() bool {
+	return s.To != "" || s.Cluster != "" || s.HTTP != nil || len(s.Passthrough) > 0 || len(s.Forward) > 0
+}
 
 // Cluster answers the cluster of that name, nil where there is none.
 func (c *Config) Cluster(name string) *Cluster {

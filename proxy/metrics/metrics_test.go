@@ -73,6 +73,10 @@ func example() metrics.Snapshot {
 			Peers: tally.PeerStats{Counts: map[tally.Peer]uint64{
 				genoa: 114, {}: 115, {Verdict: attest.Undecided, Vendor: "sim", TEE: "tdx", Generation: "q", Level: attest.LevelKey, Simulated: true}: 116,
 			}, Ages: ages(time.Minute, time.Hour, 1000*time.Hour)},
+			Chains: []proxy.ChainStatus{
+				{Name: "by name", Stats: proxy.Stats{Accepted: 120, Handshakes: 121, Refused: map[attest.Code]uint64{attest.CodeTimeout: 122, "J999": 123}, Active: 124, Requests: 125, BytesIn: 126, BytesOut: 127}},
+				{Name: "default"},
+			},
 		}, {Name: "raw"}},
 		Clusters: []metrics.Cluster{{
 			Name: "orders",
@@ -269,7 +273,7 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	want := "class cluster code endpoint generation goversion level listener outcome reason resource result revision simulated state tee vendor verdict version"
+	want := "chain class cluster code endpoint generation goversion level listener outcome reason resource result revision simulated state tee vendor verdict version"
 	if got := strings.Join(slices.Sorted(maps.Keys(known)), " "); got != want {
 		t.Errorf("labels are %s", got)
 	}

@@ -23,7 +23,8 @@ type Listener struct {
 	Name     string // as configured. Of two with one name the sum is shown
 	Stats    proxy.Stats
 	Requests tally.RequestStats
-	Peers    tally.PeerStats // of clients
+	Peers    tally.PeerStats     // of clients
+	Chains   []proxy.ChainStatus // where its connections are told apart; they are in what is above too
 }
 
 // Cluster is a set of endpoints.

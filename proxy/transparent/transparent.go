@@ -35,6 +35,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -155,6 +156,27 @@ func destination(mode Mode, conn net.Conn) (to netip.AddrPort, port uint16, err 
 
 func notRedirected(to netip.AddrPort, what string) error {
 	return &attest.Error{Code: attest.CodeNotRedirected, Check: "transparent", Subject: to.String(), Got: what}
+}
+
+// Mine reports whether an address is one that this machine has, and nobody else gets what is sent there: loopback, or that of an
+// interface. What can't be found out is not.
+func Mine(ip netip.Addr) bool {
+	ip = ip.Unmap().WithZone("")
+	if ip.IsLoopback() {
+		return true
+	}
+	if ip.IsLinkLocalUnicast() { // of which interface is not known
+		return false
+	}
+	all, err := net.InterfaceAddrs()
+	return err == nil && slices.ContainsFunc(all, func(a net.Addr) bool {
+		n, ok := a.(*net.IPNet)
+		if !ok {
+			return false
+		}
+		own, _ := netip.AddrFromSlice(n.IP)
+		return own.Unmap() == ip
+	})
 }
 
 // addrPort is the address of a TCP socket. What IPv6 has for an address of IPv4 is that.

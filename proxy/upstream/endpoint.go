@@ -27,6 +27,12 @@ type Endpoint struct {
 	health  health  // of active checks, under the cluster's lock
 }
 
+// Beside makes an endpoint that is bounded and counted with those of the cluster, and is not one of them: nobody picks it, checks it
+// or takes it out.
+func (c *Cluster) Beside(id Identity) *Endpoint {
+	return &Endpoint{id: id, hash: id.sum(), cluster: c}
+}
+
 // Identity is what the endpoint was made of.
 func (e *Endpoint) Identity() Identity { return e.id }
 

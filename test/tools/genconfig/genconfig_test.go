@@ -22,7 +22,7 @@ func read(t *testing.T, name string) []byte {
 // What is committed is what the types say.
 func TestUpToDate(t *testing.T) {
 	var dirs []string
-	for _, d := range []string{"cmd/jurat", "proxy/config", "proxy/route", "proxy/upstream"} {
+	for _, d := range []string{"cmd/jurat", "proxy/chain", "proxy/config", "proxy/route", "proxy/upstream"} {
 		dirs = append(dirs, filepath.Join(root, d))
 	}
 	out, err := comments(dirs)
