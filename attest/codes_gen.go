@@ -203,6 +203,12 @@ const (
 	CodeAttesterBroken Code = "J806"
 	// CodeNotPermitted: the system does not permit this.
 	CodeNotPermitted Code = "J807"
+	// CodeXDSResponse: the control plane sent what makes no sense.
+	CodeXDSResponse Code = "J951"
+	// CodeXDSLimit: the control plane sent more than is taken.
+	CodeXDSLimit Code = "J952"
+	// CodeXDSKept: the configuration that was kept cannot be read.
+	CodeXDSKept Code = "J953"
 )
 
 var codeTable = map[Code]codeInfo{
@@ -306,4 +312,7 @@ var codeTable = map[Code]codeInfo{
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
 	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
+	CodeXDSResponse:          {exit: 3, title: "the control plane sent what makes no sense", remedy: "the configuration stays as it was; look for the cause at the control plane, which has been told"},
+	CodeXDSLimit:             {exit: 3, title: "the control plane sent more than is taken", remedy: "send less to one proxy or raise the limit"},
+	CodeXDSKept:              {exit: 1, title: "the configuration that was kept cannot be read", remedy: "it is left aside; the control plane sends it again"},
 }

@@ -52,7 +52,7 @@ func Parse(file string, raw []byte) (Node, error) {
 	} else if !errors.Is(err, io.EOF) {
 		return root, syntax(file, err)
 	}
-	return root, root.check(0)
+	return root, root.check(0, maxDepth)
 }
 
 var lineOf = regexp.MustCompile(`line (\d+):? ?`)
@@ -67,10 +67,10 @@ func syntax(file string, err error) error {
 }
 
 // check refuses, everywhere in the tree, what has more than one meaning.
-func (v Node) check(depth int) error {
+func (v Node) check(depth, most int) error {
 	switch {
-	case depth > maxDepth:
-		return v.errorf(attest.CodeConfigSyntax, "nested too deeply", fmt.Sprintf("at most %d levels", maxDepth))
+	case depth > most:
+		return v.errorf(attest.CodeConfigSyntax, "nested too deeply", fmt.Sprintf("at most %d levels", most))
 	case v.n.Kind == yaml.AliasNode || v.n.Anchor != "":
 		return v.errorf(attest.CodeConfigSyntax, "an anchor or alias", "the value itself")
 	case v.n.Style&yaml.TaggedStyle != 0:
@@ -90,7 +90,7 @@ func (v Node) check(depth int) error {
 		}
 	}
 	for _, c := range v.n.Content {
-		if err := (Node{v.file, c, v.path}).check(depth + 1); err != nil {
+		if err := (Node{v.file, c, v.path}).check(depth+1, most); err != nil {
 			return err
 		}
 	}

@@ -167,6 +167,20 @@ func TestImports(t *testing.T) {
 		{ours("proxy/connect"), module, []string{ours("attest$"), ours("proxy/h1"), ours("proxy/message")}, "what a client asks for knows nothing of how to get there"},
 		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
 		{ours("proxy/transparent"), module, []string{ours("attest$")}, "where a connection was going has nothing to do with what it carries"},
+		{ours("xds/resource"), module, nil, "bytes with a name, whoever sends them and whatever they mean"},
+		{ours("xds/resource"), "net", nil, "no I/O"},
+		{ours("xds/client/protocol"), module, []string{ours("attest$"), ours("xds/resource")}, "what is said, and when, has to do with neither streams nor configuration"},
+		{ours("xds/client/protocol"), "third party", nil, "what decides what a control plane can do can be read here"},
+		{ours("xds/client/protocol"), "net", nil, "a state machine does no I/O"},
+		{ours("xds/client/protocol"), "context", nil, "a state machine waits for nothing"},
+		{ours("xds/client/protocol"), "sync", nil, "a state machine has no goroutines"},
+		{ours("xds/client/protocol"), "math/rand", nil, "randomness is handed in"},
+		{ours("xds/client$"), module, []string{ours("attest$"), ours("xds/resource"), ours("xds/client/protocol")}, "a library for anybody: it knows neither proxies nor evidence"},
+		{ours("xds/client$"), "third party", nil, "who opens streams is handed in"},
+		{ours("xds/client$"), "net", nil, "who opens streams is handed in"},
+		{ours("xds/client/grpcads"), module, []string{ours("attest$"), ours("xds/resource"), ours("xds/client")}, "a stream carries what it carries; what protects it is handed in"},
+		{ours("xds/client/grpcads"), "crypto/tls", nil, "what protects a connection is handed in"},
+		{ours("xds/client/grpcads"), "github.com/envoyproxy", nil, "generated code allocates what a server says before anything can be looked at"},
 		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
@@ -212,8 +226,8 @@ func TestImports(t *testing.T) {
 // gRPC is a second network stack beside the one that is looked at here. Exporters of telemetry bring it in even where they
 // speak HTTP.
 func TestNoGRPC(t *testing.T) {
-	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...") {
-		if inside(p.ImportPath, "google.golang.org/grpc") {
+	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...", "./xds/resource", "./xds/client", "./xds/client/protocol") {
+		if inside(p.ImportPath, "google.golang.org/grpc") || inside(p.ImportPath, "github.com/envoyproxy") {
 			t.Errorf("%s is linked", p.ImportPath)
 		}
 	}
