@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
@@ -22,9 +23,9 @@ type Document struct {
 	Line     int
 }
 
-// Load reads a file of resources: YAML (or JSON, which is YAML) of any number of documents, each of them one resource with its type
-// as "@type", or a map whose only key "resources" has a list of such. What is written is read as protobuf's mapping of
-// JSON has it, with names in snake_case or camelCase. An *attest.Error names file and line.
+// Load reads a file of resources: YAML (or JSON, which is YAML) of any number of documents, each of them one resource with
+// its type as "@type", or a map whose only key "resources" has a list of such. What is written is read as protobuf's mapping
+// of JSON has it, with names in snake_case or camelCase. An *attest.Error names file and line.
 //
 // The resources are well-formed and have names; what they mean is for Translate to say.
 func Load(file string, raw []byte) ([]Document, error) {
@@ -33,6 +34,7 @@ func Load(file string, raw []byte) ([]Document, error) {
 		return nil, err
 	}
 	var all []Document
+	known := types()
 	for _, n := range docs {
 		list := []strictyaml.Node{n}
 		if keys, values, err := n.Entries(); err == nil && len(keys) == 1 && keys[0] == "resources" {
@@ -41,7 +43,7 @@ func Load(file string, raw []byte) ([]Document, error) {
 			}
 		}
 		for _, n := range list {
-			d, err := FromNode(n)
+			d, err := fromNode(n, known)
 			if err != nil {
 				return nil, err
 			}
@@ -52,7 +54,9 @@ func Load(file string, raw []byte) ([]Document, error) {
 }
 
 // FromNode reads one resource, with its type as "@type", out of a document that has other things, too.
-func FromNode(n strictyaml.Node) (Document, error) {
+func FromNode(n strictyaml.Node) (Document, error) { return fromNode(n, types()) }
+
+func fromNode(n strictyaml.Node, known *protoregistry.Types) (Document, error) {
 	d := Document{Position: n.Position(), Line: n.Line()}
 	keys, values, err := n.Entries()
 	if err != nil {
@@ -75,7 +79,6 @@ func FromNode(n strictyaml.Node) (Document, error) {
 	if err != nil {
 		return d, err
 	}
-	known := types()
 	mt, err := known.FindMessageByURL(d.Type)
 	if err != nil {
 		return d, err // every type of a resource is known
@@ -137,8 +140,8 @@ func Text(r resource.Resource) ([]byte, error) {
 	if len(r.Body) > resource.MaxBody {
 		return nil, bad("", strconv.Itoa(len(r.Body))+" bytes", fmt.Sprintf("at most %d", resource.MaxBody))
 	}
-	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(r.Body, m); err != nil {
-		return nil, located(r.Name, err)
+	if err := (&translator{most: maxTotal}).scope(Key{r.Type, r.Name}).unmarshal(r.Body, m); err != nil {
+		return nil, err
 	}
 	out, err := protojson.MarshalOptions{Resolver: known, UseProtoNames: true}.Marshal(m)
 	if err != nil {

@@ -28,9 +28,9 @@ type Translation struct {
 	// describes is there without endpoints: as with Envoy, nothing gets through to it.
 	Config config.Config
 
-	// Needs is the names of resources that the others refer to, by type, in order: Endpoints, Route, AttestationPolicy and
-	// ReferenceValues, whether they are among the resources or not, but for policies of Input.Policies; and those of Cluster
-	// that are not.
+	// Needs is the names of resources that the others refer to, by type, in order: Endpoints, Route, AttestationPolicy,
+	// ReferenceValues, and Secret where a validator can be in it alone, whether they are among the resources or not, but for
+	// policies of Input.Policies; and those of Cluster that are not.
 	Needs map[string][]string
 
 	Policies   map[string]api.Policy     // those that came, by their names
@@ -38,6 +38,9 @@ type Translation struct {
 
 	// Warming is the listeners and clusters that are not in Config because of what they wait for.
 	Warming map[Key][]Key
+
+	// Notes is what was asked for and is carried out in another way than Envoy does it, by place, for people to read.
+	Notes map[Key][]string
 
 	// Problems is what is wrong with resources: errors of *attest.Error, joined where there are several, whose Subject
 	// is the place, such as "filter_chains[0].filters[1].typed_config.route_config". What a resource with a problem
