@@ -1,0 +1,371 @@
+package control
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/resource"
+)
+
+// Bounds on what one stream can make us hold.
+const (
+	maxTypes  = 64
+	maxNames  = 200_000
+	maxReason = 1 << 10 // bytes of a refusal that are kept
+	maxID     = 512
+)
+
+// Methods that are served.
+const (
+	adsSotw  = "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources"
+	adsDelta = "/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources"
+	sdsSotw  = "/envoy.service.secret.v3.SecretDiscoveryService/StreamSecrets"
+	sdsDelta = "/envoy.service.secret.v3.SecretDiscoveryService/DeltaSecrets"
+)
+
+// Handlers are the methods of the discovery services, for an attested.Server: ADS, and SDS for those who want secrets alone.
+func (c *Control) Handlers() map[string]attested.Handler {
+	handler := func(delta bool, only string) attested.Handler {
+		return func(s attested.Stream) error { return c.serve(s, delta, only) }
+	}
+	return map[string]attested.Handler{
+		adsSotw: handler(false, ""), adsDelta: handler(true, ""),
+		sdsSotw: handler(false, resource.Secret), sdsDelta: handler(true, resource.Secret),
+	}
+}
+
+// session is one stream.
+type session struct {
+	c       *Control
+	s       attested.Stream
+	delta   bool
+	only    string // the type that the service is of; "" for all
+	since   time.Time
+	sending atomic.Bool
+	ended   chan struct{}
+	why     error // why it ended; written before ended is closed
+	once    sync.Once
+
+	mu     sync.Mutex
+	st     *state
+	group  *group
+	result *attest.Result // that was judged
+	asked  bool           // there was a request: node is what it says
+	node   node
+	subs   map[string]*subscription
+	order  []*subscription // by the order in which changes have to travel
+	names  int
+	nonces uint64
+}
+
+func (c *Control) serve(s attested.Stream, delta bool, only string) error {
+	ss := &session{c: c, s: s, delta: delta, only: only, since: c.opts.Now(), ended: make(chan struct{}), subs: map[string]*subscription{}}
+	c.mu.Lock()
+	closed := c.closed
+	if !closed {
+		c.sessions[ss] = struct{}{}
+	}
+	c.mu.Unlock()
+	if closed {
+		return &attested.Status{Code: attested.Unavailable, Message: "the control plane ends"}
+	}
+	defer func() {
+		c.mu.Lock()
+		delete(c.sessions, ss)
+		c.mu.Unlock()
+	}()
+	err := ss.run()
+	ss.once.Do(func() { close(ss.ended) })
+	var told *attested.Status
+	if errors.As(err, &told) && told.Code == attested.PermissionDenied {
+		c.refuse(ss, told.Message)
+	}
+	return err
+}
+
+// cutAfter is how long a session that has to end may be in the middle of sending.
+const cutAfter = 200 * time.Millisecond
+
+// end ends the session from outside. One that sends to a peer that does not read ends with its connection.
+func (ss *session) end(err error) {
+	ss.once.Do(func() {
+		ss.why = err
+		close(ss.ended)
+		time.AfterFunc(cutAfter, func() {
+			ss.c.mu.Lock()
+			_, there := ss.c.sessions[ss]
+			ss.c.mu.Unlock()
+			if there {
+				ss.s.Peer().Cut()
+			}
+		})
+	})
+}
+
+func (ss *session) run() error {
+	if err := ss.renew(); err != nil {
+		return err
+	}
+	requests := make(chan *request)
+	failed := make(chan error, 1)
+	go func() {
+		for {
+			r, err := ss.receive()
+			if err != nil {
+				failed <- err
+				return
+			}
+			select {
+			case requests <- r:
+			case <-ss.ended:
+				return
+			}
+		}
+	}()
+	for {
+		// What is newer, and whoever is refused by it, is seen before each response.
+		if err := ss.renew(); err != nil {
+			return err
+		}
+		if response := ss.next(); response != nil {
+			if err := ss.send(response); err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case r := <-requests:
+			if err := ss.take(r); err != nil {
+				return err
+			}
+		case err := <-failed:
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		case <-ss.st.replaced:
+		case <-ss.ended:
+			return ss.why
+		}
+	}
+}
+
+// send sends a response to a peer that is not refused meanwhile. Who judges all sessions leaves out those that do not send: they
+// judge themselves. So it is said first that this one does, and then looked whether there is something newer.
+func (ss *session) send(response [][]byte) error {
+	ss.sending.Store(true)
+	defer ss.sending.Store(false)
+	err := ss.renew()
+	if err == nil {
+		err = ss.s.Send(response...)
+	}
+	select {
+	case <-ss.ended:
+		return ss.why
+	default:
+		return err
+	}
+}
+
+// renew goes on to the newest state, and judges the peer where the state or its evidence is another.
+func (ss *session) renew() error {
+	st, result := ss.c.state.Load(), ss.s.Peer().Result()
+	if st == ss.st && result == ss.result { // both are written by this goroutine alone
+		return nil
+	}
+	g, err := ss.c.admit(ss.s.Peer(), st)
+	if err != nil {
+		return err
+	}
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	ss.st, ss.group, ss.result = st, g, result
+	return ss.agree()
+}
+
+// agree checks that what the proxy calls itself agrees with what was verified.
+func (ss *session) agree() error {
+	if ss.asked && !ss.group.agrees(ss.s.Peer(), ss.node.id) {
+		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), ss.group.Name)}
+	}
+	return nil
+}
+
+// next answers the next response that is to be sent; nil where all that is to be said waits for an answer.
+func (ss *session) next() [][]byte {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	nonce := func() string {
+		ss.nonces++
+		return strconv.FormatUint(ss.nonces, 10)
+	}
+	for _, sub := range ss.order {
+		if s := ss.group.set(sub.typ); ss.delta {
+			sub.lookDelta(s)
+		} else {
+			sub.lookSotw(s)
+		}
+	}
+	held := false // something earlier in the order waits
+	for _, sub := range ss.order {
+		if len(sub.linger) > 0 && ss.free(sub.typ) {
+			sub.release(ss.delta)
+		}
+		if sub.nonce != "" {
+			held = held || len(sub.todo) > 0 || sub.due
+			continue
+		}
+		if held && resource.Named(sub.typ) {
+			continue // it may refer to what can't be sent yet
+		}
+		take := sub.takeSotw
+		if ss.delta {
+			take = sub.takeDelta
+		}
+		if m := take(ss.group.set(sub.typ), nonce); m != nil {
+			return m
+		}
+	}
+	return nil
+}
+
+// free reports whether nothing that the client runs can refer to what is removed of a type: it has accepted the listeners and routes
+// of the new state, and is rid of clusters before their endpoints and secrets go.
+func (ss *session) free(typ string) bool {
+	before := []string{resource.Listener, resource.Route}
+	if typ != resource.Cluster {
+		before = append(before, resource.Cluster)
+	}
+	for _, t := range before {
+		if sub := ss.subs[t]; sub != nil && (!sub.settled(ss.group.set(t)) || len(sub.linger) > 0) {
+			return false
+		}
+	}
+	return true
+}
+
+// take carries out a request.
+func (ss *session) take(r *request) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	if r.node != nil {
+		if !ss.asked {
+			ss.node.id, ss.node.agent = r.node.id, r.node.agent
+		}
+		ss.node.open, ss.node.refused = r.node.open, r.node.refused
+	}
+	if !ss.asked {
+		ss.asked = true
+		if err := ss.agree(); err != nil {
+			return err
+		}
+	}
+	if ss.only != "" {
+		if r.typ != "" && r.typ != ss.only {
+			return &attested.Status{Code: attested.InvalidArgument, Message: "this service is for " + ss.only}
+		}
+		r.typ = ss.only
+	}
+	sub := ss.subs[r.typ]
+	first := sub == nil
+	if first {
+		if err := resource.ValidType(r.typ); err != nil {
+			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
+		}
+		if len(ss.subs) == maxTypes {
+			return &attested.Status{Code: attested.ResourceExhausted, Message: fmt.Sprintf("more than %d types", maxTypes)}
+		}
+		sub = &subscription{typ: r.typ, names: map[string]uint64{}}
+		ss.subs[r.typ] = sub
+		ss.order = append(ss.order, sub)
+		slices.SortStableFunc(ss.order, func(a, b *subscription) int { return resource.Rank(a.typ) - resource.Rank(b.typ) })
+	}
+	for _, n := range r.subscribe {
+		if err := resource.ValidName(n); err != nil {
+			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
+		}
+	}
+	sub.answer(r, ss.delta, ss.c.opts.Now())
+	before := len(sub.names)
+	if ss.delta {
+		sub.wantDelta(r, first)
+	} else {
+		// What goes with the nonce of an older response was overtaken by the one that is on its way.
+		if r.nonce != "" && sub.last != "" && r.nonce != sub.last {
+			return nil
+		}
+		sub.wantSotw(r)
+	}
+	if ss.names += len(sub.names) - before; ss.names > maxNames {
+		return &attested.Status{Code: attested.ResourceExhausted, Message: fmt.Sprintf("more than %d names", maxNames)}
+	}
+	return nil
+}
+
+// receive reads the next request.
+func (ss *session) receive() (*request, error) {
+	raw, err := ss.s.Recv()
+	if err != nil {
+		return nil, err
+	}
+	r, err := readRequest(raw, ss.delta)
+	if err != nil {
+		return nil, &attested.Status{Code: attested.InvalidArgument, Message: "the request is not understood"}
+	}
+	return r, nil
+}
+
+func readRequest(raw []byte, delta bool) (*request, error) {
+	if delta {
+		var m discovery.DeltaDiscoveryRequest
+		if err := proto.Unmarshal(raw, &m); err != nil {
+			return nil, err
+		}
+		r := &request{
+			typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(),
+			initial: m.GetInitialResourceVersions(),
+		}
+		r.about(m.GetNode(), m.GetErrorDetail())
+		return r, nil
+	}
+	var m discovery.DiscoveryRequest
+	if err := proto.Unmarshal(raw, &m); err != nil {
+		return nil, err
+	}
+	r := &request{typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNames()}
+	r.about(m.GetNode(), m.GetErrorDetail())
+	return r, nil
+}
+
+func (r *request) about(n *core.Node, refused *status.Status) {
+	if refused != nil {
+		r.refused, r.reason = true, printable(refused.GetMessage(), maxReason)
+	}
+	if n == nil {
+		return
+	}
+	r.node = &node{id: printable(n.GetId(), maxID), agent: printable(n.GetUserAgentName()+" "+n.GetUserAgentVersion(), 128)}
+	report := n.GetMetadata().GetFields()["jurat"].GetStructValue().GetFields()
+	count := func(name string) *uint64 {
+		v := report[name].GetNumberValue()
+		if report[name] == nil || !(v >= 0 && v < 1<<53) {
+			return nil
+		}
+		n := uint64(v)
+		return &n
+	}
+	r.node.open, r.node.refused = count("open"), count("refused")
+}
