@@ -105,6 +105,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
+	work.Go(func() { tidy(ctx) })
 	work.Go(func() { o.enforcing(ctx) })
 	defer work.Wait()
 	defer stop(nil)
