@@ -56,7 +56,8 @@ type operation struct {
 	stop      context.CancelCauseFunc
 
 	draining atomic.Bool
-	changing sync.Mutex // of the configuration
+	halted   atomic.Bool // the admin API has ended listeners: a control plane does not bring them back
+	changing sync.Mutex  // of the configuration
 
 	mu       sync.Mutex
 	current  *generation
