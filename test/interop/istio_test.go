@@ -1,0 +1,177 @@
+package interop
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jurat-tls/jurat/xds/client"
+	"github.com/jurat-tls/jurat/xds/envoy"
+)
+
+// istio is what the files of testdata/istio have places for.
+type istio struct {
+	App, Backend, Backend2, BackendService, Store, Plain string
+	BackendPort, StorePort, PlainPort                    int
+	Weight1, Weight2                                     int
+	Policy                                               string // that peers have to meet
+}
+
+func newIstio() istio {
+	return istio{
+		App: appIP, Backend: backend1, Backend2: backend2, BackendService: backendIP, Store: storeIP, Plain: plainIP,
+		BackendPort: 8080, StorePort: 6379, PlainPort: 8080, Weight1: 90, Weight2: 10, Policy: "mesh",
+	}
+}
+
+// istiod is a control plane that serves the files of a folder.
+type istiod struct {
+	*process
+	t       *testing.T
+	address string // of xDS, without TLS
+	config  string // the folder
+}
+
+const mesh = `trustDomain: cluster.local
+accessLogFile: /dev/stdout
+outboundTrafficPolicy: {mode: REGISTRY_ONLY}
+`
+
+func startIstiod(t *testing.T, values istio) *istiod {
+	t.Helper()
+	path := program(t, "pilot-discovery")
+	dir := t.TempDir()
+	d := &istiod{t: t, config: filepath.Join(dir, "config"), address: "127.0.0.1:15010"}
+	fill(t, "istio", d.config, values)
+	replace(t, filepath.Join(dir, "mesh.yaml"), []byte(mesh))
+	d.process = start(t, []string{
+		"POD_NAMESPACE=istio-system", "POD_NAME=istiod", "PILOT_CERT_PROVIDER=istiod", "XDS_AUTH=false", "PILOT_MAX_REQUESTS_PER_SECOND=2000",
+	}, path, "discovery", "--registries=Kubernetes", "--kubeconfig="+kubernetes(t), "--configDir="+d.config, "--meshConfig="+filepath.Join(dir, "mesh.yaml"),
+		"--httpAddr=127.0.0.1:15080", "--grpcAddr="+d.address, "--secureGRPCAddr=", "--httpsAddr=", "--monitoringAddr=127.0.0.1:15014", "--ctrlz_port=0")
+	poll(t, "istiod is ready", func() error {
+		resp, err := http.Get("http://127.0.0.1:15080/ready")
+		if err != nil {
+			return err
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			return fmt.Errorf("ready: %s", resp.Status)
+		}
+		return nil
+	}, d.process)
+	return d
+}
+
+// change has istiod serve other values.
+func (d *istiod) change(values istio) { fill(d.t, "istio", d.config, values) }
+
+// Nodes as Istio's own agent describes them.
+func sidecarNode(mode string) client.Node {
+	return client.Node{
+		ID: "sidecar~" + appIP + "~app-1.default~default.svc.cluster.local", Cluster: "app.default",
+		Metadata: map[string]any{
+			"NAMESPACE": "default", "LABELS": map[string]any{"app": "app"}, "SERVICE_ACCOUNT": "app", "CLUSTER_ID": "Kubernetes",
+			"ISTIO_VERSION": "1.31.0", "INSTANCE_IPS": appIP, "INTERCEPTION_MODE": mode,
+		},
+		UserAgent: "jurat",
+	}
+}
+
+func gatewayNode() client.Node {
+	return client.Node{
+		ID: "router~" + gatewayIP + "~ingress-1.istio-system~istio-system.svc.cluster.local", Cluster: "ingress.istio-system",
+		Metadata: map[string]any{
+			"NAMESPACE": "istio-system", "LABELS": map[string]any{"istio": "ingress"}, "SERVICE_ACCOUNT": "ingress", "CLUSTER_ID": "Kubernetes",
+			"ISTIO_VERSION": "1.31.0", "INSTANCE_IPS": gatewayIP,
+		},
+		UserAgent: "jurat",
+	}
+}
+
+// What istiod sends is understood, in both variants of the protocol, for a sidecar and for a gateway, and a change arrives.
+func TestIstio(t *testing.T) {
+	values := newIstio()
+	d := startIstiod(t, values)
+	for _, kind := range []client.Kind{client.StateOfTheWorld, client.Delta} {
+		for _, node := range []struct {
+			name    string
+			node    client.Node
+			allowed map[string]string
+		}{
+			{"sidecar", sidecarNode("REDIRECT"), nil},
+			{"sidecar without interception", sidecarNode("NONE"), nil},
+			{"gateway", gatewayNode(), nil},
+		} {
+			t.Run(fmt.Sprint(kind, " ", node.name), func(t *testing.T) {
+				o := observe(t, kind, node.node, d.address, plain)
+				poll(t, "everything has come", o.settled, d.process)
+				show(t, o, strings.ReplaceAll("istio-"+fmt.Sprint(kind, "-", node.name), " ", "-"))
+				o.judge(t, node.allowed)
+			})
+		}
+	}
+	t.Run("a change", func(t *testing.T) {
+		for _, kind := range []client.Kind{client.StateOfTheWorld, client.Delta} {
+			t.Run(fmt.Sprint(kind), func(t *testing.T) {
+				o := observe(t, kind, sidecarNode("REDIRECT"), d.address, plain)
+				poll(t, "everything has come", o.settled, d.process)
+				for _, address := range []string{backend2, backend1} {
+					v := values
+					v.Backend = address
+					d.change(v)
+					poll(t, "the endpoint moves", func() error {
+						return o.endpoint("outbound|80|v1|backend.default.svc.cluster.local", net.JoinHostPort(address, fmt.Sprint(values.BackendPort)))
+					}, d.process)
+				}
+			})
+		}
+	})
+}
+
+// endpoint is nil if a cluster of the configuration has an endpoint and no other.
+func (o *observer) endpoint(cluster, address string) error {
+	_, means := o.seen()
+	for _, c := range means.Config.Clusters {
+		if c.Name != cluster {
+			continue
+		}
+		var all []string
+		for _, l := range c.Localities {
+			for _, e := range l.Endpoints {
+				all = append(all, e.Address)
+			}
+		}
+		if !slices.Equal(all, []string{address}) {
+			return fmt.Errorf("%s has %q", cluster, all)
+		}
+		return nil
+	}
+	return fmt.Errorf("no cluster %s", cluster)
+}
+
+// show writes what has come to a file, where JURAT_INTEROP_SHOW says so.
+func show(t *testing.T, o *observer, name string) {
+	t.Helper()
+	dir := os.Getenv("JURAT_INTEROP_SHOW")
+	if dir == "" {
+		return
+	}
+	set, _ := o.seen()
+	var all []string
+	for k, r := range set {
+		text, err := envoy.Text(r)
+		if err != nil {
+			text = fmt.Appendf(nil, "%q", err)
+		}
+		all = append(all, fmt.Sprintf("{\"resource\": %q, \"body\": %s}\n", short(k), text))
+	}
+	slices.Sort(all)
+	if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte(strings.Join(all, "")), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
