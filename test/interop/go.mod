@@ -2,7 +2,10 @@ module github.com/jurat-tls/jurat/test/interop
 
 go 1.26.0
 
-require github.com/jurat-tls/jurat v0.0.0
+require (
+	github.com/jurat-tls/jurat v0.0.0
+	go.yaml.in/yaml/v3 v3.0.6
+)
 
 require (
 	cel.dev/cel-go v0.32.0 // indirect
@@ -14,7 +17,6 @@ require (
 	github.com/fxamacker/cbor/v2 v2.9.0 // indirect
 	github.com/planetscale/vtprotobuf v0.6.1-0.20240319094008-0393e58bdf10 // indirect
 	github.com/x448/float16 v0.8.4 // indirect
-	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
 	golang.org/x/exp v0.0.0-20240823005443-9b4947da3948 // indirect
 	golang.org/x/net v0.62.0 // indirect
