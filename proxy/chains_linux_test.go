@@ -107,6 +107,9 @@ func TestTransparentChains(t *testing.T) {
 		atServer.PrefixRanges = []string{netns.Server4, netns.Server6}
 		vip := port(db)
 		vip.PrefixRanges = []string{"198.51.100.77", "2001:db8:2::77"}
+		said := make(chan string, 1)
+		headed := clusterOf("headed", rawOrigin(t, func(c *net.TCPConn) { said <- line(t, c) }))
+		headed.ProxyProtocol = "v1"
 		a := port(mixed)
 		a.ServerNames = []string{"a.example"}
 		c := &config.Config{
@@ -120,10 +123,11 @@ func TestTransparentChains(t *testing.T) {
 					serving("open", port(open), raw("unsafe")),
 					serving("closed", port(closed), raw("local")),
 					serving("a", a, config.Serving{HTTP: allTo("web")}),
+					serving("headed", chain.Match{DestinationPorts: []uint16{mixed}, Default: true}, raw("headed")),
 				},
 			}},
 			Clusters: []config.Cluster{
-				onward, local, unsafe, clusterOf("db", net.JoinHostPort(netns.Server4, fmt.Sprint(db))), clusterOf("web", net.JoinHostPort(netns.Server6, fmt.Sprint(web))),
+				onward, local, unsafe, headed, clusterOf("db", net.JoinHostPort(netns.Server4, fmt.Sprint(db))), clusterOf("web", net.JoinHostPort(netns.Server6, fmt.Sprint(web))),
 			},
 		}
 		for _, mode := range []string{"redirect", "tproxy"} {
@@ -172,6 +176,11 @@ func TestTransparentChains(t *testing.T) {
 					}
 					over.Close()
 
+					// Whoever is told where a connection comes from is told where it was going.
+					_, _ = io.WriteString(dial(ip.server, mixed), "raw")
+					if got, want := <-said, fmt.Sprintf(" %s ", ip.server); !strings.Contains(got, want) || !strings.HasSuffix(got, fmt.Sprintf(" %d\r", mixed)) {
+						t.Errorf("the service was told %q", got)
+					}
 					gets := func(host string, port int) string {
 						t.Helper()
 						ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)

@@ -725,3 +725,98 @@ func TestChainSwapsUnderLoad(t *testing.T) {
 	}
 	t.Logf("%d requests and connections, %d changes", done.Load(), *swaps)
 }
+
+// TestOnwardFromNowhere: what was going nowhere else reaches nobody by a cluster that is where connections were going.
+func TestOnwardFromNowhere(t *testing.T) {
+	build, r := newBuilder(t), running(t)
+	onward, attested := clusterOf("onward"), clusterOf("attested")
+	onward.OriginalDestination = &config.OriginalDestination{UnsafePlain: true}
+	attested.OriginalDestination, attested.Attested = &config.OriginalDestination{}, &config.Attested{Require: "p"}
+	apply(t, r, &config.Config{
+		Listeners: []config.Listener{
+			{Address: "http", Serving: config.Serving{Cluster: "onward"}},
+			{Address: "tcp", Serving: config.Serving{Plain: true, TCP: true, Cluster: "onward"}},
+			{Address: "out", Serving: config.Serving{Plain: true, TCP: true, Cluster: "attested"}},
+			{Address: "requests", Serving: config.Serving{Plain: true, HTTP: allTo("attested")}},
+		},
+		Clusters: []config.Cluster{onward, attested},
+	}, "1", build)
+	if res, _ := get(t, client(t, direct(build.address("http")), "h2"), "http://x/"); res.StatusCode != 503 || res.Header.Get("Jurat-Error") != string(attest.CodeNoEndpoint) {
+		t.Errorf("got %d, %v", res.StatusCode, res.Header)
+	}
+	plain := func(string) dialFunc {
+		return func(context.Context) (net.Conn, error) { return net.Dial("tcp", build.address("requests")) }
+	}
+	if res, _ := get(t, client(t, plain, "http/1.1"), "http://x/"); res.StatusCode != 503 || res.Header.Get("Jurat-Error") != string(attest.CodeNoEndpoint) {
+		t.Errorf("got %d, %v", res.StatusCode, res.Header)
+	}
+	if c, err := net.Dial("tcp", build.address("tcp")); err == nil { // which may be broken off before
+		if got, err := io.ReadAll(c); err == nil {
+			t.Errorf("got %q", got)
+		}
+		c.Close()
+	}
+	c := dialed(t, build.address("out"))
+	fmt.Fprint(c, "GET / HTTP/1.1\r\n\r\n")
+	if got, _ := io.ReadAll(c); !strings.Contains(string(got), "Jurat-Error: "+string(attest.CodeNoEndpoint)) {
+		t.Errorf("got %q", got)
+	}
+}
+
+// TestChainsDetectHTTP: what is not TLS has the protocol that it begins like, where that makes a difference.
+func TestChainsDetectHTTP(t *testing.T) {
+	opaque(t, func(t *testing.T, build *builder) {
+		r := running(t)
+		plain := func(cluster string) config.Serving { return config.Serving{Plain: true, Cluster: cluster} }
+		raw := config.Serving{Plain: true, TCP: true, Cluster: "echo"}
+		apply(t, r, &config.Config{
+			Listeners: []config.Listener{{
+				Address: "p", DetectHTTP: true, Limits: config.Limits{Times: config.Times{Header: 300 * time.Millisecond}},
+				Chains: []config.Chain{
+					serving("one", chain.Match{TransportProtocol: chain.Raw, ApplicationProtocols: []string{"http/1.1"}}, plain("one")),
+					serving("two", chain.Match{TransportProtocol: chain.Raw, ApplicationProtocols: []string{"h2c"}}, plain("two")),
+					serving("tls", chain.Match{TransportProtocol: chain.TLS, ApplicationProtocols: []string{"http/1.1"}}, config.Serving{Cluster: "three"}),
+					serving("raw", isRaw, raw),
+				},
+			}, {
+				Address: "beside", DetectHTTP: true, Limits: config.Limits{Times: config.Times{Header: time.Minute}},
+				Chains: []config.Chain{serving("tls", chain.Match{TransportProtocol: chain.TLS, ApplicationProtocols: []string{"h2"}}, raw), serving("raw", isRaw, raw)},
+			}},
+			Clusters: []config.Cluster{clusterOf("one", says(t, "one")), clusterOf("two", says(t, "two")), clusterOf("three", says(t, "three")), clusterOf("echo", echoing(t, "echo"))},
+		}, "1", build)
+		addr := build.address("p")
+		for alpn, want := range map[string]string{"http/1.1": "one", "h2": "two"} {
+			h := client(t, func(string) dialFunc { return func(context.Context) (net.Conn, error) { return net.Dial("tcp", addr) } }, alpn)
+			if res, _ := get(t, h, "http://x/"); res.Header.Get("X-From") != want {
+				t.Errorf("%s: %q", alpn, res.Header.Get("X-From"))
+			}
+		}
+		if got, err := asksFor(t, addr, "a.example", "http/1.1"); got != "three" {
+			t.Errorf("in TLS: %q, %v", got, err)
+		}
+		for _, say := range []string{"GET / HTTP/1.0\r\n\r\n", "GET", "PRI * HTTP/2.0\r\n\r\nS", "EHLO x\r\n", "\x00", strings.Repeat("A", 40_000), "GET /" + strings.Repeat("a", 40_000)} {
+			c := dialed(t, addr)
+			go func() {
+				_, _ = io.WriteString(c, say)
+				_ = c.CloseWrite()
+			}()
+			if got, err := io.ReadAll(c); err != nil || string(got) != "echo\n"+say {
+				t.Errorf("%.40q: %d bytes, %v", say, len(got), err)
+			}
+		}
+		for n, say := range []string{"", "GET /"} {
+			c := dialed(t, addr)
+			_, _ = io.WriteString(c, say)
+			if got, _ := io.ReadAll(c); len(got) > 0 {
+				t.Errorf("%q: %q", say, got)
+			}
+			until(t, "the refusal", func() bool { return statsOf(t, r, "p", "").Refused[attest.CodeTimeout] == uint64(n)+1 })
+		}
+		// Where it makes none, one byte is enough.
+		c := dialed(t, build.address("beside"))
+		_, _ = io.WriteString(c, "G")
+		if got := line(t, c); got != "echo" {
+			t.Errorf("got %q", got)
+		}
+	})
+}

@@ -106,7 +106,11 @@ func (c *Cluster) header(l *link) ([]byte, error) {
 	if c.proxy == 0 || l == nil {
 		return nil, nil
 	}
-	h := proxyproto.Describe(c.proxy, l.conn.RemoteAddr(), l.conn.LocalAddr())
+	to := l.conn.LocalAddr()
+	if l.onward.IsValid() {
+		to = net.TCPAddrFromAddrPort(l.onward)
+	}
+	h := proxyproto.Describe(c.proxy, l.conn.RemoteAddr(), to)
 	if h.Version == 2 {
 		h.Checksum = true
 		add := func(t proxyproto.Type, value string) {

@@ -33,7 +33,7 @@ func (n *next) chains(old *port, stays bool, l *config.Listener) error {
 			return within(l.Label(), err)
 		}
 	}
-	front := newSorter(n.engine, mode, n.log.With("listener", l.Label()), limitsOf(l.Limits))
+	front := newSorter(n.engine, mode, l.DetectHTTP, n.log.With("listener", l.Label()), limitsOf(l.Limits))
 	base := front.stats
 	if old != nil {
 		base = old.stats

@@ -172,6 +172,7 @@ func (n *next) commit() bool {
 
 // retire lets a server go that was replaced.
 func (r *Runtime) retire(s *Server, gone ...departed) {
+	s.turnAway() // by the time that the change is made
 	r.retiring.Go(func() {
 		defer r.fold(gone)
 		ctx, cancel := context.WithTimeout(context.Background(), r.drain)

@@ -371,14 +371,19 @@ func (s *Server) retire() {
 	}
 }
 
-// Retire is a Shutdown that hurries nobody, for a server that another one has taken over from: handshakes go on, clients of
-// HTTP may send one more request, and learn with its response that the connection ends. Idle ones end in a few seconds. What
-// is left when ctx ends is cut off.
-func (s *Server) Retire(ctx context.Context) error {
+// turnAway has clients go elsewhere, those of HTTP with their next response.
+func (s *Server) turnAway() {
 	s.retire()
 	if s.ease != nil {
 		s.ease()
 	}
+}
+
+// Retire is a Shutdown that hurries nobody, for a server that another one has taken over from: handshakes go on, clients of
+// HTTP may send one more request, and learn with its response that the connection ends. Idle ones end in a few seconds. What
+// is left when ctx ends is cut off.
+func (s *Server) Retire(ctx context.Context) error {
+	s.turnAway()
 	established := make(chan struct{})
 	go func() {
 		s.work.Wait()

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -20,8 +21,9 @@ import (
 
 // sorter gives the connections of a port to the servers that they are for.
 type sorter struct {
-	mode transparent.Mode // how connections come here that were meant for others; "" where none does
-	way  atomic.Pointer[ways]
+	mode   transparent.Mode // how connections come here that were meant for others; "" where none does
+	detect bool             // HTTP in plain has protocols too
+	way    atomic.Pointer[ways]
 }
 
 // ways are the servers of a port.
@@ -32,10 +34,10 @@ type ways struct {
 }
 
 // newSorter is a server that has others serve, which are to have its gate. It has none yet.
-func newSorter(engine *Engine, mode transparent.Mode, logger *slog.Logger, limits Limits) *Server {
+func newSorter(engine *Engine, mode transparent.Mode, detect bool, logger *slog.Logger, limits Limits) *Server {
 	s := newServer(engine, limits, logger)
 	s.hurries, s.bare = true, true
-	s.sorter = &sorter{mode: mode}
+	s.sorter = &sorter{mode: mode, detect: detect}
 	s.refused = func(raw net.Conn, _ error) { _ = raw.Close() }
 	s.ease = func() {
 		for _, to := range s.sorter.way.Load().all() {
@@ -109,13 +111,20 @@ func (s *Server) choose(a *arrival) (to *Server, err error) {
 		}
 		c.Destination = a.onward
 	}
-	for heard := false; ; {
+	var heard, detected bool
+	for {
 		way := s.sorter.way.Load()
 		if !heard && way.table.NeedsHello(c.Destination) {
-			if err := s.hear(ctx, a, &c); err != nil {
+			if err := s.hearHello(ctx, a, &c); err != nil {
 				return nil, withCode(ctx, err)
 			}
 			heard = true
+		}
+		if heard && !c.TLS && s.sorter.detect && !detected && way.table.NeedsProtocols(c) {
+			if err := s.hearHTTP(ctx, a, &c); err != nil {
+				return nil, withCode(ctx, err)
+			}
+			detected = true
 		}
 		to := way.rest
 		if i, ok := way.table.Find(c); ok {
@@ -132,38 +141,84 @@ func (s *Server) choose(a *arrival) (to *Server, err error) {
 	}
 }
 
-// hear waits until it is clear whether a connection begins with a ClientHello, and what that says.
-func (s *Server) hear(ctx context.Context, a *arrival, c *chain.Conn) error {
+// hear shows judge what a connection begins with, until that is clear or takes too long.
+func (s *Server) hear(ctx context.Context, a *arrival, judge func(p []byte) (clear bool)) error {
 	ctx, cancel := context.WithTimeout(ctx, s.limits.Header)
 	defer cancel()
 	raw := a.raw
 	stop := context.AfterFunc(ctx, func() { _ = raw.Close() })
-	hello, isTLS, heard, err := peekHello(raw)
+	heard, err := look(raw, judge)
 	stop()
-	if err == nil {
-		err = ctx.Err() // raw is closed, or about to be
-	}
-	if err != nil {
-		return withCode(ctx, err)
+	if ctx.Err() != nil { // raw is closed, or about to be
+		return withCode(ctx, ctx.Err())
 	}
 	a.raw = heard
-	c.TLS, c.ServerName, c.Protocols = isTLS, hello.ServerName, hello.Protocols
-	return nil
+	return err
 }
 
-// readHello is peekHello where bytes can't be looked at without taking them: what it answers gives them again.
-func readHello(raw net.Conn) (hello clienthello.Hello, isTLS bool, again net.Conn, err error) {
-	hello, first, err := clienthello.Read(raw)
-	var not clienthello.Error
-	switch {
-	case err == nil:
-		isTLS = true
-	case errors.As(err, &not) && !clienthello.Begins(first):
-	default:
-		return clienthello.Hello{}, false, raw, err
+// hearHello finds out whether a connection begins with a ClientHello, and what that says.
+func (s *Server) hearHello(ctx context.Context, a *arrival, c *chain.Conn) error {
+	var scanner clienthello.Scanner
+	var hello clienthello.Hello
+	var unsound error
+	err := s.hear(ctx, a, func(p []byte) bool {
+		if c.TLS = clienthello.Begins(p); !c.TLS {
+			return true
+		}
+		hello, unsound = scanner.Parse(p)
+		return !errors.Is(unsound, clienthello.ErrMore)
+	})
+	if err == nil && c.TLS {
+		c.ServerName, c.Protocols, err = hello.ServerName, hello.Protocols, unsound // which a service that is less strict might take
 	}
-	return hello, isTLS, &rewound{Conn: raw, first: first}, nil
+	return err
 }
+
+// hearHTTP finds out which HTTP a connection begins with that is not TLS.
+func (s *Server) hearHTTP(ctx context.Context, a *arrival, c *chain.Conn) error {
+	var name string
+	err := s.hear(ctx, a, func(p []byte) (clear bool) {
+		name, clear = chain.DetectHTTP(p)
+		return clear
+	})
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF): // before that was clear: it is none
+		return nil
+	case err == nil && name != "":
+		c.Protocols = []string{name}
+	}
+	return err
+}
+
+// readAhead is look for what bytes can't be looked at of without taking them: the connection that it answers gives them again.
+func readAhead(raw net.Conn, judge func(p []byte) bool) (net.Conn, error) {
+	p := make([]byte, 0, 2<<10)
+	for idle := 0; idle < 100; idle++ {
+		if len(p) == cap(p) {
+			p = append(make([]byte, 0, maxLook), p...)
+		}
+		n, err := raw.Read(p[len(p):cap(p)])
+		if p = p[:len(p)+n]; n > 0 {
+			idle = 0
+		}
+		switch clear := n > 0 && judge(p); {
+		case clear:
+			return &rewound{Conn: raw, first: p}, nil
+		case len(p) == maxLook:
+			return raw, errLook
+		case errors.Is(err, io.EOF) && len(p) > 0:
+			return &rewound{Conn: raw, first: p}, io.ErrUnexpectedEOF
+		case err != nil:
+			return raw, err
+		}
+	}
+	return raw, io.ErrNoProgress
+}
+
+// maxLook is what is looked at of a connection.
+const maxLook = clienthello.MaxSize
+
+var errLook = errors.New("nothing is clear after all that is looked at")
 
 // rewound is a connection of which something was read already. It has no descriptor to those who would read from that.
 type rewound struct {

@@ -5,7 +5,8 @@ package main
 // comments are what is said of the types of the configuration file, and of their fields.
 var comments = map[string]string{
 	"chain.Match":                                              "Says which connections are meant: those that meet all that is set.",
-	"chain.Match.ApplicationProtocols":                         "of ALPN, exactly: the first of the client's that anything is for counts",
+	"chain.Match.ApplicationProtocols":                         "of ALPN, exactly: the first of the client's that anything is for counts; beside raw_buffer what detect_http finds",
+	"chain.Match.Default":                                      "It is for what goes to the most specific of these destinations, and is for nothing else that lists them. Beside it are destination_ports and prefix_ranges alone.",
 	"chain.Match.DestinationPorts":                             "the ports that connections go to",
 	"chain.Match.DirectSourceRanges":                           "prefixes of the addresses that connect to us",
 	"chain.Match.PrefixRanges":                                 "Prefixes of the addresses that they go to, such as 10.0.0.0/8 or 10.0.0.1: of a transparent listener where they were going, of others the address of this machine, or that in their PROXY header.",
@@ -45,6 +46,7 @@ var comments = map[string]string{
 	"config.Listener":                                          "Takes connections on one address, and says what becomes of them: of all, of those that are for none of chains, or nothing, where chains take all that is served.",
 	"config.Listener.Address":                                  "host:port, unix:/path or systemd:NAME",
 	"config.Listener.Chains":                                   "connections that something else becomes of than what is said here; where nothing is, all others are refused",
+	"config.Listener.DetectHTTP":                               "What is not TLS and begins like a request has the application protocol http/1.0, http/1.1 or h2c, for chains that are told apart by those. Clients that wait for the server to speak first are for none of them, and are not served.",
 	"config.Listener.Limits":                                   "what strangers can make it hold",
 	"config.Listener.Name":                                     "in logs and metrics, default the address",
 	"config.Listener.ProxyProtocol":                            "The prefixes of addresses, such as 10.0.0.0/8, that may say in a PROXY header where a connection comes from. They have to, and nobody else is let in.",

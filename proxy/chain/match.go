@@ -5,7 +5,8 @@
 // a connection has, one kind of thing after the other: destination port, destination address, server name, transport protocol,
 // application protocol, address of the peer, kind of source, address of the source, port of the source. There is no way back: a
 // connection to 10.0.0.1:443 is not for a match of port 443 where another one lists 10.0.0.1 beside it, even if that other one
-// refuses it for its server name.
+// refuses it for its server name. Match.Default is for what is left of a destination, as the default chain of a listener is for what is
+// left of all.
 package chain
 
 import (
@@ -22,11 +23,14 @@ type Match struct {
 	PrefixRanges         []string `yaml:"prefix_ranges"`
 	ServerNames          []string `yaml:"server_names"`                                 // what the client asks for by TLS: pay.example, or *.example for all below it
 	TransportProtocol    string   `yaml:"transport_protocol,one=tls|raw_buffer"`        // whether they begin with a ClientHello
-	ApplicationProtocols []string `yaml:"application_protocols"`                        // of ALPN, exactly: the first of the client's that anything is for counts
+	ApplicationProtocols []string `yaml:"application_protocols"`                        // of ALPN, exactly: the first of the client's that anything is for counts; beside raw_buffer what detect_http finds
 	DirectSourceRanges   []string `yaml:"direct_source_prefix_ranges"`                  // prefixes of the addresses that connect to us
 	SourceType           string   `yaml:"source_type,one=same_ip_or_loopback|external"` // whether they come from this machine
 	SourceRanges         []string `yaml:"source_prefix_ranges"`                         // prefixes of the addresses that they come from, which a PROXY header may say
 	SourcePorts          []uint16 `yaml:"source_ports"`                                 // the ports that they come from
+	// It is for what goes to the most specific of these destinations, and is for nothing else that lists them. Beside it are
+	// DestinationPorts and PrefixRanges alone.
+	Default bool `yaml:"default"`
 }
 
 // The words of Match.
@@ -54,6 +58,9 @@ func (m Match) String() string {
 	add("source_type", m.SourceType)
 	add("source_prefix_ranges", m.SourceRanges...)
 	add("source_ports", ports(m.SourcePorts)...)
+	if m.Default {
+		parts = append(parts, "default")
+	}
 	if len(parts) == 0 {
 		return "any"
 	}

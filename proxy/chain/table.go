@@ -61,7 +61,7 @@ type node struct {
 	bits4  []int // the lengths of the prefixes in next, the longest first
 	bits6  []int
 	hello  bool // a ClientHello makes a difference below
-	chosen int  // behind the last level: one more than the index of a match
+	chosen int  // one more than the index of a match: behind the last level, or behind the destination, of a default
 }
 
 // Compile makes a table of the matches of a port. The error joins an *attest.Error for each value that is not allowed, whose
@@ -77,7 +77,7 @@ func Compile(matches []Match) (*Table, error) {
 			break
 		}
 		if len(c.errs) == 0 {
-			c.insert(&t.root, i, 0, &keys)
+			c.insert(&t.root, i, 0, matches[i].Default, &keys)
 		}
 	}
 	if len(c.errs) > 0 {
@@ -86,9 +86,6 @@ func Compile(matches []Match) (*Table, error) {
 	t.root.look(0)
 	return t, nil
 }
-
-// Empty reports whether there are no matches.
-func (t *Table) Empty() bool { return t.root.next == nil && t.root.rest == nil }
 
 // NeedsHello reports whether Find has to know the ClientHello of connections that go there, or that they have none.
 func (t *Table) NeedsHello(to netip.AddrPort) bool {
@@ -100,12 +97,24 @@ func (t *Table) NeedsHello(to netip.AddrPort) bool {
 	return n != nil && n.hello
 }
 
+// NeedsProtocols reports whether Find has to know the Protocols of a connection of which it knows the rest of what NeedsHello asks for.
+func (t *Table) NeedsProtocols(c Conn) bool {
+	n := &t.root
+	for level := destinationPort; level < protocol && n != nil; level++ {
+		n = n.step(level, &c)
+	}
+	return n != nil && n.next != nil
+}
+
 // Find answers the index of the match of a connection, and false where there is none.
 func (t *Table) Find(c Conn) (int, bool) {
-	n := &t.root
+	n, left := &t.root, 0
 	for level := range levels {
+		if level == serverName {
+			left = n.chosen
+		}
 		if n = n.step(level, &c); n == nil {
-			return 0, false
+			return left - 1, left > 0
 		}
 	}
 	return n.chosen - 1, true
@@ -268,6 +277,12 @@ func (c *compiler) keys(at string, m *Match) (all [levels][]key, ways int) {
 	prefixes(source, "source_prefix_ranges", m.SourceRanges)
 	number(sourcePort, "source_ports", m.SourcePorts)
 
+	if m.Default {
+		more := slices.ContainsFunc(all[serverName:], func(list []key) bool { return len(list) > 0 })
+		if more || len(all[destinationPort])+len(all[destination]) == 0 {
+			c.bad(at+".default", "true", "destination_ports or prefix_ranges beside it, and nothing else")
+		}
+	}
 	ways = 1
 	for level, list := range all {
 		if i, twice := again(list); twice {
@@ -298,9 +313,9 @@ func again(list []key) (int, bool) {
 	return 0, false
 }
 
-// insert makes match i what is found by any of its keys.
-func (c *compiler) insert(n *node, i, level int, keys *[levels][]key) {
-	if level == levels {
+// insert makes match i what is found by any of its keys, or what all comes to that has them and is found by nothing else.
+func (c *compiler) insert(n *node, i, level int, all bool, keys *[levels][]key) {
+	if level == levels || all && level > destination {
 		if other := n.chosen - 1; other >= 0 && len(c.errs) == 0 {
 			c.bad(fmt.Sprintf("chains[%d].match", i), fmt.Sprintf("connections that chains[%d] is for", other), "a match of others")
 		}
@@ -311,7 +326,7 @@ func (c *compiler) insert(n *node, i, level int, keys *[levels][]key) {
 		if n.rest == nil {
 			n.rest = new(node)
 		}
-		c.insert(n.rest, i, level+1, keys)
+		c.insert(n.rest, i, level+1, all, keys)
 		return
 	}
 	for _, k := range keys[level] {
@@ -323,7 +338,7 @@ func (c *compiler) insert(n *node, i, level int, keys *[levels][]key) {
 			next = new(node)
 			n.next[k] = next
 		}
-		c.insert(next, i, level+1, keys)
+		c.insert(next, i, level+1, all, keys)
 	}
 }
 

@@ -57,11 +57,32 @@ func TestFind(t *testing.T) {
 	ext := func(peer, source string) chain.Conn {
 		return chain.Conn{Destination: to("10.9.9.9:1"), Peer: netip.MustParseAddr(peer), Source: to(source)}
 	}
+	// As listeners that a virtual one hands connections to, each with a default chain or without.
+	virtual := []chain.Match{
+		{DestinationPorts: []uint16{443}, PrefixRanges: []string{"10.0.0.1"}, TransportProtocol: chain.TLS, ApplicationProtocols: []string{"h2"}},
+		{DestinationPorts: []uint16{443}, PrefixRanges: []string{"10.0.0.1"}, Default: true},
+		{DestinationPorts: []uint16{443}, PrefixRanges: []string{"10.0.0.2"}, TransportProtocol: chain.TLS},
+		{DestinationPorts: []uint16{443}, TransportProtocol: chain.TLS, ServerNames: []string{"a.example"}},
+		{DestinationPorts: []uint16{443}, Default: true},
+		{PrefixRanges: []string{"10.0.0.0/8"}, Default: true},
+		{DestinationPorts: []uint16{80}},
+		{DestinationPorts: []uint16{80}, Default: true}, // for which nothing is left
+	}
 	for i, c := range []struct {
 		matches []chain.Match
 		conn    chain.Conn
 		want    int
 	}{
+		{virtual, chain.Conn{Destination: to("10.0.0.1:443"), TLS: true, Protocols: []string{"h2"}}, 0},
+		{virtual, chain.Conn{Destination: to("10.0.0.1:443"), TLS: true, ServerName: "a.example"}, 1},
+		{virtual, chain.Conn{Destination: to("10.0.0.1:443")}, 1},
+		{virtual, chain.Conn{Destination: to("10.0.0.2:443"), TLS: true}, 2},
+		{virtual, chain.Conn{Destination: to("10.0.0.2:443")}, -1},
+		{virtual, chain.Conn{Destination: to("10.0.0.3:443"), TLS: true, ServerName: "a.example"}, 3},
+		{virtual, chain.Conn{Destination: to("10.0.0.3:443"), TLS: true}, 4},
+		{virtual, chain.Conn{Destination: to("10.0.0.3:81"), TLS: true}, 5},
+		{virtual, chain.Conn{Destination: to("192.0.2.1:81")}, -1},
+		{virtual, chain.Conn{Destination: to("192.0.2.1:80")}, 6},
 		{nil, chain.Conn{}, -1},
 		{[]chain.Match{{}}, chain.Conn{}, 0},
 		{names, chain.Conn{TLS: true, ServerName: "a.example"}, 0},
@@ -192,6 +213,10 @@ func TestCompileRefuses(t *testing.T) {
 		{one(chain.Match{DestinationPorts: wide, SourcePorts: wide}), "chains[0].match"},
 		{[]chain.Match{{DestinationPorts: wide}, {SourcePorts: wide, DestinationPorts: wide[:255]}}, "chains[1].match"},
 		{[]chain.Match{{}, {}}, "chains[1].match"},
+		{one(chain.Match{Default: true}), "chains[0].match.default"},
+		{one(chain.Match{Default: true, DestinationPorts: []uint16{1}, TransportProtocol: chain.TLS}), "chains[0].match.default"},
+		{one(chain.Match{Default: true, PrefixRanges: []string{"10.0.0.1"}, SourcePorts: []uint16{1}}), "chains[0].match.default"},
+		{[]chain.Match{{Default: true, DestinationPorts: []uint16{1}}, {DestinationPorts: []uint16{1}}, {Default: true, DestinationPorts: []uint16{2, 1}}}, "chains[2].match"},
 		{[]chain.Match{{DestinationPorts: []uint16{1}}, {}, {DestinationPorts: []uint16{2, 1}}}, "chains[2].match"},
 		{[]chain.Match{{ServerNames: []string{"*.a"}, TransportProtocol: chain.TLS}, {ServerNames: []string{"*.A"}, TransportProtocol: chain.TLS}}, "chains[1].match"},
 	} {
@@ -306,7 +331,16 @@ func oracle(matches []chain.Match, c chain.Conn) int {
 	for i := range left {
 		left[i] = i
 	}
-	for _, s := range steps {
+	otherwise := -1
+	for k, s := range steps {
+		if k == 2 {
+			left = slices.DeleteFunc(left, func(i int) bool {
+				if matches[i].Default {
+					otherwise = i
+				}
+				return matches[i].Default
+			})
+		}
 		best, next := never, []int(nil)
 		for _, i := range left {
 			ranks := []int{any}
@@ -328,7 +362,7 @@ func oracle(matches []chain.Match, c chain.Conn) int {
 	}
 	switch len(left) {
 	case 0:
-		return -1
+		return otherwise
 	case 1:
 		return left[0]
 	}
@@ -350,7 +384,7 @@ func clash(matches []chain.Match) bool {
 	}
 	for i, a := range matches {
 		for _, b := range matches[:i] {
-			same := true
+			same := a.Default == b.Default
 			for k, list := range lists(a) {
 				other := lists(b)[k]
 				same = same && (len(list) == 0 && len(other) == 0 || slices.ContainsFunc(list, func(s string) bool { return slices.Contains(other, s) }))
@@ -399,6 +433,10 @@ func draw(t *rapid.T) chain.Match {
 		case 8:
 			m.SourcePorts = subset(t, "source ports", somePorts)
 		}
+	}
+	only := chain.Match{DestinationPorts: m.DestinationPorts, PrefixRanges: m.PrefixRanges, Default: true}
+	if len(only.DestinationPorts)+len(only.PrefixRanges) > 0 && rapid.Bool().Draw(t, "default") {
+		return only
 	}
 	return m
 }

@@ -172,6 +172,8 @@ func (k *checker) listener(at string, c *Config, l *Listener) {
 	}
 	if l.Chains != nil {
 		k.chains(at, c, l)
+	} else if l.DetectHTTP {
+		k.bad(at+".detect_http", "true", "chains beside it")
 	}
 	if l.Transparent != "" {
 		k.word(at+".transparent", l.Transparent, "redirect", "tproxy")

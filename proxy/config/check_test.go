@@ -188,6 +188,7 @@ func TestCheckRefuses(t *testing.T) {
 		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, forward: [{hosts: [a], require: p}]}`), value, "listen[8]"},
 		{listen(`{address: "127.0.0.1:1", plain: true, cluster: local, credentials: f}`), value, "listen[8].credentials"},
 
+		{listen(`{address: ":1", detect_http: true, cluster: local}`), value, "listen[8].detect_http"},
 		{listen(`{address: ":1", chains: [], cluster: local}`), missing, "listen[8].chains"},
 		{listen(`{address: ":1", chains: [{match: {}}]}`), missing, "listen[8].chains[0]"},
 		{listen(`{address: ":1", chains: [{match: {}, cluster: local}]}`), "", ""},

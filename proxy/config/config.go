@@ -45,6 +45,10 @@ type Listener struct {
 	// original_destination is where a connection was going.
 	Transparent string `yaml:"transparent,one=redirect|tproxy"`
 
+	// What is not TLS and begins like a request has the application protocol http/1.0, http/1.1 or h2c, for chains that are told apart by
+	// those. Clients that wait for the server to speak first are for none of them, and are not served.
+	DetectHTTP bool `yaml:"detect_http"`
+
 	Serving `yaml:",inline"`
 	Chains  []Chain `yaml:"chains"` // connections that something else becomes of than what is said here; where nothing is, all others are refused
 	Limits  Limits  `yaml:"limits"` // what strangers can make it hold

@@ -167,6 +167,28 @@ func TestImports(t *testing.T) {
 		{ours("proxy/connect"), module, []string{ours("attest$"), ours("proxy/h1"), ours("proxy/message")}, "what a client asks for knows nothing of how to get there"},
 		{ours("proxy/connect"), "third party", nil, "where a client gets to is decided by what can be read here"},
 		{ours("proxy/transparent"), module, []string{ours("attest$")}, "where a connection was going has nothing to do with what it carries"},
+		{ours("xds/api"), module, []string{ours("attest$"), ours("xds/internal")}, "messages are read and written, whoever sends them and whatever becomes of them"},
+		{ours("xds/api"), "net$", nil, "no I/O"},
+		{ours("xds/api"), "google.golang.org/grpc", nil, "a message does not know how it travels"},
+		{ours("xds/api"), "github.com/envoyproxy", nil, "our messages refer to none of Envoy's"},
+		{ours("xds/internal/bound"), module, nil, "bytes are counted, whatever they are"},
+		{ours("xds/envoy"), module, []string{ours("attest$"), ours("attest/strictyaml"), ours("proxy/chain"), ours("proxy/config"), ours("proxy/route"), ours("proxy/upstream"), ours("xds/api"), ours("xds/internal"), ours("xds/resource")}, "translating knows neither streams nor a data plane"},
+		{ours("xds/envoy"), "net/http", nil, "a translation does no I/O"},
+		{ours("xds/envoy"), "os", nil, "a translation does no I/O"},
+		{ours("xds/resource"), module, nil, "bytes with a name, whoever sends them and whatever they mean"},
+		{ours("xds/resource"), "net", nil, "no I/O"},
+		{ours("xds/client/protocol"), module, []string{ours("attest$"), ours("xds/resource")}, "what is said, and when, has to do with neither streams nor configuration"},
+		{ours("xds/client/protocol"), "third party", nil, "what decides what a control plane can do can be read here"},
+		{ours("xds/client/protocol"), "net", nil, "a state machine does no I/O"},
+		{ours("xds/client/protocol"), "context", nil, "a state machine waits for nothing"},
+		{ours("xds/client/protocol"), "sync", nil, "a state machine has no goroutines"},
+		{ours("xds/client/protocol"), "math/rand", nil, "randomness is handed in"},
+		{ours("xds/client$"), module, []string{ours("attest$"), ours("xds/resource"), ours("xds/client/protocol")}, "a library for anybody: it knows neither proxies nor evidence"},
+		{ours("xds/client$"), "third party", nil, "who opens streams is handed in"},
+		{ours("xds/client$"), "net", nil, "who opens streams is handed in"},
+		{ours("xds/client/grpcads"), module, []string{ours("attest$"), ours("xds/resource"), ours("xds/client")}, "a stream carries what it carries; what protects it is handed in"},
+		{ours("xds/client/grpcads"), "crypto/tls", nil, "what protects a connection is handed in"},
+		{ours("xds/client/grpcads"), "github.com/envoyproxy", nil, "generated code allocates what a server says before anything can be looked at"},
 		{ours("xds"), ours("attest"), []string{ours("attest$"), ours("attest/policy"), ours("attest/strictyaml"), ours("attest/strictjson")}, "configuration knows policies, not TEEs"},
 		{ours("xds/attested"), module, []string{ours("attest$"), ours("ratls$")}, "what carries messages does not know what they say"},
 		{ours("xds/control"), ours("proxy"), nil, "a control plane runs no data plane"},
@@ -217,8 +239,8 @@ func TestImports(t *testing.T) {
 // gRPC is a second network stack beside the one that is looked at here. Exporters of telemetry bring it in even where they
 // speak HTTP.
 func TestNoGRPC(t *testing.T) {
-	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...") {
-		if inside(p.ImportPath, "google.golang.org/grpc") {
+	for _, p := range list(t, "-deps", "./attest/...", "./ratls/...", "./proxy/...", "./xds/resource", "./xds/client", "./xds/client/protocol") {
+		if inside(p.ImportPath, "google.golang.org/grpc") || inside(p.ImportPath, "github.com/envoyproxy") {
 			t.Errorf("%s is linked", p.ImportPath)
 		}
 	}
@@ -261,7 +283,9 @@ var words = []struct {
 	{"InsecureSkipVerify", "only where VerifyConnection does all of the verification", []string{"ratls/conn.go"}},
 	{"KeyLogWriter", "a key log undoes the protection", nil},
 	{"\tDirector:", "ReverseProxy.Director lets a client strip headers through Connection:", nil},
-	{"func init()", "nothing registers itself; wiring is in cmd", nil},
+	// What protoc-gen-go writes registers the descriptors of our own messages, as every message of protobuf does. Whoever links them does
+	// so for the messages, and nothing else is set in motion.
+	{"func init()", "nothing registers itself; wiring is in cmd", []string{"xds/api/jurat/config/v1alpha1/attestation.pb.go"}},
 }
 
 func TestSource(t *testing.T) {
@@ -276,12 +300,15 @@ func TestSource(t *testing.T) {
 				t.Fatal(err)
 			}
 			rel := strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, module), "/") + "/" + name
+			generated := p.ImportPath == module+"/xds/api/jurat/config/v1alpha1" // messages of protobuf have its methods
 			for _, w := range words {
 				if bytes.Contains(src, []byte(w.word)) && !slices.Contains(w.except, rel) {
 					t.Errorf("%s has %q: %s", rel, w.word, w.why)
 				}
 			}
-			exported(t, rel, src)
+			if !generated {
+				exported(t, rel, src)
+			}
 		}
 	}
 }

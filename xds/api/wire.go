@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/xds/internal/bound"
 )
 
 // The two types that carry others.
@@ -20,8 +21,19 @@ const (
 	TypeUDPAStruct = prefix + "udpa.type.v1.TypedStruct"
 )
 
-// maxDepth bounds how deep messages nest. Envoy's own do about half of it.
-const maxDepth = 64
+const (
+	maxDepth    = 64      // messages within one another; Envoy's own are about half of it
+	maxMessages = 100_000 // in one, which is a Struct of as many values; ours have a handful
+)
+
+type shape struct{ protoreflect.MessageDescriptor }
+
+func (s shape) Message(field int32) bound.Shape {
+	if f := s.Fields().ByNumber(protoreflect.FieldNumber(field)); f != nil && f.Message() != nil {
+		return shape{f.Message()}
+	}
+	return nil
+}
 
 // Unwrap answers what a TypedStruct carries: the type, and the message as JSON (protobuf's mapping of it). wrapped is false
 // for every other type, and typ is then the answer as it stands.
@@ -81,6 +93,13 @@ func decode(typ string, value []byte, want string, m proto.Message) error {
 func unmarshal(value []byte, m proto.Message) error {
 	if len(value) > MaxMessage {
 		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: strconv.Itoa(len(value)) + " bytes", Want: fmt.Sprintf("at most %d", MaxMessage)}
+	}
+	n, err := bound.Messages(shape{m.ProtoReflect().Descriptor()}, value, maxMessages)
+	switch {
+	case err != nil:
+		return bad("", err.Error(), string(m.ProtoReflect().Descriptor().FullName()))
+	case n > maxMessages:
+		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: "messages within messages", Want: fmt.Sprintf("at most %d", maxMessages)}
 	}
 	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(value, m); err != nil {
 		return bad("", fmt.Sprintf("%.200s", err), string(m.ProtoReflect().Descriptor().FullName()))

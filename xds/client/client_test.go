@@ -576,6 +576,50 @@ func TestStoreAtTheEnd(t *testing.T) {
 	})
 }
 
+// After a refusal that left both sides apart there is a new stream at once, but not one after the other.
+func TestAdrift(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctrl := &control{play: func(n int, s *end) error {
+			for i := 0; ; i++ {
+				if _, err := s.read(); err != nil {
+					return nil
+				}
+				name := "good"
+				if i%2 == 0 {
+					name = "bad"
+				}
+				time.Sleep(time.Second)
+				if s.write(response(resource.Cluster, fmt.Sprint(n, ".", i), name)) != nil {
+					return nil
+				}
+			}
+		}}
+		s := &sink{offer: func(u *Update) error {
+			if u.Changed[0].Name == "bad" {
+				return errors.New("bad")
+			}
+			return nil
+		}}
+		c := make1(t, ctrl, s, nil)
+		_ = c.Subscribe(resource.Cluster, []string{"*"}, 0)
+		stop := run(t, c)
+		time.Sleep(300 * time.Second)
+		stop()
+		time.Sleep(time.Second) // the server notices
+		if n := ctrl.attempts(); n < 9 || n > 11 {
+			t.Errorf("%d streams in 300 seconds", n)
+		}
+		for i := 1; i < len(ctrl.times); i++ {
+			if d := ctrl.times[i].Sub(ctrl.times[i-1]); i > 1 && d < 30*time.Second {
+				t.Errorf("a new stream after %v", d)
+			}
+		}
+		if e := c.Status().LastError; !strings.Contains(e, "was refused") {
+			t.Error(e)
+		}
+	})
+}
+
 func TestRefresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		asked := make(chan *Request, 10)

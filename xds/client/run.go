@@ -92,6 +92,8 @@ type loop struct {
 	retry   time.Time // the next attempt
 	tokens  float64
 	refill  time.Time
+	renew   bool      // the stream is ended in favour of the next one
+	renewed time.Time // the last time
 	unsaved bool
 	save    time.Time // when to
 	saving  chan error
@@ -154,10 +156,18 @@ func (l *loop) step(ctx context.Context) {
 		}
 	}
 	until := l.machine.Deadline()
+	adrift := l.machine.Adrift()
 	full := l.machine.Full()
 	l.mu.Unlock()
 	if l.busy && !l.stall.After(now) {
 		l.hangUp(fmt.Errorf("a request could not be sent for %v", l.config.Stall))
+	}
+
+	if next := l.renewed.Add(l.config.Backoff.Most); adrift && l.open && !next.After(now) {
+		l.renew, l.renewed = true, now
+		l.hangUp(errAdrift)
+	} else if adrift {
+		until = first(until, next)
 	}
 
 	var opened, done, sent chan struct{}
@@ -297,6 +307,9 @@ func (l *loop) missing(typ string, names []string) {
 	l.sink.Missing(typ, names)
 }
 
+// errAdrift ends a stream after a refusal, so that the next one begins with what is really held.
+var errAdrift = errors.New("a new stream was begun, since the control plane takes what was refused for known")
+
 // hangUp gives the session up. It is done when its goroutines are.
 func (l *loop) hangUp(err error) {
 	if !l.open {
@@ -330,6 +343,13 @@ func (l *loop) closed(err error) {
 	if lived >= l.config.Backoff.Most {
 		st.Attempts = 0
 	}
+	if err != nil {
+		st.LastError, st.LastErrorT = err.Error(), now
+	}
+	if l.renew {
+		l.renew, l.retry = false, now
+		return
+	}
 	most := l.config.Backoff.Most
 	if n := st.Attempts; n < 30 && l.config.Backoff.First<<n < most {
 		most = l.config.Backoff.First << n
@@ -337,9 +357,6 @@ func (l *loop) closed(err error) {
 	st.Attempts++
 	l.retry = now.Add(max(time.Duration(l.config.Random()*float64(most)), l.config.Backoff.First/10))
 	st.Next = l.retry
-	if err != nil {
-		st.LastError, st.LastErrorT = err.Error(), now
-	}
 }
 
 // load offers what was kept. It is put down here, and settle offers it.

@@ -136,7 +136,7 @@ func (s *scope) socket(at string, k *corev3.TransportSocket) socket {
 		v, wait := s.found(s.tls(at, m.GetCommonTlsContext()))
 		switch {
 		case len(wait) > 0:
-			return socket{wait: wait, refused: errNoValidator(at)} // it does not matter: the cluster waits
+			return socket{wait: wait}
 		case v == nil:
 			return socket{refused: errNoValidator(at)}
 		}
@@ -259,8 +259,12 @@ func (s *scope) eds(c *config.Cluster, m *clusterv3.Cluster, u *uses) []Key {
 	if !ok {
 		return []Key{key}
 	}
+	if err := s.charge(a.size); err != nil {
+		s.within("eds_cluster_config", err)
+		return nil
+	}
 	of := s.scope(key)
-	c.Localities = of.localities("", a, u, false)
+	c.Localities = of.localities("", a.ClusterLoadAssignment, u, false)
 	of.overprovisioning("", c, a.GetPolicy().GetOverprovisioningFactor())
 	if len(of.errs) > 0 {
 		s.fail(key, of.errs...)

@@ -77,6 +77,7 @@ type uses struct {
 // say: those are the words of whoever runs the control plane.
 func (u *uses) use(s *scope, at string, k *socket) {
 	switch {
+	case len(k.wait) > 0: // so does the cluster
 	case k.refused != nil:
 		s.within(at, k.refused)
 	case k.attested == nil && u.attests():
@@ -101,9 +102,15 @@ func (t *translator) collectEndpoints() {
 			s.localities("", m, &uses{sockets: new(sockets)}, false)
 		}
 		if s.done() {
-			t.assignments[r.Name] = m
+			t.assignments[r.Name] = assignment{m, s.weight}
 		}
 	}
+}
+
+// assignment is a sound one, and its size in messages.
+type assignment struct {
+	*endpointv3.ClusterLoadAssignment
+	size int
 }
 
 // localities are those of an assignment. names allows hosts in addresses.

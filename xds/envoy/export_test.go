@@ -33,8 +33,8 @@ func Types() *protoregistry.Types { return types() }
 
 // TranslateWithout translates as if a field were not in the table.
 func TranslateWithout(in Input, message, field string) *Translation {
-	return translate(in, func(t *table) {
-		for name, fields := range t.fields {
+	return translate(in, func(t *translator) {
+		for name, fields := range t.table.fields {
 			for f := range fields {
 				if string(name) == message && string(f) == field {
 					delete(fields, f)
@@ -42,4 +42,9 @@ func TranslateWithout(in Input, message, field string) *Translation {
 			}
 		}
 	})
+}
+
+// TranslateWithin translates as if all resources may be made of so many messages.
+func TranslateWithin(in Input, most int) *Translation {
+	return translate(in, func(t *translator) { t.most = most })
 }

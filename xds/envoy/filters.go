@@ -116,6 +116,10 @@ func (s *scope) manager(at string, m *hcmv3.HttpConnectionManager, c *config.Cha
 		if !ok {
 			return []Key{key}
 		}
+		if err := s.charge(from.weight); err != nil {
+			s.within(at+".rds", err)
+			return nil
+		}
 		routes := from.scope.routes("", from.RouteConfiguration, how)
 		c.HTTP = &routes
 	default:

@@ -4,6 +4,7 @@ package envoy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -92,7 +93,14 @@ func (t *translator) virtual(l *listener) {
 	}
 	s := t.scope(l.key)
 	if len(l.wait) == 0 {
-		c := &config.Listener{Address: "127.0.0.1:1", Transparent: "redirect", Chains: l.place(s)}
+		ip, port := l.at()
+		if port == 0 {
+			s.bad("address", l.address, "an address and a port, which connections are handed over by")
+		}
+		if ip.IsUnspecified() {
+			ip = netip.Addr{}
+		}
+		c := &config.Listener{Address: "127.0.0.1:1", Transparent: "redirect", Chains: l.place(s, "", max(port, 1), ip, nil)}
 		var wait []Key
 		if len(s.errs) == 0 {
 			wait, _ = s.fits(c)
@@ -332,17 +340,7 @@ func (l *listener) config(s *scope, all []*listener) *config.Listener {
 	}
 	own := l.chains
 	if l.handsOver {
-		// The order is that of Envoy, which looks for a listener of the address and the port, then of the port, and takes its own chains
-		// for the rest: addresses and ports are told apart first. A virtual listener that is not sound yet has its place, too:
-		// its connections must not become others', which may send them on in plain.
-		if l.rest != nil {
-			own = append(own, fallbacks(s, own, *l.rest, chain.Match{})...)
-		}
-		for _, v := range all {
-			if v.virtual {
-				own = append(own, v.place(s)...)
-			}
-		}
+		own = l.handOver(s, all)
 	}
 	switch alone := len(own) == 0 && l.rest != nil; {
 	case l.transport == "" && len(own) == 1 && l.rest == nil && own[0].Match.String() == "any":
@@ -364,52 +362,152 @@ func (l *listener) config(s *scope, all []*listener) *config.Listener {
 	return c
 }
 
-// place is the chains of a virtual listener, within the port that hands connections over.
-func (l *listener) place(s *scope) []config.Chain {
-	host, port, err := splitAddress(l.address)
-	ip, ipErr := netip.ParseAddr(host)
-	if err != nil || ipErr != nil {
-		s.bad("address", l.address+" of the listener "+quote(l.name), "an address and a port, which connections are handed over by")
-		return nil
+// spot is the virtual listeners of a port.
+type spot struct {
+	exact      []*listener // of an address
+	any4, any6 *listener   // of all addresses
+}
+
+// handOver answers the chains of a port that hands connections over, in the order in which Envoy looks for a listener: one of the address and the
+// port, one of the port, and the port's own chains for the rest. A virtual listener that waits or is not sound has its place, too: its
+// connections must not become others', which may send them on in plain.
+func (l *listener) handOver(s *scope, all []*listener) []config.Chain {
+	spots := map[uint16]*spot{}
+	for _, v := range all {
+		if !v.virtual {
+			continue
+		}
+		ip, port := v.at()
+		if port == 0 {
+			continue // of a pipe: nothing is ever handed to it
+		}
+		if spots[port] == nil {
+			spots[port] = &spot{}
+		}
+		switch at := spots[port]; {
+		case !ip.IsUnspecified():
+			at.exact = append(at.exact, v)
+		case ip.Is4():
+			at.any4 = v
+		default:
+			at.any6 = v
+		}
 	}
+	var own []config.Chain
+	for _, c := range l.chains {
+		if len(c.Match.DestinationPorts) == 0 || spots[c.Match.DestinationPorts[0]] == nil {
+			own = append(own, c)
+		}
+	}
+	if l.rest != nil {
+		own = append(own, fallbacks(s, own, *l.rest, chain.Match{})...)
+	}
+	for _, port := range slices.Sorted(maps.Keys(spots)) {
+		at := spots[port]
+		without := map[string]bool{}
+		for _, v := range at.exact {
+			ip, _ := v.at()
+			own = append(own, v.place(s, v.name+"/", port, ip, nil)...)
+			without[host(ip)] = true
+		}
+		switch any4, any6 := netip.IPv4Unspecified(), netip.IPv6Unspecified(); {
+		case at.any4 != nil && at.any6 != nil:
+			own = append(own, at.any4.place(s, at.any4.name+"/", port, any4, without)...)
+			own = append(own, at.any6.place(s, at.any6.name+"/", port, any6, without)...)
+		case at.any4 != nil: // and of IPv6, for which there is no other
+			own = append(own, at.any4.place(s, at.any4.name+"/", port, netip.Addr{}, without)...)
+		case at.any6 != nil:
+			own = append(own, at.any6.place(s, at.any6.name+"/", port, netip.Addr{}, without)...)
+		default:
+			own = append(own, l.place(s, strconv.Itoa(int(port))+"/", port, netip.Addr{}, without)...)
+		}
+	}
+	return own
+}
+
+// at is where a virtual listener is: the port is 0 where connections can't be for it.
+func (l *listener) at() (netip.Addr, uint16) {
+	address, port, err := splitAddress(l.address)
+	ip, ipErr := netip.ParseAddr(address)
+	if err != nil || ipErr != nil {
+		return netip.Addr{}, 0
+	}
+	return ip, port
+}
+
+func host(ip netip.Addr) string { return netip.PrefixFrom(ip, ip.BitLen()).String() }
+
+// place is the chains of a listener for connections to a port, and to an address there: one, or all of IPv4 or of IPv6, or any where
+// that is the zero value. without are the addresses that others are for.
+func (l *listener) place(s *scope, prefix string, port uint16, to netip.Addr, without map[string]bool) []config.Chain {
 	at := chain.Match{DestinationPorts: []uint16{port}}
-	if !ip.IsUnspecified() {
-		at.PrefixRanges = []string{netip.PrefixFrom(ip, ip.BitLen()).String()}
+	switch {
+	case !to.IsValid():
+	case to.IsUnspecified():
+		at.PrefixRanges = []string{netip.PrefixFrom(to, 0).String()}
+	default:
+		at.PrefixRanges = []string{host(to)}
+	}
+	nobody := func(why string) []config.Chain {
+		return []config.Chain{{Name: prefix + why, Match: at, Serving: config.Serving{Plain: true, TCP: true, Cluster: nowhere}}}
 	}
 	if l.failed || len(l.wait) > 0 {
-		return []config.Chain{{Name: l.name + "/not yet", Match: at, Serving: config.Serving{Plain: true, TCP: true, Cluster: nowhere}}}
+		return nobody("not yet")
 	}
+	// Chains of the port come before those of any port, and no others are then asked.
+	explicit := slices.ContainsFunc(l.chains, func(c config.Chain) bool { return slices.Contains(c.Match.DestinationPorts, port) })
+	longest := -1 // the length of the most exact prefix of an address that the place is for
 	var all []config.Chain
 	for _, c := range l.chains {
 		m := c.Match
-		switch {
-		case len(m.DestinationPorts) > 0 && !slices.Contains(m.DestinationPorts, port):
-			continue // never met
-		case len(at.PrefixRanges) > 0 && len(m.PrefixRanges) > 0 && !covers(m.PrefixRanges, ip):
+		if explicit != slices.Contains(m.DestinationPorts, port) || !explicit && len(m.DestinationPorts) > 0 {
 			continue
-		case len(at.PrefixRanges) > 0:
-			m.PrefixRanges = at.PrefixRanges
 		}
 		m.DestinationPorts = at.DestinationPorts
-		c.Match, c.Name = m, l.name+"/"+c.Name
+		ranges := m.PrefixRanges
+		switch {
+		case to.IsValid() && !to.IsUnspecified():
+			n := covers(ranges, to)
+			if n < longest || len(ranges) > 0 && n < 0 {
+				continue
+			}
+			if n > longest {
+				longest, all = n, nil
+			}
+			m.PrefixRanges = at.PrefixRanges
+		case len(ranges) == 0:
+			m.PrefixRanges = at.PrefixRanges
+		default:
+			m.PrefixRanges = slices.DeleteFunc(slices.Clone(ranges), func(p string) bool {
+				return without[p] || to.IsValid() && strings.Contains(p, ":") == to.Is4()
+			})
+			if len(m.PrefixRanges) == 0 {
+				continue
+			}
+		}
+		c.Match, c.Name = m, prefix+c.Name
 		all = append(all, c)
 	}
 	if l.rest != nil {
 		rest := *l.rest
-		rest.Name = l.name + "/" + rest.Name
+		rest.Name = prefix + rest.Name
 		all = append(all, fallbacks(s, all, rest, at)...)
 	}
-	if len(all) == 0 { // nothing is ever for it
-		all = []config.Chain{{Name: l.name + "/none", Match: at, Serving: config.Serving{Plain: true, TCP: true, Cluster: nowhere}}}
+	if len(all) == 0 {
+		return nobody("none")
 	}
 	return all
 }
 
-func covers(prefixes []string, ip netip.Addr) bool {
-	return slices.ContainsFunc(prefixes, func(s string) bool {
-		p, err := netip.ParsePrefix(s)
-		return err == nil && p.Contains(ip)
-	})
+// covers answers the length of the longest of the prefixes that an address is in, and -1 where it is in none.
+func covers(prefixes []string, ip netip.Addr) int {
+	longest := -1
+	for _, s := range prefixes {
+		if p, err := netip.ParsePrefix(s); err == nil && p.Contains(ip) {
+			longest = max(longest, p.Bits())
+		}
+	}
+	return longest
 }
 
 // maxFallbacks bounds in how many places a default chain of a virtual listener has to stand.
@@ -420,10 +518,15 @@ const maxFallbacks = 1024
 // at the place itself, and after each kind of thing that a chain asks for but for the last.
 func fallbacks(s *scope, chains []config.Chain, rest config.Chain, at chain.Match) []config.Chain {
 	taken := map[string]bool{}
+	var met []chain.Match
 	for _, c := range chains {
-		for _, m := range ways(c.Match) {
-			taken[m.String()] = true
+		if met = append(met, ways(c.Match)...); len(met) > chain.MaxWays {
+			s.bad("default_filter_chain", "more than "+strconv.Itoa(chain.MaxWays)+" ways to be for the chains beside it", "shorter matches")
+			return nil
 		}
+	}
+	for _, m := range met {
+		taken[m.String()] = true
 	}
 	var all []config.Chain
 	add := func(m chain.Match) {
@@ -438,11 +541,9 @@ func fallbacks(s *scope, chains []config.Chain, rest config.Chain, at chain.Matc
 		}
 	}
 	add(at)
-	for _, c := range chains {
-		for _, m := range ways(c.Match) {
-			for _, cut := range stems(m) {
-				add(cut)
-			}
+	for _, m := range met {
+		for _, cut := range stems(m, at.PrefixRanges) {
+			add(cut)
 		}
 	}
 	if len(all) > maxFallbacks {

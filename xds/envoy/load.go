@@ -137,8 +137,8 @@ func Text(r resource.Resource) ([]byte, error) {
 	if len(r.Body) > resource.MaxBody {
 		return nil, bad("", strconv.Itoa(len(r.Body))+" bytes", fmt.Sprintf("at most %d", resource.MaxBody))
 	}
-	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(r.Body, m); err != nil {
-		return nil, located(r.Name, err)
+	if err := (&translator{most: maxTotal}).scope(Key{r.Type, r.Name}).unmarshal(r.Body, m); err != nil {
+		return nil, err
 	}
 	out, err := protojson.MarshalOptions{Resolver: known, UseProtoNames: true}.Marshal(m)
 	if err != nil {

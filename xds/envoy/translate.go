@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -25,19 +24,19 @@ const nowhere = "jurat:nowhere"
 // Translate says what resources mean. It answers the same for the same input, whatever order that was made in.
 func Translate(in Input) *Translation { return translate(in, nil) }
 
-// translate lets a test take something out of the table.
-func translate(in Input, edit func(*table)) *Translation {
+// translate lets a test change the rules.
+func translate(in Input, edit func(*translator)) *Translation {
 	t := &translator{
-		in: in, known: types(), table: newTable(),
+		most: maxTotal, in: in, known: types(), table: newTable(),
 		out: &Translation{
 			Needs: map[string][]string{}, Policies: map[string]api.Policy{}, References: map[string]api.References{},
 			Warming: map[Key][]Key{}, Notes: map[Key][]string{}, Problems: map[Key]error{},
 		},
-		secrets: map[string]*api.Validator{}, assignments: map[string]*endpointv3.ClusterLoadAssignment{},
+		secrets: map[string]*api.Validator{}, assignments: map[string]assignment{},
 		clusters: map[string]cluster{}, routes: map[string]rds{}, synthetic: map[string]bool{},
 	}
 	if edit != nil {
-		edit(t.table)
+		edit(t)
 	}
 	t.collectPolicies()
 	t.collectSecrets()
@@ -66,10 +65,11 @@ type translator struct {
 	out   *Translation
 
 	secrets     map[string]*api.Validator // nil of those without one
-	assignments map[string]*endpointv3.ClusterLoadAssignment
+	assignments map[string]assignment
 	clusters    map[string]cluster
 	routes      map[string]rds
 	synthetic   map[string]bool // clusters that are named, and that no resource describes
+	total, most int             // messages that something was made of, and may be
 	blind       bool            // of some listener it is not even known which connections would be its
 }
 
@@ -205,6 +205,16 @@ func emptyCluster(name string) config.Cluster {
 	return config.Cluster{Config: upstream.Config{Name: name}, Localities: []upstream.LocalityEndpoints{}}
 }
 
+// brief is what listeners have to know of a cluster: the rest was checked.
+func (c *cluster) brief() config.Cluster {
+	out := emptyCluster(c.config.Name)
+	out.Attested, out.ProxyProtocol = c.config.Attested, c.config.ProxyProtocol
+	if c.config.OriginalDestination != nil {
+		out.Localities, out.OriginalDestination = nil, c.config.OriginalDestination
+	}
+	return out
+}
+
 // forTable is a configuration that routes can be checked in by themselves: every cluster that they name is there, and copies may go
 // anywhere. What the clusters are is checked where the routes are used.
 func (t *translator) forTable(r *route.Config) *config.Config {
@@ -235,7 +245,7 @@ func (s *scope) fits(l *config.Listener) (wait []Key, absent []string) {
 		case ok && known.config == nil:
 			wait = append(wait, known.wait...)
 		case ok:
-			c.Clusters = append(c.Clusters, *known.config)
+			c.Clusters = append(c.Clusters, known.brief())
 		default:
 			absent = append(absent, name)
 			c.Clusters = append(c.Clusters, emptyCluster(name))

@@ -39,9 +39,9 @@ func times[T any](all []chain.Match, values []T, set func(*chain.Match, []T)) []
 	return out
 }
 
-// stems answers m without the last kind of thing that it asks for, without the last two, and so on, as long as something is left. The
-// kinds are in the order of package chain.
-func stems(m chain.Match) []chain.Match {
+// stems answers m without the last kind of thing that it asks for, without the last two, and so on, in the order of package chain, down to its
+// ports. What is left instead of its addresses is those of the place.
+func stems(m chain.Match, addresses []string) []chain.Match {
 	parts := []struct {
 		there bool
 		drop  func(*chain.Match)
@@ -53,7 +53,7 @@ func stems(m chain.Match) []chain.Match {
 		{len(m.ApplicationProtocols) > 0, func(m *chain.Match) { m.ApplicationProtocols = nil }},
 		{m.TransportProtocol != "", func(m *chain.Match) { m.TransportProtocol = "" }},
 		{len(m.ServerNames) > 0, func(m *chain.Match) { m.ServerNames = nil }},
-		{len(m.PrefixRanges) > 0, func(m *chain.Match) { m.PrefixRanges = nil }},
+		{len(m.PrefixRanges) > 0, func(m *chain.Match) { m.PrefixRanges = addresses }},
 	}
 	var all []chain.Match
 	for _, p := range parts {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/api"
+	"github.com/jurat-tls/jurat/xds/internal/bound"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -50,6 +51,7 @@ type scope struct {
 	errs   []error
 	notes  []string
 	opened map[*anypb.Any]proto.Message // what look found in them; nil where that is opaque
+	weight int                          // in messages
 }
 
 func (t *translator) scope(key Key) *scope {
@@ -123,9 +125,9 @@ func (s *scope) read(r resource.Resource, m proto.Message) bool {
 		s.add(&attest.Error{Code: attest.CodeOversized, Check: check, Got: strconv.Itoa(len(r.Body)) + " bytes", Want: fmt.Sprintf("at most %d", resource.MaxBody)})
 		return false
 	}
-	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(r.Body, m); err != nil {
+	if err := s.unmarshal(r.Body, m); err != nil {
 		proto.Reset(m) // half of it is something else
-		s.bad("", cut(err.Error()), "a message of the type "+r.Type)
+		s.within("", err)
 		return false
 	}
 	s.look("", m.ProtoReflect(), 0)
@@ -248,13 +250,15 @@ func (s *scope) lookInto(at string, a *anypb.Any, depth int) {
 		return
 	}
 	m := mt.New().Interface()
-	if wrapped {
-		err = protojson.UnmarshalOptions{Resolver: s.known, RecursionLimit: maxDepth}.Unmarshal(text, m)
+	if wrapped { // as many messages as the Struct had, which was counted, or fewer
+		if err = (protojson.UnmarshalOptions{Resolver: s.known, RecursionLimit: maxDepth}).Unmarshal(text, m); err != nil {
+			err = bad("", cut(strings.ReplaceAll(err.Error(), "\u00a0", " ")), "a message of the type "+quote(typ))
+		}
 	} else {
-		err = proto.UnmarshalOptions{RecursionLimit: maxDepth}.Unmarshal(a.GetValue(), m)
+		err = s.unmarshal(a.GetValue(), m)
 	}
 	if err != nil {
-		s.bad(at, cut(strings.ReplaceAll(err.Error(), "\u00a0", " ")), "a message of the type "+quote(typ))
+		s.within(at, err)
 		return
 	}
 	s.opened[a] = m
@@ -312,4 +316,48 @@ func (s *scope) zero(at string, d *durationpb.Duration, want string) {
 	if v := s.duration(at, d, 0); v != 0 {
 		s.bad(at, v.String(), want)
 	}
+}
+
+// What a set of resources may be made of.
+const (
+	maxMessages = 250_000   // messages of one resource: as many as 30,000 endpoints have
+	maxTotal    = 2_000_000 // messages of all resources, each as often as it is used
+)
+
+// unmarshal reads a serialized message, after a look at what would be made of it.
+func (s *scope) unmarshal(raw []byte, m proto.Message) error {
+	name := string(m.ProtoReflect().Descriptor().FullName())
+	n, err := bound.Messages(shape{m.ProtoReflect().Descriptor()}, raw, maxMessages-s.weight)
+	if err != nil {
+		return bad("", err.Error(), "a message of the type "+name)
+	}
+	if s.weight += n; s.weight > maxMessages {
+		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: "messages within messages", Want: fmt.Sprintf("at most %d of them in a resource", maxMessages)}
+	}
+	if err := s.charge(n); err != nil {
+		return err
+	}
+	if err := (proto.UnmarshalOptions{RecursionLimit: maxDepth}).Unmarshal(raw, m); err != nil {
+		return bad("", cut(err.Error()), "a message of the type "+name)
+	}
+	return nil
+}
+
+// charge counts messages towards what all resources may be made of, each time that something is made of them: many who refer to a
+// large one are as much as many large ones.
+func (t *translator) charge(n int) error {
+	if t.total += n; t.total > t.most {
+		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: "too much, together with the resources before it", Want: fmt.Sprintf("at most %d messages in all resources, each as often as it is used", t.most)}
+	}
+	return nil
+}
+
+// shape is what package bound has to know.
+type shape struct{ protoreflect.MessageDescriptor }
+
+func (s shape) Message(field int32) bound.Shape {
+	if f := s.Fields().ByNumber(protoreflect.FieldNumber(field)); f != nil && f.Message() != nil {
+		return shape{f.Message()}
+	}
+	return nil
 }

@@ -55,7 +55,7 @@ func marshal(kind protocol.Kind, r *protocol.Request) ([]byte, error) {
 	switch kind {
 	case protocol.StateOfTheWorld:
 		text(1, r.Version)
-		if node != nil {
+		if r.Node != nil {
 			message(2, node)
 		}
 		list(3, r.Names)
@@ -65,7 +65,7 @@ func marshal(kind protocol.Kind, r *protocol.Request) ([]byte, error) {
 			message(6, refusal)
 		}
 	case protocol.Delta:
-		if node != nil {
+		if r.Node != nil {
 			message(1, node)
 		}
 		text(2, r.Type)

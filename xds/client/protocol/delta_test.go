@@ -170,6 +170,43 @@ func TestDelta(t *testing.T) {
 			s.Opened()
 			s.says(`CDS node have map[b:1 c:1 d:1]`)
 		},
+		"after a refusal the server goes on as if there were none, which a new stream puts right": func(s *script) {
+			s.want(cds, "*")
+			s.Opened()
+			s.says(`CDS node`)
+			s.get(delta(cds, "old=1"))
+			s.verdict = func(*protocol.Update) error { return errors.New("no") }
+			s.get(delta(cds, "-old", "new=1", "bad=1"))
+			if s.Adrift() {
+				s.Fatal("at once: the server would send the same again")
+			}
+			s.verdict = nil
+			s.get(delta(cds, "bad=2"))
+			s.says(`CDS nonce n1`, `CDS nonce n2 refused 3 no`, `CDS nonce n3`)
+			if !s.Adrift() {
+				s.Fatal("and new is missing")
+			}
+			s.Closed()
+			if s.Adrift() {
+				s.Fatal("without a stream")
+			}
+			s.Opened()
+			s.says(`CDS node have map[bad:2 old:1]`)
+			s.get(delta(cds, "-old", "new=1"))
+			s.state(cds, "bad=2", "new=1")
+			if s.Adrift() {
+				s.Fatal("it is right")
+			}
+			s.verdict = func(*protocol.Update) error {
+				return &protocol.Rejection{Resources: map[string]string{"bad": "no"}, OthersTaken: true}
+			}
+			s.get(delta(cds, "bad=3", "new=2"))
+			s.verdict = nil
+			s.get(delta(cds, "bad=4"))
+			if s.Adrift() {
+				s.Fatal("nothing is missing")
+			}
+		},
 		"refused for nothing in particular, though it says that the others are taken": func(s *script) {
 			s.want(cds, "*")
 			s.Opened()

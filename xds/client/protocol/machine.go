@@ -82,6 +82,9 @@ type state struct {
 	acks    []ack
 	scratch bool // delta: the server was not told what is held, so that its first answer is everything
 
+	adrift bool // something was refused that the server takes for known, so that it does not send it again
+	differ bool // and something was accepted since
+
 	streak   int       // refusals since the last acceptance
 	hold     time.Time // no refusal is sent before
 	rejected map[string]Rejected
@@ -274,11 +277,18 @@ func (s *state) fresh() {
 	s.sent, s.ever = map[string]struct{}{}, map[string]struct{}{}
 	s.leave, s.renew = map[string]struct{}{}, map[string]struct{}{}
 	s.nonce, s.nonces, s.acks = "", nil, nil
+	s.adrift, s.differ = false, false
 }
 
 // Full reports that so much is to be said that nothing more should be received before some of it is.
 func (m *Machine) Full() bool {
 	return slices.ContainsFunc(m.order, func(s *state) bool { return len(s.acks) >= maxAcks })
+}
+
+// Adrift reports that a server goes on to send differences to what was refused, as if it had not been: what was refused together with a
+// bad resource, or was to be removed with it, does not come again on this stream. A new one puts that right.
+func (m *Machine) Adrift() bool {
+	return m.open && slices.ContainsFunc(m.order, func(s *state) bool { return s.differ })
 }
 
 // Deadline is when Due, Missing or Next has something to say if nothing else happens before; zero is never.

@@ -365,6 +365,7 @@ func (m *Machine) accept(now time.Time, c *change) {
 		return
 	}
 	s.streak, s.hold = 0, time.Time{}
+	s.differ = s.differ || s.adrift && c.stream == m.stream
 	s.stats.accepted++
 	s.stats.lastAccepted = now
 	for i := range c.update.Failed {
@@ -397,6 +398,9 @@ func (m *Machine) refuse(now time.Time, c *change, err error, r *Rejection) {
 		}
 		s.stats.lastError = cut(reason(err, r), maxReason)
 		return
+	}
+	if c.stream == m.stream && (r == nil || !r.OthersTaken) && (m.Kind == Delta || !resource.Whole(s.typ)) {
+		s.adrift = true // a refusal of one resource alone is between the server and that resource
 	}
 	s.streak++
 	if s.streak > 1 && !s.hold.After(now) {

@@ -200,6 +200,22 @@ func TestStateOfTheWorld(t *testing.T) {
 				s.Fatal(st)
 			}
 		},
+		"adrift after a refusal only where responses are partial": func(s *script) {
+			for _, typ := range []string{cds, eds} {
+				s.want(typ, "a", "b")
+				s.Opened()
+				for r := s.Next(s.now); r != nil; r = s.Next(s.now) {
+				}
+				s.verdict = func(*protocol.Update) error { return errors.New("no") }
+				s.get(sotw(typ, "1", "a=bad", "b=1"))
+				s.verdict = nil
+				s.get(sotw(typ, "2", "a=1"))
+				if s.Adrift() != (typ == eds) {
+					s.Fatal(typ)
+				}
+				s.Closed()
+			}
+		},
 		"refused without a resource": func(s *script) {
 			s.want(cds, "*")
 			s.Opened()
