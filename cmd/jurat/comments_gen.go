@@ -188,6 +188,7 @@ var comments = map[string]string{
 	"route.RouteAction.HashPolicy":                             "for ring_hash and maglev",
 	"route.RouteAction.HostRewrite":                            "the authority for the service",
 	"route.RouteAction.IdleTimeout":                            "of a stream on which nothing moves, default 5 min",
+	"route.RouteAction.MaxGRPCTimeout":                         "The most time that a gRPC call gets, whatever its client says in grpc-timeout; 0 leaves it to the client, and to timeout where the client says nothing.",
 	"route.RouteAction.PrefixRewrite":                          "what takes the place of what the route's prefix or path matched",
 	"route.RouteAction.RegexRewrite":                           "of the path",
 	"route.RouteAction.RequestMirrorPolicies":                  "where copies of requests go",

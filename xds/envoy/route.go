@@ -273,7 +273,7 @@ func (s *scope) action(at string, a *routev3.RouteAction, retry *routev3.RetryPo
 		out.IdleTimeout = how.idle
 	}
 	// With 0 the time that a client of gRPC says is not bounded, which is so here.
-	s.zero(at+".max_grpc_timeout", a.GetMaxGrpcTimeout(), "0 s or none: the client's time counts")
+	out.MaxGRPCTimeout = s.duration(at+".max_grpc_timeout", a.GetMaxGrpcTimeout(), 0)
 	if m := a.GetMaxStreamDuration(); m != nil {
 		s.zero(at+".max_stream_duration.max_stream_duration", m.GetMaxStreamDuration(), "0 s or none: timeout and idle_timeout bound streams")
 		s.zero(at+".max_stream_duration.grpc_timeout_header_max", m.GetGrpcTimeoutHeaderMax(), "0 s or none: the client's time counts")
