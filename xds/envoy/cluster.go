@@ -585,7 +585,7 @@ func (s *scope) protocol(c *config.Cluster, m *clusterv3.Cluster) {
 			continue
 		}
 		if o.GetCommonHttpProtocolOptions().GetIdleTimeout() != nil {
-			s.bad(at+".common_http_protocol_options.idle_timeout", "a time for connections to a service", "none: they are kept as long as the service keeps them")
+			s.note(at+".common_http_protocol_options.idle_timeout", "connections to a service are kept as long as the service keeps them")
 		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
 		case *httpoptions.HttpProtocolOptions_ExplicitHttpConfig_:
