@@ -21,8 +21,8 @@ const (
 	streamDepth  = 64 // levels: messages of Envoy's API nest deeper than our own files
 )
 
-// Stream reads a file of any number of documents, with three dashes between them. Empty ones are left out. file is what errors call
-// it.
+// Stream reads a file of any number of documents, with three dashes between them. Empty ones are left out. file is what
+// errors call it.
 func Stream(file string, raw []byte) ([]Node, error) {
 	if len(raw) > MaxStream {
 		return nil, &attest.Error{Code: attest.CodeConfigSyntax, Check: "config", Subject: file, Got: fmt.Sprintf("%d bytes", len(raw)), Want: fmt.Sprintf("at most %d", MaxStream)}

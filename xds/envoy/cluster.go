@@ -190,7 +190,7 @@ func (s *scope) discovery(c *config.Cluster, m *clusterv3.Cluster, u *uses) []Ke
 		return nil
 	}
 	if m.GetUpstreamBindConfig() != nil && typ != clusterv3.Cluster_ORIGINAL_DST {
-		s.bad("upstream_bind_config", "beside the type "+typ.String(), "no address to connect from, which only those to where a connection was going can have")
+		s.bad("upstream_bind_config", "beside the type "+typ.String(), "none, but with ORIGINAL_DST")
 	}
 	if m.GetLbPolicy() == clusterv3.Cluster_CLUSTER_PROVIDED && typ != clusterv3.Cluster_ORIGINAL_DST {
 		s.bad("lb_policy", "CLUSTER_PROVIDED", "a policy for clusters of the type "+typ.String())
@@ -283,14 +283,16 @@ func (s *scope) source(at string, c *corev3.ConfigSource) {
 func (s *scope) names(c *config.Cluster, m *clusterv3.Cluster, dns *dnscluster.DnsCluster, logical bool, u *uses) {
 	d := &upstream.DNS{}
 	if dns != nil {
-		d.RefreshRate, d.Jitter = s.positive("cluster_type.typed_config.dns_refresh_rate", dns.GetDnsRefreshRate()), s.duration("cluster_type.typed_config.dns_jitter", dns.GetDnsJitter(), 0)
+		d.RefreshRate = s.positive("cluster_type.typed_config.dns_refresh_rate", dns.GetDnsRefreshRate())
+		d.Jitter = s.duration("cluster_type.typed_config.dns_jitter", dns.GetDnsJitter(), 0)
 		if f := dns.GetDnsFailureRefreshRate(); f != nil {
 			s.failureRate("cluster_type.typed_config.dns_failure_refresh_rate", d, f.GetBaseInterval(), f.GetMaxInterval())
 		}
 		d.Family = s.family("cluster_type.typed_config.dns_lookup_family", dns.GetDnsLookupFamily().String())
 		s.resolver("cluster_type.typed_config.typed_dns_resolver_config", dns.GetTypedDnsResolverConfig())
 	} else {
-		d.RefreshRate, d.Jitter = s.positive("dns_refresh_rate", m.GetDnsRefreshRate()), s.duration("dns_jitter", m.GetDnsJitter(), 0)
+		d.RefreshRate = s.positive("dns_refresh_rate", m.GetDnsRefreshRate())
+		d.Jitter = s.duration("dns_jitter", m.GetDnsJitter(), 0)
 		if f := m.GetDnsFailureRefreshRate(); f != nil {
 			s.failureRate("dns_failure_refresh_rate", d, f.GetBaseInterval(), f.GetMaxInterval())
 		}
@@ -313,7 +315,9 @@ func (s *scope) names(c *config.Cluster, m *clusterv3.Cluster, dns *dnscluster.D
 			case !logical && e.Hostname != "" && e.Hostname != host:
 				s.bad(at+".endpoint.hostname", quote(e.Hostname), "the name in the address, or none")
 			}
-			d.Names = append(d.Names, upstream.DNSName{Host: host, Port: port, Weight: e.Weight, Priority: l.Priority, Locality: l.Locality, LocalityWeight: l.Weight})
+			d.Names = append(d.Names, upstream.DNSName{
+				Host: host, Port: port, Weight: e.Weight, Priority: l.Priority, Locality: l.Locality, LocalityWeight: l.Weight,
+			})
 		}
 	}
 	switch {
@@ -442,7 +446,8 @@ func (s *scope) policyOf(at string, c *config.Cluster, a *anypb.Any) {
 		locality(p.GetLocalityLbConfig())
 	case *ringhash.RingHash:
 		c.Policy = "ring_hash"
-		c.MinimumRingSize, c.MaximumRingSize = s.size64(at+".minimum_ring_size", p.GetMinimumRingSize()), s.size64(at+".maximum_ring_size", p.GetMaximumRingSize())
+		c.MinimumRingSize = s.size64(at+".minimum_ring_size", p.GetMinimumRingSize())
+		c.MaximumRingSize = s.size64(at+".maximum_ring_size", p.GetMaximumRingSize())
 		c.LocalityWeighted = c.LocalityWeighted || p.GetLocalityWeightedLbConfig() != nil
 	case *maglevv3.Maglev:
 		c.Policy, c.TableSize = "maglev", s.size64(at+".table_size", p.GetTableSize())
@@ -517,7 +522,10 @@ func (s *scope) breakers(b *upstream.CircuitBreakers, m *clusterv3.CircuitBreake
 		b.MaxRequests = bound("max_requests", t.GetMaxRequests())
 		b.MaxRetries = bound("max_retries", t.GetMaxRetries())
 		if r := t.GetRetryBudget(); r != nil {
-			b.RetryBudget = &upstream.RetryBudget{Percent: r.GetBudgetPercent().GetValue(), MinRetryConcurrency: s.size(at+".retry_budget.min_retry_concurrency", r.GetMinRetryConcurrency())}
+			b.RetryBudget = &upstream.RetryBudget{
+				Percent:             r.GetBudgetPercent().GetValue(),
+				MinRetryConcurrency: s.size(at+".retry_budget.min_retry_concurrency", r.GetMinRetryConcurrency()),
+			}
 			if r.GetBudgetPercent() != nil && !(b.RetryBudget.Percent > 0) {
 				s.bad(at+".retry_budget.budget_percent", "0", "above 0, at most 100")
 			}
@@ -616,10 +624,12 @@ func (s *scope) healthCheck(c *config.Cluster, checks []*corev3.HealthCheck) {
 	const at = "health_checks[0]"
 	m := checks[0]
 	h := &upstream.HealthCheck{
-		Timeout: s.positive(at+".timeout", m.GetTimeout()), Interval: s.positive(at+".interval", m.GetInterval()),
-		UnhealthyInterval: s.positive(at+".unhealthy_interval", m.GetUnhealthyInterval()),
-		IntervalJitter:    s.duration(at+".interval_jitter", m.GetIntervalJitter(), 0),
-		HealthyThreshold:  s.size(at+".healthy_threshold", m.GetHealthyThreshold()), UnhealthyThreshold: s.size(at+".unhealthy_threshold", m.GetUnhealthyThreshold()),
+		Timeout:            s.positive(at+".timeout", m.GetTimeout()),
+		Interval:           s.positive(at+".interval", m.GetInterval()),
+		UnhealthyInterval:  s.positive(at+".unhealthy_interval", m.GetUnhealthyInterval()),
+		IntervalJitter:     s.duration(at+".interval_jitter", m.GetIntervalJitter(), 0),
+		HealthyThreshold:   s.size(at+".healthy_threshold", m.GetHealthyThreshold()),
+		UnhealthyThreshold: s.size(at+".unhealthy_threshold", m.GetUnhealthyThreshold()),
 	}
 	c.HealthCheck = h
 	switch k := m.GetHealthChecker().(type) {

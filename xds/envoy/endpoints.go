@@ -66,8 +66,8 @@ func (s *sockets) choose(endpoint, locality *corev3.Metadata) *socket {
 	return &s.rest
 }
 
-// uses is which sockets of a cluster its endpoints use. All of them have to be alike: what an endpoint has to prove is said for the
-// whole cluster.
+// uses is which sockets of a cluster its endpoints use. All of them have to be alike: what an endpoint has to prove is said
+// for the whole cluster.
 type uses struct {
 	*sockets
 	first *socket
@@ -81,7 +81,8 @@ func (u *uses) use(s *scope, at string, k *socket) {
 	case k.refused != nil:
 		s.within(at, k.refused)
 	case k.attested == nil && u.attests():
-		s.bad(at, "an endpoint that would be connected to in plain, in a cluster that demands evidence", "metadata that choose the transport socket with the validator")
+		s.bad(at, "an endpoint that would be connected to in plain, in a cluster that demands evidence",
+			"metadata that choose the transport socket with the validator")
 	case u.first != nil && !alike(u.first, k):
 		s.bad(at, "an endpoint that has to prove something else than others of the cluster", "one validator for all endpoints")
 	case u.first == nil:

@@ -115,8 +115,8 @@ type reporter interface {
 	Fatalf(format string, args ...any)
 }
 
-// holds checks what no resource may break: what is answered passes Check, has no policy and no endpoint from elsewhere, and what is to be
-// attested is never in plain.
+// holds checks what no resource may break: what is answered passes Check, has no policy and no endpoint from elsewhere, and
+// what is to be attested is never in plain.
 func holds(t reporter, set envoy.Set, out *envoy.Translation) {
 	t.Helper()
 	if len(out.Config.Listeners) > 0 {

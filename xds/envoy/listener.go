@@ -19,6 +19,8 @@ import (
 	rawbuffer "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/raw_buffer/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/jurat-tls/jurat/proxy/chain"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/xds/resource"
@@ -50,7 +52,7 @@ func (t *translator) collectListeners() {
 			l = s.listener(m)
 		}
 		if !s.done() {
-			l = s.address0(m)
+			l = s.remains(m)
 			if l == nil {
 				t.blind = true
 				continue
@@ -100,7 +102,7 @@ func (t *translator) virtual(l *listener) {
 		if ip.IsUnspecified() {
 			ip = netip.Addr{}
 		}
-		c := &config.Listener{Address: "127.0.0.1:1", Transparent: "redirect", Chains: l.place(s, "", max(port, 1), ip, nil)}
+		c := &config.Listener{Address: "127.0.0.1:1", Transparent: "redirect", DetectHTTP: l.sniffs, Chains: l.place(s, "", max(port, 1), ip, nil)}
 		var wait []Key
 		if len(s.errs) == 0 {
 			wait, _ = s.fits(c)
@@ -125,8 +127,8 @@ func (t *translator) failedListeners() []Key {
 	return unique(all)
 }
 
-// address0 is what is known of a listener that is not sound: which connections would be for it. Nil where not even that is.
-func (s *scope) address0(m *listenerv3.Listener) *listener {
+// remains is what is known of a listener that is not sound: which connections would be for it. Nil where not even that is.
+func (s *scope) remains(m *listenerv3.Listener) *listener {
 	quiet := s.translator.scope(s.key)
 	address, ok := quiet.address("", m.GetAddress(), false)
 	if !ok {
@@ -182,7 +184,7 @@ func (s *scope) listener(m *listenerv3.Listener) *listener {
 		l.chains = append(l.chains, c)
 	}
 	if d := m.GetDefaultFilterChain(); d != nil {
-		if f := d.GetFilterChainMatch(); f != nil && f.ProtoReflect().IsValid() && !empty(f) {
+		if f := d.GetFilterChainMatch(); f != nil && !empty(f) {
 			s.bad("default_filter_chain.filter_chain_match", "something", "nothing: it is for whatever is for no other")
 		}
 		c := s.chain("default_filter_chain", d, l)
@@ -202,11 +204,7 @@ func (s *scope) always(at string, f *listenerv3.ListenerFilter) {
 	}
 }
 
-func empty(m *listenerv3.FilterChainMatch) bool {
-	n := 0
-	m.ProtoReflect().Range(countFields(&n))
-	return n == 0
-}
+func empty(m *listenerv3.FilterChainMatch) bool { return proto.Size(m) == 0 }
 
 // chain is what becomes of the connections of a filter chain.
 func (s *scope) chain(at string, f *listenerv3.FilterChain, l *listener) config.Chain {
@@ -218,23 +216,19 @@ func (s *scope) chain(at string, f *listenerv3.FilterChain, l *listener) config.
 	return c
 }
 
-// httpWords are what http_inspector says of the first bytes, as if it were ALPN.
-var httpWords = []string{"http/1.0", "http/1.1", "h2c"}
-
 // sniffed puts in place what a chain asks for about protocols.
 func (s *scope) sniffed(at string, c *config.Chain, l *listener) {
 	alpn := c.Match.ApplicationProtocols
-	if l.sniffs && c.Plain && c.Match.TransportProtocol != chain.TLS && len(alpn) > 0 && !slices.ContainsFunc(alpn, func(p string) bool { return !slices.Contains(httpWords, p) }) {
-		// HTTP is not told from other things before it is read. As long as no other chain gets what is not TLS, it can be read here: what
-		// is not HTTP is then refused. Where another one does, two chains would be for the same, which is an error later on.
-		c.Match.ApplicationProtocols, c.Match.TransportProtocol = nil, chain.Raw
-		s.note(at+".filter_chain_match.application_protocols", "connections that begin without TLS have to be HTTP, or are refused")
-		return
+	inPlain := func(p string) bool { return p == "http/1.0" || p == "http/1.1" || p == "h2c" }
+	if l.virtual && !l.sniffs && slices.ContainsFunc(alpn, inPlain) && c.Match.TransportProtocol != chain.TLS {
+		// The port that hands over looks for HTTP in plain if any of them does.
+		s.bad(at+".filter_chain_match.application_protocols", "what may be in plain, without http_inspector", "http_inspector, or tls as transport_protocol")
 	}
 	if c.Plain || len(alpn) == 0 {
 		return
 	}
-	// Istio's proxies say by ids of ALPN that they belong to the mesh. Ours say it with evidence, and offer the ids of HTTP itself.
+	// Istio's proxies say by ids of ALPN that they belong to the mesh. Ours say it with evidence, and offer the ids of HTTP
+	// itself.
 	for _, istio := range [][2]string{{"istio-http/1.0", "http/1.1"}, {"istio-http/1.1", "http/1.1"}, {"istio-h2", "h2"}} {
 		if slices.Contains(alpn, istio[0]) && !slices.Contains(c.Match.ApplicationProtocols, istio[1]) {
 			c.Match.ApplicationProtocols = append(slices.Clone(c.Match.ApplicationProtocols), istio[1])
@@ -339,8 +333,10 @@ func (l *listener) config(s *scope, all []*listener) *config.Listener {
 		c.ProxyProtocol = []string{"0.0.0.0/0", "::/0"}
 	}
 	own := l.chains
+	sniffs := l.sniffs
 	if l.handsOver {
 		own = l.handOver(s, all)
+		sniffs = sniffs || slices.ContainsFunc(all, func(v *listener) bool { return v.virtual && v.sniffs })
 	}
 	switch alone := len(own) == 0 && l.rest != nil; {
 	case l.transport == "" && len(own) == 1 && l.rest == nil && own[0].Match.String() == "any":
@@ -357,6 +353,7 @@ func (l *listener) config(s *scope, all []*listener) *config.Listener {
 			c.Serving, c.Limits.Times = l.rest.Serving, l.rest.Times
 		}
 	}
+	c.DetectHTTP = sniffs && len(c.Chains) > 0 // otherwise there is nothing to tell apart
 	plain := c.Plain || slices.ContainsFunc(c.Chains, func(c config.Chain) bool { return c.Plain })
 	c.UnsafeListen = plain && !config.Local(c.Address)
 	return c
@@ -368,9 +365,9 @@ type spot struct {
 	any4, any6 *listener   // of all addresses
 }
 
-// handOver answers the chains of a port that hands connections over, in the order in which Envoy looks for a listener: one of the address and the
-// port, one of the port, and the port's own chains for the rest. A virtual listener that waits or is not sound has its place, too: its
-// connections must not become others', which may send them on in plain.
+// handOver answers the chains of a port that hands connections over, in the order in which Envoy looks for a listener: one
+// of the address and the port, one of the port, and the port's own chains for the rest. A virtual listener that waits or is
+// not sound has its place, too: its connections must not become others', which may send them on in plain.
 func (l *listener) handOver(s *scope, all []*listener) []config.Chain {
 	spots := map[uint16]*spot{}
 	for _, v := range all {
@@ -400,7 +397,7 @@ func (l *listener) handOver(s *scope, all []*listener) []config.Chain {
 		}
 	}
 	if l.rest != nil {
-		own = append(own, fallbacks(s, own, *l.rest, chain.Match{})...)
+		own = append(own, fallbacks(own, *l.rest, chain.Match{})...)
 	}
 	for _, port := range slices.Sorted(maps.Keys(spots)) {
 		at := spots[port]
@@ -437,8 +434,8 @@ func (l *listener) at() (netip.Addr, uint16) {
 
 func host(ip netip.Addr) string { return netip.PrefixFrom(ip, ip.BitLen()).String() }
 
-// place is the chains of a listener for connections to a port, and to an address there: one, or all of IPv4 or of IPv6, or any where
-// that is the zero value. without are the addresses that others are for.
+// place is the chains of a listener for connections to a port, and to an address there: one, or all of IPv4 or of IPv6, or
+// any where that is the zero value. without are the addresses that others are for.
 func (l *listener) place(s *scope, prefix string, port uint16, to netip.Addr, without map[string]bool) []config.Chain {
 	at := chain.Match{DestinationPorts: []uint16{port}}
 	switch {
@@ -491,7 +488,7 @@ func (l *listener) place(s *scope, prefix string, port uint16, to netip.Addr, wi
 	if l.rest != nil {
 		rest := *l.rest
 		rest.Name = prefix + rest.Name
-		all = append(all, fallbacks(s, all, rest, at)...)
+		all = append(all, fallbacks(all, rest, at)...)
 	}
 	if len(all) == 0 {
 		return nobody("none")
@@ -510,44 +507,47 @@ func covers(prefixes []string, ip netip.Addr) int {
 	return longest
 }
 
-// maxFallbacks bounds in how many places a default chain of a virtual listener has to stand.
-const maxFallbacks = 1024
-
-// fallbacks answers the chains that do for others what a default chain does: it gets what is for none of them. A match is found by going
-// from one kind of thing to the next, and there is no way back, so that the default has to stand wherever that may end:
-// at the place itself, and after each kind of thing that a chain asks for but for the last.
-func fallbacks(s *scope, chains []config.Chain, rest config.Chain, at chain.Match) []config.Chain {
-	taken := map[string]bool{}
-	var met []chain.Match
+// fallbacks answers the chains that do for others what a default chain does: it gets what is for none of them. It has to
+// stand at the place itself, and beside every other destination that a chain names: a connection is for what is most
+// specific of its destination, or for the default of that.
+func fallbacks(chains []config.Chain, rest config.Chain, at chain.Match) []config.Chain {
+	rest.Match = chain.Match{DestinationPorts: at.DestinationPorts, PrefixRanges: at.PrefixRanges, Default: true}
+	all := []config.Chain{rest}
+	// By port, the prefixes of destinations; the port 0 is any.
+	prefixes := map[uint16][]string{}
 	for _, c := range chains {
-		if met = append(met, ways(c.Match)...); len(met) > chain.MaxWays {
-			s.bad("default_filter_chain", "more than "+strconv.Itoa(chain.MaxWays)+" ways to be for the chains beside it", "shorter matches")
-			return nil
+		var port uint16
+		if len(c.Match.DestinationPorts) > 0 && len(at.DestinationPorts) == 0 {
+			port = c.Match.DestinationPorts[0]
 		}
+		of := c.Match.PrefixRanges
+		if len(of) == 0 {
+			of = []string{""}
+		}
+		prefixes[port] = append(prefixes[port], of...)
 	}
-	for _, m := range met {
-		taken[m.String()] = true
-	}
-	var all []config.Chain
-	add := func(m chain.Match) {
-		if key := m.String(); !taken[key] && len(all) <= maxFallbacks {
-			taken[key] = true
-			c := rest
-			c.Match = m
-			if len(all) > 0 {
-				c.Name = fmt.Sprintf("%s.%d", rest.Name, len(all))
+	for _, port := range slices.Sorted(maps.Keys(prefixes)) {
+		of := prefixes[port]
+		slices.Sort(of)
+		of = slices.Compact(of)
+		m := chain.Match{DestinationPorts: at.DestinationPorts, Default: true}
+		if port != 0 {
+			m.DestinationPorts = []uint16{port}
+		}
+		if none := of[0] == ""; none {
+			if of = of[1:]; port != 0 {
+				c := rest
+				c.Match, c.Name = m, fmt.Sprintf("%s.%d", rest.Name, len(all))
+				all = append(all, c)
 			}
+		}
+		of = slices.DeleteFunc(of, func(p string) bool { return port == 0 && slices.Contains(at.PrefixRanges, p) })
+		if len(of) > 0 {
+			c := rest
+			m.PrefixRanges = of
+			c.Match, c.Name = m, fmt.Sprintf("%s.%d", rest.Name, len(all))
 			all = append(all, c)
 		}
-	}
-	add(at)
-	for _, m := range met {
-		for _, cut := range stems(m, at.PrefixRanges) {
-			add(cut)
-		}
-	}
-	if len(all) > maxFallbacks {
-		s.bad("default_filter_chain", "more than "+strconv.Itoa(maxFallbacks)+" places for it beside the chains of "+quote(rest.Name), "shorter matches")
 	}
 	return all
 }

@@ -22,9 +22,9 @@ type Document struct {
 	Line     int
 }
 
-// Load reads a file of resources: YAML (or JSON, which is YAML) of any number of documents, each of them one resource with its type
-// as "@type", or a map whose only key "resources" has a list of such. What is written is read as protobuf's mapping of
-// JSON has it, with names in snake_case or camelCase. An *attest.Error names file and line.
+// Load reads a file of resources: YAML (or JSON, which is YAML) of any number of documents, each of them one resource with
+// its type as "@type", or a map whose only key "resources" has a list of such. What is written is read as protobuf's mapping
+// of JSON has it, with names in snake_case or camelCase. An *attest.Error names file and line.
 //
 // The resources are well-formed and have names; what they mean is for Translate to say.
 func Load(file string, raw []byte) ([]Document, error) {

@@ -42,7 +42,7 @@ func (l *theirs) yaml(virtual bool) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%sname: '%s:%d'\naddress: {socket_address: {address: %s, port_value: %d}}\n", aListener, l.address, l.port, l.address, l.port)
 	if virtual {
-		b.WriteString("bind_to_port: false\n")
+		b.WriteString("bind_to_port: false\nlistener_filters: [{name: h, typed_config: {\"@type\": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]\n")
 	} else {
 		b.WriteString("use_original_dst: true\n")
 	}
@@ -78,8 +78,9 @@ func (l *theirs) yaml(virtual bool) string {
 	return b.String()
 }
 
-// A port that hands connections over is for each of them what Envoy makes of all its listeners together: the one of the address and port, or
-// the one of the port, or the port's own, and then a chain of that one, or its default, and of no other.
+// A port that hands connections over is for each of them what Envoy makes of all its listeners together: the one of the
+// address and port, or the one of the port, or the port's own, and then a chain of that one, or its default, and of no
+// other.
 func TestHandedOver(t *testing.T) {
 	matches := func(own bool) *rapid.Generator[chain.Match] {
 		return rapid.Custom(func(t *rapid.T) chain.Match {
@@ -142,6 +143,8 @@ func TestHandedOver(t *testing.T) {
 		if conn.TLS = rapid.Bool().Draw(t, "tls"); conn.TLS {
 			conn.ServerName = rapid.SampledFrom([]string{"", "a.example", "c.example", "d.test"}).Draw(t, "sni")
 			conn.Protocols = rapid.SampledFrom([][]string{nil, {"h2"}, {"http/1.1", "h2"}, {"x"}}).Draw(t, "alpn")
+		} else {
+			conn.Protocols = rapid.SampledFrom([][]string{nil, {"http/1.1"}}).Draw(t, "first bytes")
 		}
 		theirs := virtual[conn.Destination.String()]
 		if theirs == nil {

@@ -103,7 +103,10 @@ func (s *scope) route(at string, r *routev3.Route, retry *routev3.RetryPolicy, h
 		if n := d.GetStatus(); n < 200 || n > 599 {
 			s.bad(at+".direct_response.status", strconv.FormatUint(uint64(n), 10), "200 to 599")
 		}
-		out.DirectResponse = &route.DirectResponse{Status: int(min(d.GetStatus(), math.MaxInt16)), Body: d.GetBody().GetInlineString() + string(d.GetBody().GetInlineBytes())}
+		out.DirectResponse = &route.DirectResponse{
+			Status: int(min(d.GetStatus(), math.MaxInt16)),
+			Body:   d.GetBody().GetInlineString() + string(d.GetBody().GetInlineBytes()),
+		}
 		if d.GetBody() != nil && d.GetBody().GetSpecifier() == nil {
 			s.missing(at+".direct_response.body", "inline_string or inline_bytes")
 		}
@@ -355,7 +358,8 @@ func (s *scope) retry(at string, p *routev3.RetryPolicy) *route.RetryPolicy {
 		return nil
 	}
 	out := &route.RetryPolicy{
-		PerTryTimeout: s.duration(at+".per_try_timeout", p.GetPerTryTimeout(), 0), PerTryIdleTimeout: s.duration(at+".per_try_idle_timeout", p.GetPerTryIdleTimeout(), 0),
+		PerTryTimeout:     s.duration(at+".per_try_timeout", p.GetPerTryTimeout(), 0),
+		PerTryIdleTimeout: s.duration(at+".per_try_idle_timeout", p.GetPerTryIdleTimeout(), 0),
 	}
 	codes := false
 	for name := range strings.SplitSeq(p.GetRetryOn(), ",") {
@@ -391,7 +395,8 @@ func (s *scope) retry(at string, p *routev3.RetryPolicy) *route.RetryPolicy {
 		out.HostSelectionAttempts = int(n)
 	}
 	if b := p.GetRetryBackOff(); b != nil {
-		out.BackOffBase, out.BackOffMax = s.positive(at+".retry_back_off.base_interval", b.GetBaseInterval()), s.positive(at+".retry_back_off.max_interval", b.GetMaxInterval())
+		out.BackOffBase = s.positive(at+".retry_back_off.base_interval", b.GetBaseInterval())
+		out.BackOffMax = s.positive(at+".retry_back_off.max_interval", b.GetMaxInterval())
 	}
 	return out
 }

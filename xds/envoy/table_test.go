@@ -223,8 +223,9 @@ func result(out *envoy.Translation) string {
 // noted is handled, since not everything in it may stand there, and what may is worth a note and no more.
 const noted = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions.common_http_protocol_options"
 
-// Every entry of the table is load-bearing. What is handled makes a difference wherever it stands; what is ignored or noted makes none; and what
-// is in neither list is a problem: put each field of each message of the corpus there, or change it, and see.
+// Every entry of the table is load-bearing. What is handled makes a difference wherever it stands; what is ignored or noted
+// makes none; and what is in neither list is a problem: put each field of each message of the corpus there, or change it,
+// and see.
 func TestTable(t *testing.T) {
 	table := envoy.Table()
 	seen, differs := map[string]bool{}, map[string]bool{}

@@ -34,14 +34,17 @@ func messages() map[protoreflect.FullName]message {
 	return map[protoreflect.FullName]message{
 		// Clusters.
 		"envoy.config.cluster.v3.Cluster": {
-			handled: `name type cluster_type eds_cluster_config connect_timeout lb_policy load_balancing_policy load_assignment health_checks circuit_breakers
-				http2_protocol_options typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate dns_lookup_family
-				typed_dns_resolver_config outlier_detection upstream_bind_config ring_hash_lb_config maglev_lb_config least_request_lb_config
-				round_robin_lb_config common_lb_config transport_socket transport_socket_matches filters`,
+			handled: `name type cluster_type eds_cluster_config connect_timeout lb_policy load_balancing_policy
+				load_assignment health_checks circuit_breakers http2_protocol_options
+				typed_extension_protocol_options dns_refresh_rate dns_jitter dns_failure_refresh_rate
+				dns_lookup_family typed_dns_resolver_config outlier_detection upstream_bind_config
+				ring_hash_lb_config maglev_lb_config least_request_lb_config round_robin_lb_config common_lb_config
+				transport_socket transport_socket_matches filters`,
 			// ignore_health_on_host_removal is what is always done; keep-alives of TCP are the data plane's own.
-			ignored: `alt_stat_name stats_matcher metadata per_connection_buffer_limit_bytes per_connection_buffer_high_watermark_timeout
-				wait_for_warm_on_init cleanup_interval track_timeout_budgets track_cluster_stats lrs_server lrs_report_endpoint_metrics
-				preconnect_policy upstream_connection_options ignore_health_on_host_removal`,
+			ignored: `alt_stat_name stats_matcher metadata per_connection_buffer_limit_bytes
+				per_connection_buffer_high_watermark_timeout wait_for_warm_on_init cleanup_interval
+				track_timeout_budgets track_cluster_stats lrs_server lrs_report_endpoint_metrics preconnect_policy
+				upstream_connection_options ignore_health_on_host_removal`,
 			noted: map[string]string{"respect_dns_ttl": "the system's resolver tells no TTL: dns_refresh_rate counts"},
 		},
 		"envoy.config.cluster.v3.Cluster.TransportSocketMatch": {handled: "match transport_socket", ignored: "name"},
@@ -64,10 +67,11 @@ func messages() map[protoreflect.FullName]message {
 		},
 		"envoy.config.cluster.v3.CircuitBreakers.Thresholds.RetryBudget": {handled: "budget_percent min_retry_concurrency"},
 		"envoy.config.cluster.v3.OutlierDetection": {
-			handled: `consecutive_5xx interval base_ejection_time max_ejection_time max_ejection_percent consecutive_gateway_failure
-				split_external_local_origin_errors consecutive_local_origin_failure success_rate_minimum_hosts success_rate_request_volume
-				success_rate_stdev_factor enforcing_consecutive_5xx enforcing_consecutive_gateway_failure enforcing_consecutive_local_origin_failure
-				enforcing_success_rate enforcing_failure_percentage`,
+			handled: `consecutive_5xx interval base_ejection_time max_ejection_time max_ejection_percent
+				consecutive_gateway_failure split_external_local_origin_errors consecutive_local_origin_failure
+				success_rate_minimum_hosts success_rate_request_volume success_rate_stdev_factor
+				enforcing_consecutive_5xx enforcing_consecutive_gateway_failure
+				enforcing_consecutive_local_origin_failure enforcing_success_rate enforcing_failure_percentage`,
 		},
 		"envoy.config.cluster.v3.Filter":                                         {handled: "typed_config", ignored: "name"},
 		"envoy.config.cluster.v3.LoadBalancingPolicy":                            {handled: "policies"},
@@ -85,13 +89,15 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig":                          {handled: "locality_weighted_lb_config"},
 		"envoy.extensions.load_balancing_policies.common.v3.LocalityLbConfig.LocalityWeightedLbConfig": {},
 		"envoy.extensions.clusters.dns.v3.DnsCluster": {
-			handled: "dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family all_addresses_in_single_endpoint typed_dns_resolver_config",
-			noted:   map[string]string{"respect_dns_ttl": "the system's resolver tells no TTL: dns_refresh_rate counts"},
+			handled: `dns_refresh_rate dns_failure_refresh_rate dns_jitter dns_lookup_family
+				all_addresses_in_single_endpoint typed_dns_resolver_config`,
+			noted: map[string]string{"respect_dns_ttl": "the system's resolver tells no TTL: dns_refresh_rate counts"},
 		},
 		"envoy.extensions.clusters.dns.v3.DnsCluster.RefreshRate": {handled: "base_interval max_interval"},
 		// How the system's resolver asks is the system's to say, but not whom another one would ask.
 		"envoy.extensions.network.dns_resolver.cares.v3.CaresDnsResolverConfig": {
-			ignored: "udp_max_queries query_timeout_seconds query_tries rotate_nameservers edns0_max_payload_size max_udp_channel_duration reinit_channel_on_timeout",
+			ignored: `udp_max_queries query_timeout_seconds query_tries rotate_nameservers edns0_max_payload_size
+				max_udp_channel_duration reinit_channel_on_timeout`,
 		},
 		"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {
 			handled: "common_http_protocol_options explicit_http_config use_downstream_protocol_config auto_config",
@@ -114,8 +120,10 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.core.v3.SocketAddress": {handled: "protocol address port_value", ignored: "ipv4_compat"}, // [::] takes IPv4, too
 		"envoy.config.core.v3.Pipe":          {handled: "path"},
 		"envoy.config.core.v3.HealthCheck": {
-			handled: "timeout interval interval_jitter unhealthy_interval unhealthy_threshold healthy_threshold http_health_check tcp_health_check grpc_health_check",
-			ignored: `name initial_jitter reuse_connection event_log_path event_logger event_service always_log_health_check_failures always_log_health_check_success`,
+			handled: `timeout interval interval_jitter unhealthy_interval unhealthy_threshold healthy_threshold
+				http_health_check tcp_health_check grpc_health_check`,
+			ignored: `name initial_jitter reuse_connection event_log_path event_logger event_service
+				always_log_health_check_failures always_log_health_check_success`,
 			noted: map[string]string{
 				"no_traffic_interval": "checks go on at their interval", "no_traffic_healthy_interval": "checks go on at their interval",
 				"interval_jitter_percent": "checks are not spread by a percentage", "unhealthy_edge_interval": "checks go on at their interval", "healthy_edge_interval": "checks go on at their interval",
@@ -133,7 +141,8 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.core.v3.AggregatedConfigSource": {},
 		"envoy.config.core.v3.SelfConfigSource":       {ignored: "transport_api_version"},
 		"envoy.config.core.v3.ApiConfigSource": {
-			ignored: "api_type transport_api_version cluster_names grpc_services refresh_delay request_timeout rate_limit_settings set_node_on_first_message_only",
+			ignored: `api_type transport_api_version cluster_names grpc_services refresh_delay request_timeout
+				rate_limit_settings set_node_on_first_message_only`,
 		},
 		"envoy.config.core.v3.TypedExtensionConfig": {handled: "typed_config", ignored: "name"},
 		"envoy.config.core.v3.HttpProtocolOptions": {
@@ -143,13 +152,15 @@ func messages() map[protoreflect.FullName]message {
 		},
 		"envoy.config.core.v3.Http1ProtocolOptions": {
 			handled: "",
-			ignored: "allow_absolute_url accept_http_10 enable_trailers override_stream_error_on_invalid_http_message use_balsa_parser",
+			ignored: `allow_absolute_url accept_http_10 enable_trailers override_stream_error_on_invalid_http_message
+				use_balsa_parser`,
 		},
 		"envoy.config.core.v3.Http2ProtocolOptions": {
-			ignored: `hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size max_outbound_frames
-				max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload max_inbound_priority_frames_per_stream
-				max_inbound_window_update_frames_per_data_frame_sent stream_error_on_invalid_http_messaging
-				override_stream_error_on_invalid_http_message use_oghttp2_codec max_metadata_size enable_huffman_encoding max_header_field_size_kb
+			ignored: `hpack_table_size max_concurrent_streams initial_stream_window_size initial_connection_window_size
+				max_outbound_frames max_outbound_control_frames max_consecutive_inbound_frames_with_empty_payload
+				max_inbound_priority_frames_per_stream max_inbound_window_update_frames_per_data_frame_sent
+				stream_error_on_invalid_http_messaging override_stream_error_on_invalid_http_message
+				use_oghttp2_codec max_metadata_size enable_huffman_encoding max_header_field_size_kb
 				disallow_obs_text stream_reset_burst stream_reset_rate`,
 			noted: map[string]string{
 				"allow_connect":        "WebSocket goes in HTTP/1.1 only",
@@ -173,12 +184,15 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.extensions.transport_sockets.raw_buffer.v3.RawBuffer":                          {},
 		"envoy.extensions.transport_sockets.proxy_protocol.v3.ProxyProtocolUpstreamTransport": {handled: "config transport_socket"},
 		"envoy.config.core.v3.ProxyProtocolConfig":                                            {handled: "version"},
-		// Where there is a validator with EVIDENCE_ONLY, certificates and what they are compared with mean nothing, and TLS is ours. Where
-		// there is none, the context is an error as a whole. What would give keys away (key_log), or do the handshake otherwise, is one in any case.
+		// Where there is a validator with EVIDENCE_ONLY, certificates and what they are compared with mean nothing, and TLS
+		// is ours. Where there is none, the context is an error as a whole. What would give keys away (key_log), or do the
+		// handshake otherwise, is one in any case.
 		"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext": {
-			handled: `tls_params custom_tls_certificate_selector validation_context combined_validation_context validation_context_sds_secret_config`,
-			ignored: `tls_certificates tls_certificate_sds_secret_configs tls_certificate_provider_instance tls_certificate_certificate_provider
-				tls_certificate_certificate_provider_instance validation_context_certificate_provider validation_context_certificate_provider_instance
+			handled: `tls_params custom_tls_certificate_selector validation_context combined_validation_context
+				validation_context_sds_secret_config`,
+			ignored: `tls_certificates tls_certificate_sds_secret_configs tls_certificate_provider_instance
+				tls_certificate_certificate_provider tls_certificate_certificate_provider_instance
+				validation_context_certificate_provider validation_context_certificate_provider_instance
 				alpn_protocols`,
 		},
 		"envoy.extensions.transport_sockets.tls.v3.CommonTlsContext.CombinedCertificateValidationContext": {
@@ -187,8 +201,9 @@ func messages() map[protoreflect.FullName]message {
 		},
 		"envoy.extensions.transport_sockets.tls.v3.CertificateValidationContext": {
 			handled: "custom_validator_config",
-			ignored: `trusted_ca ca_certificate_provider_instance system_root_certs watched_directory verify_certificate_spki verify_certificate_hash
-				match_typed_subject_alt_names match_subject_alt_names require_signed_certificate_timestamp crl allow_expired_certificate
+			ignored: `trusted_ca ca_certificate_provider_instance system_root_certs watched_directory
+				verify_certificate_spki verify_certificate_hash match_typed_subject_alt_names
+				match_subject_alt_names require_signed_certificate_timestamp crl allow_expired_certificate
 				trust_chain_verification only_verify_leaf_cert_crl max_verify_depth suppress_client_ca_list`,
 		},
 		"envoy.extensions.transport_sockets.tls.v3.SdsSecretConfig": {handled: "name", ignored: "sds_config"},
@@ -204,8 +219,9 @@ func messages() map[protoreflect.FullName]message {
 		},
 		"envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext": {
 			handled: "common_tls_context require_client_certificate",
-			ignored: `session_ticket_keys session_ticket_keys_sds_secret_config disable_stateless_session_resumption disable_stateful_session_resumption
-				session_timeout ocsp_staple_policy full_scan_certs_on_sni_mismatch prefer_client_ciphers`,
+			ignored: `session_ticket_keys session_ticket_keys_sds_secret_config disable_stateless_session_resumption
+				disable_stateful_session_resumption session_timeout ocsp_staple_policy
+				full_scan_certs_on_sni_mismatch prefer_client_ciphers`,
 		},
 		"envoy.extensions.transport_sockets.tls.v3.Secret": {
 			handled: "name validation_context",
@@ -214,10 +230,13 @@ func messages() map[protoreflect.FullName]message {
 
 		// Listeners.
 		"envoy.config.listener.v3.Listener": {
-			handled: "name address filter_chains use_original_dst default_filter_chain deprecated_v1 listener_filters transparent bind_to_port",
-			ignored: `stat_prefix stats_matcher per_connection_buffer_limit_bytes per_connection_buffer_high_watermark_timeout metadata drain_type
-				tcp_fast_open_queue_length traffic_direction connection_balance_config reuse_port enable_reuse_port access_log tcp_backlog_size
-				max_connections_to_accept_per_socket_event enable_mptcp ignore_global_conn_limit bypass_overload_manager tcp_keepalive`,
+			handled: `name address filter_chains use_original_dst default_filter_chain deprecated_v1 listener_filters
+				transparent bind_to_port`,
+			ignored: `stat_prefix stats_matcher per_connection_buffer_limit_bytes
+				per_connection_buffer_high_watermark_timeout metadata drain_type tcp_fast_open_queue_length
+				traffic_direction connection_balance_config reuse_port enable_reuse_port access_log tcp_backlog_size
+				max_connections_to_accept_per_socket_event enable_mptcp ignore_global_conn_limit
+				bypass_overload_manager tcp_keepalive`,
 			noted: map[string]string{
 				"listener_filters_timeout":             "the data plane's own time for the first bytes counts",
 				"continue_on_listener_filters_timeout": "a connection whose first bytes are needed and do not come is closed",
@@ -226,8 +245,8 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.listener.v3.Listener.DeprecatedV1": {handled: "bind_to_port"},
 		"envoy.config.listener.v3.FilterChain":           {handled: "filter_chain_match filters transport_socket transport_socket_connect_timeout name", ignored: "metadata"},
 		"envoy.config.listener.v3.FilterChainMatch": {
-			handled: `destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges source_ports server_names
-				transport_protocol application_protocols`,
+			handled: `destination_port prefix_ranges direct_source_prefix_ranges source_type source_prefix_ranges
+				source_ports server_names transport_protocol application_protocols`,
 		},
 		"envoy.config.listener.v3.Filter":         {handled: "typed_config", ignored: "name"},
 		"envoy.config.listener.v3.ListenerFilter": {handled: "typed_config filter_disabled", ignored: "name"},
@@ -237,12 +256,14 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.extensions.filters.listener.original_dst.v3.OriginalDst":     {},
 		"envoy.extensions.filters.listener.http_inspector.v3.HttpInspector": {},
 		"envoy.extensions.filters.listener.tls_inspector.v3.TlsInspector": {
-			ignored: "enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size close_connection_on_client_hello_parsing_errors max_client_hello_size",
+			ignored: `enable_ja3_fingerprinting enable_ja4_fingerprinting initial_read_buffer_size
+				close_connection_on_client_hello_parsing_errors max_client_hello_size`,
 		},
 		"envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol": {ignored: "stat_prefix"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy": {
 			handled: "cluster weighted_clusters idle_timeout",
-			ignored: "stat_prefix access_log access_log_flush_interval flush_access_log_on_connected access_log_options check_drain_close",
+			ignored: `stat_prefix access_log access_log_flush_interval flush_access_log_on_connected access_log_options
+				check_drain_close`,
 		},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster":               {handled: "clusters"},
 		"envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy.WeightedCluster.ClusterWeight": {handled: "name weight"},
@@ -254,12 +275,15 @@ func messages() map[protoreflect.FullName]message {
 		// One policy is one too many: rules are refused as a whole.
 		"envoy.config.rbac.v3.Policy": {ignored: "permissions principals condition checked_condition cel_config"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager": {
-			handled: "rds route_config http_filters stream_idle_timeout request_timeout request_headers_timeout common_http_protocol_options http_protocol_options http2_protocol_options upgrade_configs",
-			ignored: `stat_prefix server_name server_header_transformation tracing max_request_headers_kb drain_timeout drain_timeout_jitter delayed_close_timeout
-				access_log access_log_flush_interval flush_access_log_on_new_request access_log_options generate_request_id preserve_external_request_id
-				always_set_request_id_in_response request_id_extension proxy_100_continue represent_ipv4_remote_address_as_ipv4_mapped_ipv6
-				normalize_path merge_slashes stream_error_on_invalid_http_message strip_trailing_host_dot add_user_agent add_proxy_protocol_connection_state
-				record_route_resolution_stats internal_address_config`,
+			handled: `rds route_config http_filters stream_idle_timeout request_timeout request_headers_timeout
+				common_http_protocol_options http_protocol_options http2_protocol_options upgrade_configs`,
+			ignored: `stat_prefix server_name server_header_transformation tracing max_request_headers_kb drain_timeout
+				drain_timeout_jitter delayed_close_timeout access_log access_log_flush_interval
+				flush_access_log_on_new_request access_log_options generate_request_id preserve_external_request_id
+				always_set_request_id_in_response request_id_extension proxy_100_continue
+				represent_ipv4_remote_address_as_ipv4_mapped_ipv6 normalize_path merge_slashes
+				stream_error_on_invalid_http_message strip_trailing_host_dot add_user_agent
+				add_proxy_protocol_connection_state record_route_resolution_stats internal_address_config`,
 			noted: map[string]string{
 				"codec_type":                       "clients choose between HTTP/1.1 and HTTP/2",
 				"use_remote_address":               noteClient,
@@ -276,13 +300,14 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpFilter":                          {handled: "typed_config is_optional disabled", ignored: "name"},
 		"envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager.UpgradeConfig": {handled: "upgrade_type enabled"},
 		"envoy.extensions.filters.http.router.v3.Router": {
-			ignored: `dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers suppress_grpc_request_failure_code_stats
-				reject_connect_request_early_data`,
+			ignored: `dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers
+				suppress_grpc_request_failure_code_stats reject_connect_request_early_data`,
 		},
 		"envoy.extensions.filters.http.cors.v3.Cors":       {},
 		"envoy.extensions.filters.http.fault.v3.HTTPFault": {ignored: "disable_downstream_cluster_stats filter_metadata"},
 		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig": {
-			ignored: "emit_filter_state individual_method_stats_allowlist stats_for_all_methods enable_upstream_stats replace_dots_in_grpc_service_name",
+			ignored: `emit_filter_state individual_method_stats_allowlist stats_for_all_methods enable_upstream_stats
+				replace_dots_in_grpc_service_name`,
 		},
 		"envoy.extensions.filters.http.rbac.v3.RBAC": {
 			handled: "rules",
@@ -292,34 +317,36 @@ func messages() map[protoreflect.FullName]message {
 
 		// Routes.
 		"envoy.config.route.v3.RouteConfiguration": {
-			handled: `name virtual_hosts response_headers_to_add response_headers_to_remove request_headers_to_add request_headers_to_remove
-				ignore_port_in_host_matching typed_per_filter_config`,
+			handled: `name virtual_hosts response_headers_to_add response_headers_to_remove request_headers_to_add
+				request_headers_to_remove ignore_port_in_host_matching typed_per_filter_config`,
 			ignored: "validate_clusters max_direct_response_body_size_bytes metadata",
 		},
 		"envoy.config.route.v3.VirtualHost": {
-			handled: `name domains routes require_tls request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove
-				typed_per_filter_config retry_policy`,
-			ignored: `virtual_clusters include_request_attempt_count include_attempt_count_in_response include_is_timeout_retry_header
-				per_request_buffer_limit_bytes request_body_buffer_limit metadata`,
+			handled: `name domains routes require_tls request_headers_to_add request_headers_to_remove
+				response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy`,
+			ignored: `virtual_clusters include_request_attempt_count include_attempt_count_in_response
+				include_is_timeout_retry_header per_request_buffer_limit_bytes request_body_buffer_limit metadata`,
 		},
 		"envoy.config.route.v3.Route": {
-			handled: `name match route redirect direct_response typed_per_filter_config request_headers_to_add request_headers_to_remove
-				response_headers_to_add response_headers_to_remove`,
+			handled: `name match route redirect direct_response typed_per_filter_config request_headers_to_add
+				request_headers_to_remove response_headers_to_add response_headers_to_remove`,
 			ignored: "metadata decorator tracing per_request_buffer_limit_bytes stat_prefix request_body_buffer_limit",
 		},
 		"envoy.config.route.v3.RouteMatch": {
-			handled: "prefix path safe_regex connect_matcher path_separated_prefix case_sensitive runtime_fraction headers query_parameters grpc",
+			handled: `prefix path safe_regex connect_matcher path_separated_prefix case_sensitive runtime_fraction headers
+				query_parameters grpc`,
 		},
 		"envoy.config.route.v3.RouteMatch.ConnectMatcher":        {},
 		"envoy.config.route.v3.RouteMatch.GrpcRouteMatchOptions": {},
 		"envoy.config.route.v3.HeaderMatcher": {
-			handled: `name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match string_match invert_match
-				treat_missing_header_as_empty`,
+			handled: `name exact_match safe_regex_match range_match present_match prefix_match suffix_match contains_match
+				string_match invert_match treat_missing_header_as_empty`,
 		},
 		"envoy.config.route.v3.QueryParameterMatcher": {handled: "name string_match present_match"},
 		"envoy.config.route.v3.RouteAction": {
-			handled: `cluster weighted_clusters prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite timeout idle_timeout retry_policy
-				request_mirror_policies hash_policy upgrade_configs max_grpc_timeout max_stream_duration`,
+			handled: `cluster weighted_clusters prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite
+				timeout idle_timeout retry_policy request_mirror_policies hash_policy upgrade_configs
+				max_grpc_timeout max_stream_duration`,
 			ignored: "append_x_forwarded_host include_vh_rate_limits", // X-Forwarded-Host is always said
 			noted:   map[string]string{"cluster_not_found_response_code": "a cluster that is not there answers 503"},
 		},
@@ -327,11 +354,12 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {handled: "max_stream_duration grpc_timeout_header_max"},
 		"envoy.config.route.v3.WeightedCluster":               {handled: "clusters total_weight", ignored: "runtime_key_prefix"},
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {
-			handled: "name weight request_headers_to_add request_headers_to_remove response_headers_to_add response_headers_to_remove typed_per_filter_config",
+			handled: `name weight request_headers_to_add request_headers_to_remove response_headers_to_add
+				response_headers_to_remove typed_per_filter_config`,
 		},
 		"envoy.config.route.v3.RetryPolicy": {
-			handled: `retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate host_selection_retry_max_attempts
-				retriable_status_codes retry_back_off`,
+			handled: `retry_on num_retries per_try_timeout per_try_idle_timeout retry_host_predicate
+				host_selection_retry_max_attempts retriable_status_codes retry_back_off`,
 		},
 		"envoy.config.route.v3.RetryPolicy.RetryHostPredicate":                 {handled: "name typed_config"},
 		"envoy.config.route.v3.RetryPolicy.RetryBackOff":                       {handled: "base_interval max_interval"},
@@ -346,7 +374,8 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.route.v3.RouteAction.HashPolicy.ConnectionProperties": {handled: "source_ip"},
 		"envoy.config.route.v3.RouteAction.HashPolicy.QueryParameter":       {handled: "name"},
 		"envoy.config.route.v3.RedirectAction": {
-			handled: "https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite regex_rewrite response_code strip_query",
+			handled: `https_redirect scheme_redirect host_redirect port_redirect path_redirect prefix_rewrite
+				regex_rewrite response_code strip_query`,
 		},
 		"envoy.config.route.v3.DirectResponseAction": {handled: "status body"},
 	}

@@ -17,8 +17,8 @@ import (
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
-// nowhere is the cluster, without endpoints, of connections that are refused. Resources can't have its name: a control plane would say
-// what is refused.
+// nowhere is the cluster, without endpoints, of connections that are refused. Resources can't have its name: a control plane
+// would say what is refused.
 const nowhere = "jurat:nowhere"
 
 // Translate says what resources mean. It answers the same for the same input, whatever order that was made in.
@@ -215,8 +215,8 @@ func (c *cluster) brief() config.Cluster {
 	return out
 }
 
-// forTable is a configuration that routes can be checked in by themselves: every cluster that they name is there, and copies may go
-// anywhere. What the clusters are is checked where the routes are used.
+// forTable is a configuration that routes can be checked in by themselves: every cluster that they name is there, and copies
+// may go anywhere. What the clusters are is checked where the routes are used.
 func (t *translator) forTable(r *route.Config) *config.Config {
 	c := new(config.Config)
 	for _, name := range clustersOf(&config.Listener{Serving: config.Serving{HTTP: r}}) {

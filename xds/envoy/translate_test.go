@@ -382,34 +382,31 @@ func TestRefuses(t *testing.T) {
 		"more addresses":         {endpoint("endpoint: {additional_addresses: [{}], address: {socket_address: {address: 10.0.0.1, port_value: 80}}}"), "endpoints[0].lb_endpoints[0].endpoint.additional_addresses"},
 
 		// Listeners.
-		"no chain":               {listener(""), "filter_chains"},
-		"no filter":              {listener("filter_chains: [{}]"), "filter_chains[0].filters"},
-		"no address to listen":   {aListener + "name: x\nfilter_chains: [{filters: [" + tcp("c") + "]}]\n", "address"},
-		"more listen addresses":  {listener("additional_addresses: [{}]\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "additional_addresses"},
-		"UDP":                    {listener("udp_listener_config: {}\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "udp_listener_config"},
-		"an API listener":        {listener("api_listener: {}"), "api_listener"},
-		"a matcher":              {listener("filter_chain_matcher: {}\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "filter_chain_matcher"},
-		"a default that matches": {listener("default_filter_chain: {filter_chain_match: {destination_port: 1}, filters: [" + tcp("c") + "]}"), "default_filter_chain.filter_chain_match"},
-		"the same twice":         {listener("filter_chains: [{filters: [" + tcp("c") + "]}, {filters: [" + tcp("c") + "]}]"), "chains[1].match"},
-		"port 0 to match":        {listener("filter_chains: [{filter_chain_match: {destination_port: 0}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.destination_port"},
-		"a suffix to match":      {listener("filter_chains: [{filter_chain_match: {address_suffix: a}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.address_suffix"},
-		"no prefix to match":     {listener("filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: a}]}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.prefix_ranges[0]"},
-		"a source of 9":          {listener("filter_chains: [{filter_chain_match: {source_type: 9}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.source_type"},
-		"quic to match":          {listener("filter_chains: [{filter_chain_match: {transport_protocol: quic}, filters: [" + tcp("c") + "]}]"), "chains[0].match.transport_protocol"},
-		"a name to match":        {listener("filter_chains: [{filter_chain_match: {server_names: ['a*.example']}, filters: [" + tcp("c") + "]}]"), "chains[0].match.server_names[0]"},
-		"PROXY from some":        {listener(`listener_filters: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true}}]` + "\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config.allow_requests_without_proxy_protocol"},
-		"a filter that is none":  {listener("listener_filters: [{name: p}]\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config"},
-		"a filter of others":     {listener(`listener_filters: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]` + "\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config"},
-		"filters behind tcp":     {listener("filter_chains: [{filters: [" + tcp("c") + ", " + tcp("c") + "]}]"), "filter_chains[0].filters[0].typed_config"},
-		"rbac at the end":        {listener(`filter_chains: [{filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC}}]}]`), "filter_chains[0].filters[0].typed_config"},
-		"nothing at the end":     {listener(`filter_chains: [{filters: [{name: r}]}]`), "filter_chains[0].filters[0].typed_config"},
-		"tcp to nothing":         {listener("filter_chains: [{filters: [" + tcp("") + "]}]"), "filter_chains[0].filters[0].typed_config.cluster"},
-		"tcp to several":         {listener(`filter_chains: [{filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 1}]}}}]}]`), "filter_chains[0].filters[0].typed_config.weighted_clusters"},
-		"tunnels":                {listener(`filter_chains: [{filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: a, tunneling_config: {hostname: a}}}]}]`), "filter_chains[0].filters[0].typed_config.tunneling_config"},
-		"HTTP told from others in a port of both": {
-			listener(`listener_filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]` + "\nfilter_chains: [{filter_chain_match: {transport_protocol: raw_buffer, application_protocols: [http/1.1]}, filters: [" + tcp("c") + "]}, {filter_chain_match: {transport_protocol: raw_buffer}, filters: [" + tcp("d") + "]}]"),
-			"chains[1].match",
-		},
+		"no chain":                             {listener(""), "filter_chains"},
+		"no filter":                            {listener("filter_chains: [{}]"), "filter_chains[0].filters"},
+		"no address to listen":                 {aListener + "name: x\nfilter_chains: [{filters: [" + tcp("c") + "]}]\n", "address"},
+		"more listen addresses":                {listener("additional_addresses: [{}]\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "additional_addresses"},
+		"UDP":                                  {listener("udp_listener_config: {}\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "udp_listener_config"},
+		"an API listener":                      {listener("api_listener: {}"), "api_listener"},
+		"a matcher":                            {listener("filter_chain_matcher: {}\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "filter_chain_matcher"},
+		"a default that matches":               {listener("default_filter_chain: {filter_chain_match: {destination_port: 1}, filters: [" + tcp("c") + "]}"), "default_filter_chain.filter_chain_match"},
+		"the same twice":                       {listener("filter_chains: [{filters: [" + tcp("c") + "]}, {filters: [" + tcp("c") + "]}]"), "chains[1].match"},
+		"port 0 to match":                      {listener("filter_chains: [{filter_chain_match: {destination_port: 0}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.destination_port"},
+		"a suffix to match":                    {listener("filter_chains: [{filter_chain_match: {address_suffix: a}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.address_suffix"},
+		"no prefix to match":                   {listener("filter_chains: [{filter_chain_match: {prefix_ranges: [{address_prefix: a}]}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.prefix_ranges[0]"},
+		"a source of 9":                        {listener("filter_chains: [{filter_chain_match: {source_type: 9}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.source_type"},
+		"quic to match":                        {listener("filter_chains: [{filter_chain_match: {transport_protocol: quic}, filters: [" + tcp("c") + "]}]"), "chains[0].match.transport_protocol"},
+		"a name to match":                      {listener("filter_chains: [{filter_chain_match: {server_names: ['a*.example']}, filters: [" + tcp("c") + "]}]"), "chains[0].match.server_names[0]"},
+		"PROXY from some":                      {listener(`listener_filters: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.proxy_protocol.v3.ProxyProtocol, allow_requests_without_proxy_protocol: true}}]` + "\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config.allow_requests_without_proxy_protocol"},
+		"a filter that is none":                {listener("listener_filters: [{name: p}]\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config"},
+		"a filter of others":                   {listener(`listener_filters: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]` + "\nfilter_chains: [{filters: [" + tcp("c") + "]}]"), "listener_filters[0].typed_config"},
+		"filters behind tcp":                   {listener("filter_chains: [{filters: [" + tcp("c") + ", " + tcp("c") + "]}]"), "filter_chains[0].filters[0].typed_config"},
+		"rbac at the end":                      {listener(`filter_chains: [{filters: [{name: r, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC}}]}]`), "filter_chains[0].filters[0].typed_config"},
+		"nothing at the end":                   {listener(`filter_chains: [{filters: [{name: r}]}]`), "filter_chains[0].filters[0].typed_config"},
+		"tcp to nothing":                       {listener("filter_chains: [{filters: [" + tcp("") + "]}]"), "filter_chains[0].filters[0].typed_config.cluster"},
+		"tcp to several":                       {listener(`filter_chains: [{filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, weighted_clusters: {clusters: [{name: a, weight: 1}, {name: b, weight: 1}]}}}]}]`), "filter_chains[0].filters[0].typed_config.weighted_clusters"},
+		"tunnels":                              {listener(`filter_chains: [{filters: [{name: t, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.tcp_proxy.v3.TcpProxy, cluster: a, tunneling_config: {hostname: a}}}]}]`), "filter_chains[0].filters[0].typed_config.tunneling_config"},
+		"HTTP in plain without http_inspector": {listener("bind_to_port: false\nfilter_chains: [{filter_chain_match: {application_protocols: [http/1.1]}, filters: [" + tcp("c") + "]}]"), "filter_chains[0].filter_chain_match.application_protocols"},
 
 		// HTTP.
 		"no routes":                         {manager("http_filters: [" + router + "]"), hcmAt},
@@ -582,7 +579,8 @@ func TestServerNames(t *testing.T) {
 	}
 }
 
-// Original destinations: in plain on this machine where the control plane says so, elsewhere as "unsafe", and attested with a validator.
+// Original destinations: in plain on this machine where the control plane says so, elsewhere as "unsafe", and attested with
+// a validator.
 func TestOriginalDestination(t *testing.T) {
 	cluster := aCluster + "name: c\ntype: ORIGINAL_DST\nlb_policy: CLUSTER_PROVIDED\n"
 	for text, want := range map[string]struct{ unsafe, attested bool }{
@@ -674,6 +672,28 @@ func TestUnsafeListen(t *testing.T) {
 		out := translate(t, aListener+"name: l\n"+text+chains)
 		if len(out.Config.Listeners) != 1 || out.Config.Listeners[0].UnsafeListen != want || !out.Config.Listeners[0].Plain {
 			t.Errorf("%s: %s", text, render(out))
+		}
+	}
+}
+
+// HTTP is told from other things in plain where http_inspector does so, for every listener that hands over to one that has it.
+func TestDetectHTTP(t *testing.T) {
+	inspector := `listener_filters: [{name: h, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]` + "\n"
+	chains := "filter_chains: [{filter_chain_match: {transport_protocol: raw_buffer, application_protocols: [http/1.1]}, filters: [" + tcp("c") + "]}, {filter_chain_match: {transport_protocol: raw_buffer}, filters: [" + tcp("d") + "]}]\n"
+	alone := aListener + "name: l\n" + address("127.0.0.1", "80")
+	port := aListener + "name: p\n" + address("127.0.0.1", "15001") + "use_original_dst: true\nfilter_chains: [{filters: [" + tcp("e") + "]}]\n"
+	for name, c := range map[string]struct {
+		text string
+		want bool
+	}{
+		"with it":        {alone + inspector + chains, true},
+		"without it":     {alone + chains, false},
+		"nothing to ask": {alone + inspector + "filter_chains: [{filters: [" + tcp("c") + "]}]\n", false},
+		"handed over":    {docs(port, aListener+"name: v\n"+address("10.0.0.1", "80")+"bind_to_port: false\n"+inspector+chains), true},
+	} {
+		out := translate(t, c.text)
+		if len(out.Config.Listeners) != 1 || out.Config.Listeners[0].DetectHTTP != c.want {
+			t.Errorf("%s: %s", name, render(out))
 		}
 	}
 }

@@ -56,12 +56,15 @@ func types() *protoregistry.Types {
 		(*xds.TypedStruct)(nil), (*udpa.TypedStruct)(nil),
 
 		(*hcmv3.HttpConnectionManager)(nil), (*tcpproxy.TcpProxy)(nil), (*networkrbac.RBAC)(nil),
-		(*originaldst.OriginalDst)(nil), (*tlsinspector.TlsInspector)(nil), (*httpinspector.HttpInspector)(nil), (*proxyprotocol.ProxyProtocol)(nil),
-		(*routerv3.Router)(nil), (*corsv3.Cors)(nil), (*corsv3.CorsPolicy)(nil), (*faultv3.HTTPFault)(nil), (*grpcstats.FilterConfig)(nil), (*httprbac.RBAC)(nil), (*httprbac.RBACPerRoute)(nil),
+		(*originaldst.OriginalDst)(nil), (*tlsinspector.TlsInspector)(nil), (*httpinspector.HttpInspector)(nil),
+		(*proxyprotocol.ProxyProtocol)(nil),
+		(*routerv3.Router)(nil), (*corsv3.Cors)(nil), (*corsv3.CorsPolicy)(nil), (*faultv3.HTTPFault)(nil),
+		(*grpcstats.FilterConfig)(nil), (*httprbac.RBAC)(nil), (*httprbac.RBACPerRoute)(nil),
 		(*uuidv3.UuidRequestIdConfig)(nil), (*previoushosts.PreviousHostsPredicate)(nil),
 		(*accesslogfile.FileAccessLog)(nil), (*accesslogstream.StdoutAccessLog)(nil),
 
-		(*tlsv3.UpstreamTlsContext)(nil), (*tlsv3.DownstreamTlsContext)(nil), (*rawbuffer.RawBuffer)(nil), (*upstreamproxy.ProxyProtocolUpstreamTransport)(nil),
+		(*tlsv3.UpstreamTlsContext)(nil), (*tlsv3.DownstreamTlsContext)(nil), (*rawbuffer.RawBuffer)(nil),
+		(*upstreamproxy.ProxyProtocolUpstreamTransport)(nil),
 		(*httpoptions.HttpProtocolOptions)(nil), (*dnscluster.DnsCluster)(nil), (*caresv3.CaresDnsResolverConfig)(nil),
 		(*leastrequest.LeastRequest)(nil), (*roundrobin.RoundRobin)(nil), (*randomv3.Random)(nil), (*ringhash.RingHash)(nil), (*maglevv3.Maglev)(nil),
 		(*clusterprovided.ClusterProvided)(nil),

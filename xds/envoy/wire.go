@@ -122,7 +122,10 @@ func join(at, name string) string {
 // read decodes a resource, and looks at every field of it.
 func (s *scope) read(r resource.Resource, m proto.Message) bool {
 	if len(r.Body) > resource.MaxBody {
-		s.add(&attest.Error{Code: attest.CodeOversized, Check: check, Got: strconv.Itoa(len(r.Body)) + " bytes", Want: fmt.Sprintf("at most %d", resource.MaxBody)})
+		s.add(&attest.Error{
+			Code: attest.CodeOversized, Check: check, Got: strconv.Itoa(len(r.Body)) + " bytes",
+			Want: fmt.Sprintf("at most %d", resource.MaxBody),
+		})
 		return false
 	}
 	if err := s.unmarshal(r.Body, m); err != nil {
@@ -332,7 +335,10 @@ func (s *scope) unmarshal(raw []byte, m proto.Message) error {
 		return bad("", err.Error(), "a message of the type "+name)
 	}
 	if s.weight += n; s.weight > maxMessages {
-		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: "messages within messages", Want: fmt.Sprintf("at most %d of them in a resource", maxMessages)}
+		return &attest.Error{
+			Code: attest.CodeOversized, Check: check, Got: "messages within messages",
+			Want: fmt.Sprintf("at most %d of them in a resource", maxMessages),
+		}
 	}
 	if err := s.charge(n); err != nil {
 		return err
@@ -347,7 +353,10 @@ func (s *scope) unmarshal(raw []byte, m proto.Message) error {
 // large one are as much as many large ones.
 func (t *translator) charge(n int) error {
 	if t.total += n; t.total > t.most {
-		return &attest.Error{Code: attest.CodeOversized, Check: check, Got: "too much, together with the resources before it", Want: fmt.Sprintf("at most %d messages in all resources, each as often as it is used", t.most)}
+		return &attest.Error{
+			Code: attest.CodeOversized, Check: check, Got: "too much, together with the resources before it",
+			Want: fmt.Sprintf("at most %d messages in all resources, each as often as it is used", t.most),
+		}
 	}
 	return nil
 }
