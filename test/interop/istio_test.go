@@ -20,12 +20,13 @@ type istio struct {
 	BackendPort, StorePort, PlainPort                    int
 	Weight1, Weight2                                     int
 	Policy                                               string // that peers have to meet
+	Mode                                                 string // of mutual TLS
 }
 
 func newIstio() istio {
 	return istio{
 		App: appIP, Backend: backend1, Backend2: backend2, BackendService: backendIP, Store: storeIP, Plain: plainIP,
-		BackendPort: 8080, StorePort: 6379, PlainPort: 8080, Weight1: 90, Weight2: 10, Policy: "mesh",
+		BackendPort: 8080, StorePort: 6379, PlainPort: 8080, Weight1: 90, Weight2: 10, Policy: "mesh", Mode: "STRICT",
 	}
 }
 
@@ -37,18 +38,19 @@ type istiod struct {
 	config  string // the folder
 }
 
-const mesh = `trustDomain: cluster.local
-accessLogFile: /dev/stdout
-outboundTrafficPolicy: {mode: REGISTRY_ONLY}
-`
+// What the mesh lets out: what it knows, or everything.
+const (
+	registryOnly = "REGISTRY_ONLY"
+	allowAny     = "ALLOW_ANY"
+)
 
-func startIstiod(t *testing.T, values istio) *istiod {
+func startIstiod(t *testing.T, values istio, outbound string) *istiod {
 	t.Helper()
 	path := program(t, "pilot-discovery")
 	dir := t.TempDir()
 	d := &istiod{t: t, config: filepath.Join(dir, "config"), address: "127.0.0.1:15010"}
 	fill(t, "istio", d.config, values)
-	replace(t, filepath.Join(dir, "mesh.yaml"), []byte(mesh))
+	replace(t, filepath.Join(dir, "mesh.yaml"), []byte("trustDomain: cluster.local\naccessLogFile: /dev/stdout\noutboundTrafficPolicy: {mode: "+outbound+"}\n"))
 	d.process = start(t, []string{
 		"POD_NAMESPACE=istio-system", "POD_NAME=istiod", "PILOT_CERT_PROVIDER=istiod", "XDS_AUTH=false", "PILOT_MAX_REQUESTS_PER_SECOND=2000",
 	}, path, "discovery", "--registries=Kubernetes", "--kubeconfig="+kubernetes(t), "--configDir="+d.config, "--meshConfig="+filepath.Join(dir, "mesh.yaml"),
@@ -96,7 +98,7 @@ func gatewayNode() client.Node {
 // What istiod sends is understood, in both variants of the protocol, for a sidecar and for a gateway, and a change arrives.
 func TestIstio(t *testing.T) {
 	values := newIstio()
-	d := startIstiod(t, values)
+	d := startIstiod(t, values, registryOnly)
 	for _, kind := range []client.Kind{client.StateOfTheWorld, client.Delta} {
 		for _, node := range []struct {
 			name    string
@@ -173,5 +175,24 @@ func show(t *testing.T, o *observer, name string) {
 	slices.Sort(all)
 	if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte(strings.Join(all, "")), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// With what Istio does where nobody says anything, everything is sent on, and what comes in may be plain. Where that would leave a peer the choice
+// not to attest itself, or would need what a proxy without interception does not know, that port is refused, and nothing else.
+func TestIstioPermissive(t *testing.T) {
+	values := newIstio()
+	values.Mode = "PERMISSIVE"
+	d := startIstiod(t, values, allowAny)
+	for mode, refused := range map[string]map[string]string{
+		"REDIRECT": {"Listener virtualInbound": "transport_socket.typed_config.require_client_certificate"},
+		"NONE":     {"Listener 127.0.0.1_80": "only a transparent listener knows where they were going"},
+	} {
+		t.Run(mode, func(t *testing.T) {
+			o := observe(t, client.Delta, sidecarNode(mode), d.address, plain)
+			poll(t, "everything has come", o.settled, d.process)
+			show(t, o, "istio-permissive-"+mode)
+			o.judge(t, refused)
+		})
 	}
 }
