@@ -48,7 +48,7 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	if err != nil {
 		return err
 	}
-	r.claims = claims
+	r.claims, r.verified = claims, len(r.checks)
 	r.checks = append(r.checks, claims.Checks...)
 	r.notChecked = append(r.notChecked, claims.NotChecked...)
 	if want.any {
@@ -72,6 +72,16 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	}
 	// Without a monotonic reading, which stands still while a machine sleeps: evidence that is judged again later grows old.
 	return r.judge(policy, Situation{Level: want.level, Made: made.Round(0), Now: now, Config: want.config})
+}
+
+// Reverify verifies evidence of open connections again, for Result.Renew: since it was verified a key may have been revoked, or
+// the vendor may have changed its mind about a TCB.
+func (a *Appraiser) Reverify(ctx context.Context, ev *Evidence, now time.Time) Renewal {
+	if err := bounded(ev); err != nil {
+		return Renewal{err: err}
+	}
+	claims, err := a.verify(ctx, ev, now)
+	return Renewal{claims: claims, digest: ev.Digest(), err: err}
 }
 
 // verify asks the verifiers in turn. A panic in a decoder is contained here: it must not take down a proxy that serves

@@ -203,6 +203,28 @@ const (
 	CodeAttesterBroken Code = "J806"
 	// CodeNotPermitted: the system does not permit this.
 	CodeNotPermitted Code = "J807"
+	// CodeLimitMeasured: the control plane would change what the static file says.
+	CodeLimitMeasured Code = "J901"
+	// CodeLimitListener: the limits do not allow this listener.
+	CodeLimitListener Code = "J902"
+	// CodeLimitClients: clients would have to prove less than the limits demand.
+	CodeLimitClients Code = "J903"
+	// CodeLimitTarget: bytes would go where the limits do not allow.
+	CodeLimitTarget Code = "J904"
+	// CodeLimitPlain: a peer would be reached in plain that has to be attested.
+	CodeLimitPlain Code = "J905"
+	// CodeLimitPolicy: the policy that was pushed is not one that the limits allow.
+	CodeLimitPolicy Code = "J906"
+	// CodeLimitBypass: bytes would get past the limits.
+	CodeLimitBypass Code = "J907"
+	// CodeLimitContent: requests or answers would be changed in a way that the limits do not allow.
+	CodeLimitContent Code = "J908"
+	// CodeLimitCount: the configuration is larger than the limits allow.
+	CodeLimitCount Code = "J909"
+	// CodeRollback: an older version was sent than was accepted before.
+	CodeRollback Code = "J910"
+	// CodeControlPlaneAway: no control plane was there for longer than the limits allow.
+	CodeControlPlaneAway Code = "J911"
 	// CodeXDSResponse: the control plane sent what makes no sense.
 	CodeXDSResponse Code = "J951"
 	// CodeXDSLimit: the control plane sent more than is taken.
@@ -312,6 +334,17 @@ var codeTable = map[Code]codeInfo{
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
 	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
+	CodeLimitMeasured:        {exit: 5, title: "the control plane would change what the static file says", remedy: "let it use other names and addresses; what the file says is measured"},
+	CodeLimitListener:        {exit: 5, title: "the limits do not allow this listener", remedy: "name its address in listeners of the limits if it is meant"},
+	CodeLimitClients:         {exit: 5, title: "clients would have to prove less than the limits demand", remedy: "let the control plane ask clients for evidence or change clients in the limits"},
+	CodeLimitTarget:          {exit: 5, title: "bytes would go where the limits do not allow", remedy: "name the place in targets of the limits if it is meant"},
+	CodeLimitPlain:           {exit: 5, title: "a peer would be reached in plain that has to be attested", remedy: "let the control plane send the validator for this cluster"},
+	CodeLimitPolicy:          {exit: 5, title: "the policy that was pushed is not one that the limits allow", remedy: "correct the policy; floor and names are those of the limits"},
+	CodeLimitBypass:          {exit: 5, title: "bytes would get past the limits", remedy: "put it into the static file if it is meant"},
+	CodeLimitContent:         {exit: 5, title: "requests or answers would be changed in a way that the limits do not allow", remedy: "allow rewrite, answers or redirects in the limits if it is meant"},
+	CodeLimitCount:           {exit: 5, title: "the configuration is larger than the limits allow", remedy: "raise most in the limits or send less"},
+	CodeRollback:             {exit: 5, title: "an older version was sent than was accepted before", remedy: "raise the serial; an old state of the control plane or a replay looks like this"},
+	CodeControlPlaneAway:     {exit: 3, title: "no control plane was there for longer than the limits allow", remedy: "see the log for why; what it has sent is used again when it is back"},
 	CodeXDSResponse:          {exit: 3, title: "the control plane sent what makes no sense", remedy: "the configuration stays as it was; look for the cause at the control plane, which has been told"},
 	CodeXDSLimit:             {exit: 3, title: "the control plane sent more than is taken", remedy: "send less to one proxy or raise the limit"},
 	CodeXDSKept:              {exit: 1, title: "the configuration that was kept cannot be read", remedy: "it is left aside; the control plane sends it again"},

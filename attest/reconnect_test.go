@@ -59,7 +59,7 @@ func TestReconnect(t *testing.T) {
 		!second.Time().Equal(later) || !second.EvidenceTime().Equal(made) || second.PolicyID() != "p" {
 		t.Fatalf("got %v: %+v", second.Err(), second)
 	}
-	if want := (attest.Situation{Level: attest.LevelSession, Made: made, Now: later, Config: [32]byte{7}, Reconnect: true}); p.told != want {
+	if want := (attest.Situation{Level: attest.LevelSession, Made: made, Now: later, Config: [32]byte{7}, Reconnect: true, Reconnected: later}); p.told != want {
 		t.Errorf("the policy was told %+v", p.told)
 	}
 	// Nothing of the old connection is said of the new one.

@@ -109,6 +109,8 @@ type Situation struct {
 	// Reconnect says that this connection shows no evidence: it proves a secret of an earlier session of level session. Level
 	// is what the proof is bound at, and Made is of that session's evidence.
 	Reconnect bool
+	// Reconnected is when it did. It lies before Now where a connection that is open is judged again.
+	Reconnected time.Time
 }
 
 // Judgement is a Policy's answer: one Check for every rule it holds. No checks at all is a refusal.
@@ -159,6 +161,7 @@ type Result struct {
 	time       time.Time
 	// What a policy was told, to judge anew: nil when the evidence was found wanting before a policy was reached.
 	situation *Situation
+	verified  int // checks made before those of the claims
 	before    int // checks made before the policy's
 	skipped   int // entries of notChecked made before the policy's
 }
@@ -179,10 +182,12 @@ func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
 	if r == nil || r.situation == nil {
 		return RefusedResult(r.Err(), now)
 	}
-	next := &Result{
-		level: r.level, claims: r.claims, digest: r.digest, time: now,
-		checks: slices.Clone(r.checks[:r.before]), notChecked: slices.Clone(r.notChecked[:r.skipped]),
-	}
+	return r.again(r.claims, slices.Clone(r.checks[:r.before]), slices.Clone(r.notChecked[:r.skipped]), policy, now)
+}
+
+// again judges claims in the situation of r.
+func (r *Result) again(claims *Claims, checks []Check, notChecked []string, policy Policy, now time.Time) *Result {
+	next := &Result{level: r.level, claims: claims, digest: r.digest, time: now, verified: r.verified, checks: checks, notChecked: notChecked}
 	s := *r.situation
 	s.Now = now
 	if err := next.judge(policy, s); err != nil {
@@ -190,6 +195,48 @@ func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
 	}
 	next.conclude()
 	return next
+}
+
+// Renewal is what came of verifying the evidence of open connections again: Appraiser.Reverify makes one. The zero value renews
+// nothing.
+type Renewal struct {
+	claims *Claims
+	digest [32]byte // of the evidence
+	err    error
+}
+
+// Err is why the evidence is not authentic any more; nil where it is.
+func (v Renewal) Err() error {
+	if v.claims == nil && v.err == nil {
+		return &Error{Code: CodeNoEvidence, Check: "evidence"}
+	}
+	return v.err
+}
+
+// Renew is Rejudge with claims of today: v is of the evidence that r is about, whose signatures, chain and revocation were
+// looked at again. What bound the evidence to the connection was settled when that was made, and stands as long as the hardware
+// has signed the same report data. A Renewal of other evidence, or one that failed, gives a refusal.
+func (r *Result) Renew(v Renewal, policy Policy, now time.Time) *Result {
+	if r == nil || r.situation == nil {
+		return RefusedResult(r.Err(), now)
+	}
+	err := v.Err()
+	switch {
+	case err != nil:
+	case v.digest != r.digest:
+		err = &Error{Code: CodeInternal, Check: "authenticity", Got: "other evidence than that of the connection"}
+	case v.claims.ReportData != r.claims.ReportData || v.claims.Folded != r.claims.Folded:
+		err = &Error{Code: CodeReportData, Check: "binding.report_data", Got: Abbreviate(v.claims.ReportData[:]), Want: Abbreviate(r.claims.ReportData[:])}
+	}
+	if err != nil {
+		next := &Result{level: r.level, digest: r.digest, time: now}
+		next.fail(err)
+		next.conclude()
+		return next
+	}
+	checks := slices.Concat(r.checks[:r.verified], v.claims.Checks, r.checks[r.verified+len(r.claims.Checks):r.before])
+	notChecked := slices.Concat(v.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):r.skipped])
+	return r.again(v.claims, checks, notChecked, policy, now)
 }
 
 // Reconnect gives the Result of a later connection between the same two ends that shows no evidence: it proves, by a MAC over
@@ -211,9 +258,9 @@ func (r *Result) Reconnect(policy Policy, now time.Time, checks ...Check) *Resul
 		return RefusedResult(&Error{Code: CodeReconnectRefused, Check: id, Got: got, Want: "one affirmed at level " + string(LevelSession)}, now)
 	}
 	// The old connection's checks are not facts of the new one: what hardware and vendor signed is all that is kept.
-	next := &Result{level: r.level, claims: r.claims, digest: r.digest, time: now, checks: slices.Concat(checks, r.claims.Checks)}
+	next := &Result{level: r.level, claims: r.claims, digest: r.digest, time: now, verified: len(checks), checks: slices.Concat(checks, r.claims.Checks)}
 	s := *r.situation
-	s.Now, s.Reconnect = now, true
+	s.Now, s.Reconnect, s.Reconnected = now, true, now
 	got := "evidence of unknown age"
 	if !s.Made.IsZero() {
 		got = "evidence of " + s.Made.UTC().Format(time.RFC3339) + ", " + now.Sub(s.Made).Round(time.Second).String() + " old"

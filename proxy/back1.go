@@ -3,8 +3,10 @@ package proxy
 import (
 	"errors"
 	"io"
+	"slices"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -214,9 +216,24 @@ func (b *back1) switchOver(x *exchange, more []byte) {
 		return
 	}
 	b.exchange = nil
+	if b.peer != nil {
+		b.peer.turned = nil
+	}
 	x.close()
 	x.report()
 	d.switchOver(b.conn, more)
+}
+
+// refused ends a connection to an endpoint that is affirmed no more. No request is given to it from now on; the one that it is
+// for hears of the end.
+func (b *back1) refused(r *attest.Result) {
+	p := b.pool
+	p.idle = slices.DeleteFunc(p.idle, func(other *back1) bool { return other == b })
+	if b.exchange == nil && !b.peer.explains() {
+		b.conn.Close()
+		return
+	}
+	b.peer.cutOff(b.conn, r)
 }
 
 // Drained lets the request's body go on.

@@ -5,8 +5,10 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/h2"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -37,6 +39,9 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	b.timer.Bind(conn)
 	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
+	if b.peer != nil {
+		b.peer.turned = b.refused
+	}
 	conn.OnClose(func() {
 		w.loop.Remove(&b.timer)
 		p.left(true)
@@ -82,6 +87,16 @@ func (b *back2) ask() *ask2 {
 		return a
 	}
 	return &ask2{back: b}
+}
+
+// refused ends a connection to an endpoint that is affirmed no more, and all that is under way on it.
+func (b *back2) refused(r *attest.Result) {
+	p := b.pool
+	p.shared = slices.DeleteFunc(p.shared, func(other *back2) bool { return other == b })
+	if b.why == nil {
+		b.why = r.Err()
+	}
+	b.peer.goAway(b.conn, b.h, r)
 }
 
 // Data takes what the service has sent.

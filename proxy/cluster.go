@@ -138,7 +138,9 @@ func (c *Cluster) connect(ctx context.Context, to upstream.Identity, protocols .
 	}
 	c.stats.established(conn.Result())
 	c.stats.active.Add(1)
-	return newLink(conn, &c.stats, func(*link) { c.stats.active.Add(-1) }), nil
+	l := newLink(conn, &c.stats, func(*link) { c.stats.active.Add(-1) })
+	l.heed()
+	return l, nil
 }
 
 func (c *Cluster) appraised(ctx context.Context, to upstream.Identity, protocols []string) (conn Conn, err error) {

@@ -51,12 +51,57 @@ type link struct {
 	onward  netip.AddrPort                  // where it was going before it was brought here
 	far     map[*Cluster]*upstream.Endpoint // what is there, for clusters that are that; of the loop
 	plain   bool                            // there is nothing above the transport that belongs to this end
+	turned  func(*attest.Result)            // of the loop: ends it where its peer is refused; nil has it cut off
 	cut     atomic.Bool                     // reset was called
 }
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
 	_, plain := conn.(interface{ unprotected() })
 	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed, plain: plain}
+}
+
+// heed has the connection end when a change of policy refuses its peer, which was affirmed. It is called where the end of the
+// connection is accounted for.
+func (l *link) heed() {
+	if c, ok := l.conn.(interface{ OnRefused(func(*attest.Result)) }); ok {
+		c.OnRefused(l.refuse)
+	}
+}
+
+// refuse ends a connection whose peer is affirmed no more. It is called from anywhere, and does not wait.
+func (l *link) refuse(r *attest.Result) {
+	c := l.in.Load()
+	if c == nil { // no loop has it yet, or is about to: open looks at what reset has set
+		l.reset()
+		return
+	}
+	in := c.Loop()
+	in.Do(func() {
+		in.Try(func() {
+			if l.turned != nil {
+				l.turned(r)
+			} else {
+				l.cutOff(c, r)
+			}
+		}, c.Abort)
+	})
+}
+
+// explains reports whether cutOff tells the peer why.
+func (l *link) explains() bool {
+	e, ok := l.conn.(interface{ Explains() bool })
+	return ok && e.Explains()
+}
+
+// cutOff breaks the connection off, in its loop, so that nothing that is under way looks whole to a peer that is refused. It is
+// told why where its protocol can say it.
+func (l *link) cutOff(c *loop.Conn, r *attest.Result) {
+	if told, ok := l.conn.(interface{ Refuse(*attest.Result) }); ok {
+		told.Refuse(r) // the loop comes to the end of it, and tells the handler
+		return
+	}
+	loop.Reset(l.conn.NetConn())
+	c.Break()
 }
 
 // host is the address that the peer comes from, without its port. The path of a socket is none: it could hold anything.

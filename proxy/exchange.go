@@ -532,7 +532,12 @@ func (x *exchange) serviceGone(err error, seen bool) {
 	if x.again(x.retry.OnFailure(why)) {
 		return
 	}
-	x.fail(attest.CodeBackendFailed, http.StatusBadGateway, err)
+	code := attest.CodeBackendFailed
+	var coded *attest.Error
+	if errors.As(err, &coded) { // the endpoint was refused in the middle
+		code = coded.Code
+	}
+	x.fail(code, http.StatusBadGateway, err)
 }
 
 // unreached goes on where no connection to the endpoint came about.

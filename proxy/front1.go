@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/h1"
 	"github.com/jurat-tls/jurat/proxy/loop"
@@ -49,6 +50,7 @@ func (d *front1) opened(conn *loop.Conn) {
 	d.timer.Bind(conn)
 	d.x.bind(conn)
 	d.worker.clients[d] = struct{}{}
+	d.link.turned = d.refused
 	conn.OnClose(func() {
 		delete(d.worker.clients, d)
 		d.worker.loop.Remove(&d.timer)
@@ -70,6 +72,20 @@ func (d *front1) retire() {
 	if !d.busy && !d.begun {
 		d.conn.Close()
 	}
+}
+
+// refused ends the connection of a client that is affirmed no more: between requests with a word, in the middle of one without,
+// since half of an answer must not look whole.
+func (d *front1) refused(r *attest.Result) {
+	idle := !d.busy && !d.begun && d.conn.Buffered() == 0
+	if d.last = true; d.busy {
+		d.x.clientGone()
+	}
+	if idle && !d.link.explains() {
+		d.conn.Close()
+		return
+	}
+	d.link.cutOff(d.conn, r)
 }
 
 // easeFor is how long a client that is to go elsewhere keeps a connection without a request.
@@ -318,6 +334,7 @@ func (d *front1) moved() time.Time { return d.conn.Moved() }
 func (d *front1) switchOver(to *loop.Conn, more []byte) {
 	w := d.worker
 	delete(w.clients, d)
+	d.link.turned = nil
 	w.loop.Remove(&d.timer)
 	d.x.forget()
 	t := &tunnel{loop: w.loop, idle: w.side.limits.Tunnel, log: d.log}

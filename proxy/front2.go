@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/h2"
 	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -44,6 +45,7 @@ func (d *front2) opened(conn *loop.Conn) {
 	d.final.Bind(conn)
 	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams}, w.pool, serving{d})
 	w.clients[d] = struct{}{}
+	d.link.turned = d.refused
 	conn.OnClose(func() {
 		delete(w.clients, d)
 		w.loop.Remove(&d.timer)
@@ -72,6 +74,21 @@ func (d *front2) retire() {
 		d.h.Shutdown() // there is nothing that could be lost
 	}
 	d.conn.Ready()
+}
+
+// refused ends the connection of a client that is affirmed no more.
+func (d *front2) refused(r *attest.Result) { d.link.goAway(d.conn, d.h, r) }
+
+// goAway ends a connection of HTTP/2 whose peer is affirmed no more, with the code of why. A frame has its length, and a stream
+// its end, so that nothing looks whole that is not. What was written and has not left is not sent after the refusal.
+func (l *link) goAway(conn *loop.Conn, h *h2.Conn, r *attest.Result) {
+	if conn.Buffered() > 0 {
+		h.Abort(h2.NoError)
+		l.cutOff(conn, r)
+		return
+	}
+	h.AbortBecause(h2.InadequateSecurity, string(r.Code()))
+	conn.Ready()
 }
 
 // ease says that no more requests are taken, and takes those that were sent before the client has heard of it.

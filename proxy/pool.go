@@ -134,6 +134,9 @@ func (p *pool) use(c *call, raw net.Conn) error {
 		return err
 	}
 	b.conn = conn
+	if b.peer != nil {
+		b.peer.turned = b.refused
+	}
 	b.timer.Bind(conn)
 	conn.OnClose(func() {
 		p.worker.loop.Remove(&b.timer)

@@ -17,6 +17,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/connect"
+	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/transparent"
 	"github.com/jurat-tls/jurat/proxy/upstream"
@@ -32,6 +33,8 @@ type Builder interface {
 	Dial(c *config.Cluster) (DialEndpoint, error)
 	// Forward makes the connections of a listener whose clients say where they want to go, and says who they may be; nil is anybody.
 	Forward(l *config.Listener) (DialTarget, connect.Authenticate, error)
+	// A Builder may have a method Commit(). It is called once nothing can go wrong any more, before anything of the configuration
+	// is in use, and must be quick.
 }
 
 // Runtime does what a configuration says, and changes to another one while it runs: nothing that is under way is dropped.
@@ -151,6 +154,9 @@ func (n *next) commit() bool {
 	defer r.mu.Unlock()
 	if r.closed {
 		return false
+	}
+	if b, ok := n.build.(interface{ Commit() }); ok {
+		b.Commit()
 	}
 	for _, swap := range n.swaps {
 		swap()
@@ -573,6 +579,26 @@ func (c *counted) Close() error {
 }
 
 func (c *counted) Polled() bool { return c.link.Polled() }
+
+// OnRefused, Explains and Refuse are those of the connection.
+func (c *counted) OnRefused(end func(*attest.Result)) {
+	if o, ok := c.Conn.(interface{ OnRefused(func(*attest.Result)) }); ok {
+		o.OnRefused(end)
+	}
+}
+
+func (c *counted) Explains() bool {
+	e, ok := c.Conn.(interface{ Explains() bool })
+	return ok && e.Explains()
+}
+
+func (c *counted) Refuse(r *attest.Result) {
+	if o, ok := c.Conn.(interface{ Refuse(*attest.Result) }); ok {
+		o.Refuse(r)
+		return
+	}
+	loop.Reset(c.Conn.NetConn())
+}
 
 // Failed tells of a listener that has broken.
 func (r *Runtime) Failed() <-chan error { return r.failed }

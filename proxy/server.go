@@ -235,6 +235,7 @@ func (s *Server) handle(a *arrival) {
 		loop.Reset(a.raw) // which is another connection where this is the client's side
 		return
 	}
+	l.heed()
 	defer func() {
 		if p := recover(); p != nil {
 			logger.Error("panic in a connection", "code", string(attest.CodeInternal))

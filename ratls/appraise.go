@@ -12,19 +12,43 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
-// RelyingParty appraises peers by one policy. It is safe for concurrent use.
+// RelyingParty appraises peers by one policy, or by what is in force at a place. It is safe for concurrent use.
 type RelyingParty struct {
 	appraiser *attest.Appraiser
 	policy    attest.Policy
+	place     *enforce.Place // in place of both, where it is not nil
 	now       func() time.Time
 }
 
 // NewRelyingParty makes one. The clock is the relying party's own: that of an attester belongs to its host.
 func NewRelyingParty(appraiser *attest.Appraiser, policy attest.Policy, now func() time.Time) *RelyingParty {
 	return &RelyingParty{appraiser: appraiser, policy: policy, now: now}
+}
+
+// NewEnforcedParty makes one that appraises peers by what is in force at a place when they connect, and whose connections are
+// judged again whenever that changes: the connection of a peer that is then affirmed no more ends.
+func NewEnforcedParty(place enforce.Place, now func() time.Time) *RelyingParty {
+	return &RelyingParty{place: &place, now: now}
+}
+
+// basis is what peers are appraised by now.
+func (rp *RelyingParty) basis() (*attest.Appraiser, attest.Policy) {
+	if rp.place != nil {
+		return rp.place.Basis()
+	}
+	return rp.appraiser, rp.policy
+}
+
+// epoch is what connections are admitted by that are appraised from now on.
+func (rp *RelyingParty) epoch() uint64 {
+	if rp == nil || rp.place == nil {
+		return 0
+	}
+	return rp.place.Epoch()
 }
 
 // Peer says whom the relying party means to talk to. The zero value is nobody.
@@ -48,7 +72,8 @@ func (rp *RelyingParty) Appraise(ctx context.Context, chain [][]byte, peer Peer)
 	if err != nil {
 		return attest.RefusedResult(err, now)
 	}
-	return rp.appraiser.Appraise(ctx, ev, want, rp.policy, now)
+	appraiser, policy := rp.basis()
+	return appraiser.Appraise(ctx, ev, want, policy, now)
 }
 
 // AppraisePresented judges what a peer presented, in whichever tier, as Appraise does.
@@ -73,7 +98,8 @@ func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presente
 	if err != nil {
 		return attest.RefusedResult(err, now)
 	}
-	return rp.appraiser.Appraise(ctx, ev, want.With(checks...), rp.policy, now)
+	appraiser, policy := rp.basis()
+	return appraiser.Appraise(ctx, ev, want.With(checks...), policy, now)
 }
 
 // open checks the leaf and finds its evidence and what the hardware should have signed.

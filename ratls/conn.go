@@ -10,9 +10,12 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
@@ -30,7 +33,12 @@ type stream interface {
 // Conn is a TLS connection whose peer was appraised as far as that was asked for.
 type Conn struct {
 	stream
-	result *attest.Result // of the certificate tier
+	certificate atomic.Pointer[attest.Result] // of the certificate tier
+	standing    *enforce.Standing             // nil where no change ends the connection
+
+	mu      sync.Mutex
+	refused *attest.Result
+	end     func(*attest.Result)
 }
 
 // Result is the affirmed Attestation Result of the peer; nil at a server that does not ask its clients for evidence. In the
@@ -39,7 +47,84 @@ func (c *Conn) Result() *attest.Result {
 	if s, ok := c.stream.(*session.Conn); ok {
 		return s.Result()
 	}
-	return c.result
+	return c.certificate.Load()
+}
+
+// OnRefused has end called, instead of the connection being broken off, when a change of policy or endorsements refuses the peer.
+// It is called once, by any goroutine, and must not wait; at once where that has happened already. From then on nothing is to
+// move over the connection, and what it cuts off is not to look whole.
+func (c *Conn) OnRefused(end func(*attest.Result)) {
+	c.mu.Lock()
+	r := c.refused
+	c.end = end
+	c.mu.Unlock()
+	if r != nil {
+		end(r)
+	}
+}
+
+// Explains reports whether Refuse can tell the peer why.
+func (c *Conn) Explains() bool {
+	_, ok := c.stream.(*session.Conn)
+	return ok
+}
+
+// Refuse tells the peer the code of why it is refused, as far as there is a way to say it, and breaks the connection off. It may
+// wait for a moment where the transport does.
+func (c *Conn) Refuse(r *attest.Result) {
+	if s, ok := c.stream.(*session.Conn); ok {
+		s.Refuse(r)
+		return
+	}
+	// No alert of TLS that says that all is well.
+	switch raw := c.NetConn().(type) {
+	case interface{ Reset() }:
+		raw.Reset()
+	case interface{ SetLinger(int) error }:
+		_ = raw.SetLinger(0)
+		_ = c.NetConn().Close()
+	default:
+		_ = c.NetConn().Close()
+	}
+}
+
+// Close tells the peer that everything was sent, and closes.
+func (c *Conn) Close() error {
+	c.standing.Done()
+	return c.stream.Close()
+}
+
+// subject is a Conn as what is enforced sees it.
+type subject struct{ *Conn }
+
+// Settle implements enforce.Subject.
+func (c subject) Settle(was, is *attest.Result) bool {
+	if s, ok := c.stream.(*session.Conn); ok {
+		return s.Settle(was, is)
+	}
+	return c.certificate.CompareAndSwap(was, is)
+}
+
+// Refuse implements enforce.Subject.
+func (c subject) Refuse(r *attest.Result) {
+	c.mu.Lock()
+	end := c.end
+	c.refused = r
+	c.mu.Unlock()
+	if end == nil {
+		go c.Conn.Refuse(r)
+		return
+	}
+	end(r)
+}
+
+// Evidence implements enforce.Subject.
+func (c subject) Evidence() (*attest.Evidence, error) {
+	content, err := OpenPresented(c.Presented())
+	if err != nil {
+		return nil, err
+	}
+	return content.Evidence, nil
 }
 
 // Presented is what the peer showed for its Result.
@@ -180,25 +265,68 @@ func mutualServerConfig(ctx context.Context, id *Identity, rp *RelyingParty, kee
 	return c
 }
 
-// judge is a RelyingParty that judges one peer in the session tier.
+// judge is a RelyingParty that judges one peer. A nil RelyingParty judges nobody.
 type judge struct {
 	*RelyingParty
-	peer Peer
+	peer     Peer
+	began    atomic.Uint64 // epoch from before the last Result
+	standing atomic.Pointer[enforce.Standing]
 }
 
 // Appraise implements session.Verifier.
-func (j judge) Appraise(ctx context.Context, p *session.Presented) *attest.Result {
+func (j *judge) Appraise(ctx context.Context, p *session.Presented) *attest.Result {
+	j.began.Store(j.epoch())
 	return j.appraiseSession(ctx, p, j.peer)
 }
 
+// Recheck implements session.Rechecker.
+func (j *judge) Recheck(ctx context.Context) *attest.Result {
+	if s := j.standing.Load(); s != nil {
+		return s.Recheck(ctx, j.began.Load())
+	}
+	return nil // not admitted yet, which looks at the Result that is there by then
+}
+
+// admit has the connection stand on what is in force, where the peer is appraised by that.
+func (j *judge) admit(ctx context.Context, c *Conn) error {
+	if j.RelyingParty == nil || j.place == nil {
+		return nil
+	}
+	addr := ""
+	if a := c.RemoteAddr(); a != nil {
+		addr = a.String()
+	}
+	standing, refused := j.place.Admit(ctx, j.began.Load(), addr, subject{c})
+	if refused != nil {
+		return c.turnedAway(refused)
+	}
+	c.standing = standing
+	j.standing.Store(standing)
+	// A peer that attested anew meanwhile was not rechecked, for want of a standing.
+	if refused := standing.Recheck(ctx, j.began.Load()); refused != nil {
+		return c.turnedAway(refused)
+	}
+	return nil
+}
+
+// turnedAway ends a connection that is refused before anything has moved over it.
+func (c *Conn) turnedAway(r *attest.Result) error {
+	presented := c.Presented()
+	c.Refuse(r)
+	_ = c.stream.Close()
+	return &Refusal{Result: r, Presented: presented}
+}
+
 // Reconnect implements session.Verifier.
-func (j judge) Reconnect(earlier *attest.Result, p *session.Presented) *attest.Result {
+func (j *judge) Reconnect(earlier *attest.Result, p *session.Presented) *attest.Result {
 	now := j.now()
+	j.began.Store(j.epoch())
 	_, checks, err := admitSession(p, j.peer, now)
 	if err != nil {
 		return attest.RefusedResult(err, now)
 	}
-	return earlier.Reconnect(j.policy, now, checks...)
+	_, policy := j.basis()
+	return earlier.Reconnect(policy, now, checks...)
 }
 
 // Acceptor is the server's side of attested connections. One port serves both tiers: a client that offers the session tier
@@ -236,6 +364,8 @@ func (a *Acceptor) WithSession(opts session.Options) *Acceptor {
 // Handshake makes raw an attested connection, or closes it and answers an *attest.Error or a *Refusal.
 func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	var result *attest.Result
+	j := &judge{RelyingParty: a.rp, peer: AnyClient()}
+	j.began.Store(a.rp.epoch())
 	config := baseConfig()
 	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 		if slices.Contains(hello.SupportedProtos, session.ALPN) {
@@ -257,14 +387,32 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 		return nil, err
 	}
 	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
-		return &Conn{stream: conn, result: result}, nil
+		return certified(ctx, conn, result, j)
 	}
 	var verifier session.Verifier
 	if a.rp != nil {
-		verifier = judge{a.rp, AnyClient()}
+		verifier = j
 	}
-	s, err := session.Server(ctx, conn, origin(raw.RemoteAddr()), verifier, prover{a.id}, a.id.opts.Now, a.session)
-	return established(conn, s, err)
+	s, err := session.Server(ctx, conn, origin(raw.RemoteAddr()), verifier, prover{a.id}, a.id.opts.Now, enforced(a.session, a.rp))
+	return established(ctx, conn, s, err, j)
+}
+
+// enforced are the options of a session whose secrets die with what is in force.
+func enforced(opts session.Options, rp *RelyingParty) session.Options {
+	if rp != nil && rp.place != nil {
+		opts.Epoch = rp.place.Epoch
+	}
+	return opts
+}
+
+// certified makes a Conn of a connection of the certificate tier.
+func certified(ctx context.Context, conn *tls.Conn, result *attest.Result, j *judge) (*Conn, error) {
+	c := &Conn{stream: conn}
+	c.certificate.Store(result)
+	if err := j.admit(ctx, c); err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // origin is whom a connection counts for where peers share what is scarce: an IPv4 address, or the /64 that an IPv6 address
@@ -283,9 +431,13 @@ func origin(addr net.Addr) string {
 }
 
 // established makes a Conn of an exchange that has come to an end.
-func established(conn *tls.Conn, s *session.Conn, err error) (*Conn, error) {
+func established(ctx context.Context, conn *tls.Conn, s *session.Conn, err error, j *judge) (*Conn, error) {
 	if err == nil {
-		return &Conn{stream: s}, nil
+		c := &Conn{stream: s}
+		if err := j.admit(ctx, c); err != nil {
+			return nil, err
+		}
+		return c, nil
 	}
 	_ = conn.Close()
 	var refused *session.Refused
@@ -337,6 +489,8 @@ func (c *Connector) CertificateOnly() *Connector {
 // Handshake makes raw an attested connection to name, or closes it and answers an *attest.Error or a *Refusal.
 func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*Conn, error) {
 	var result *attest.Result
+	j := &judge{RelyingParty: c.rp, peer: Server(name)}
+	j.began.Store(c.rp.epoch())
 	unjudged := false // the handshake leads to an exchange
 	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
 	config.NextProtos = c.protos
@@ -364,14 +518,14 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 		return nil, err
 	}
 	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
-		return &Conn{stream: conn, result: result}, nil
+		return certified(ctx, conn, result, j)
 	}
 	var own session.Prover
 	if c.id != nil {
 		own = prover{c.id}
 	}
-	s, err := session.Client(ctx, conn, name, judge{c.rp, Server(name)}, own, c.rp.now, c.session)
-	return established(conn, s, err)
+	s, err := session.Client(ctx, conn, name, j, own, c.rp.now, enforced(c.session, c.rp))
+	return established(ctx, conn, s, err, j)
 }
 
 // Dial connects to addr ("host:port") and makes an attested connection to its host.

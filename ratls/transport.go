@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
@@ -35,10 +37,16 @@ func newTransport(c *Connector) http.RoundTripper {
 			return nil, &attest.Error{Code: attest.CodeUsage, Check: "transport", Subject: addr, Got: "http", Want: "https", Err: errors.New("plain HTTP is never attested")}
 		},
 		DialTLSContext: func(ctx context.Context, _, addr string) (net.Conn, error) {
-			conn, err := c.Dial(ctx, addr)
+			raw, host, err := Connect(ctx, addr)
 			if err != nil {
 				return nil, err
 			}
+			told := &telling{Conn: raw}
+			conn, err := c.Handshake(ctx, told, host)
+			if err != nil {
+				return nil, err
+			}
+			told.closed.Store(&conn.standing)
 			if plain, ok := conn.stream.(*tls.Conn); ok {
 				return plain, nil // net/http reads the negotiated protocol from a *tls.Conn only
 			}
@@ -50,4 +58,26 @@ func newTransport(c *Connector) http.RoundTripper {
 		IdleConnTimeout:       90 * time.Second,
 		ExpectContinueTimeout: time.Second,
 	}
+}
+
+// telling is a transport that ends what stands on the connection above it: net/http closes a *tls.Conn, and knows no Conn.
+type telling struct {
+	net.Conn
+	closed atomic.Pointer[*enforce.Standing]
+}
+
+// Close implements net.Conn.
+func (t *telling) Close() error {
+	if s := t.closed.Load(); s != nil {
+		(*s).Done()
+	}
+	return t.Conn.Close()
+}
+
+// SetLinger lets the connection be reset.
+func (t *telling) SetLinger(sec int) error {
+	if c, ok := t.Conn.(interface{ SetLinger(int) error }); ok {
+		return c.SetLinger(sec)
+	}
+	return errors.ErrUnsupported
 }

@@ -20,7 +20,7 @@ cmp attest/codes_gen.go "$tmp/codes_gen.go"
 cmp docs/codes.md "$tmp/codes.md"
 go run ./cmd/jurat policy schema >"$tmp/policy.schema.json"
 cmp docs/policy.schema.json "$tmp/policy.schema.json"
-go -C test/tools run ./genconfig comments "$tmp/comments_gen.go" ../../cmd/jurat ../../proxy/chain ../../proxy/config ../../proxy/route ../../proxy/upstream
+go -C test/tools run ./genconfig comments "$tmp/comments_gen.go" ../../cmd/jurat ../../xds/guard ../../proxy/chain ../../proxy/config ../../proxy/route ../../proxy/upstream
 cmp cmd/jurat/comments_gen.go "$tmp/comments_gen.go"
 go run ./cmd/jurat serve --schema >"$tmp/config.schema.json"
 cmp docs/config.schema.json "$tmp/config.schema.json"

@@ -100,12 +100,19 @@ func (c *cache) remember(e *Entry, now time.Time, random float64) *kept {
 	return k
 }
 
-// put keeps an answer. A disk that does not take it costs a request later, nothing else.
-func (c *cache) put(e *Entry, random float64) {
+// put keeps an answer, and reports whether it says something else than the one before. A disk that does not take it
+// costs a request later, nothing else.
+func (c *cache) put(e *Entry, random float64) (changed bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if old := c.kept[e.Ref]; old != nil {
+		changed = !slices.EqualFunc(old.Endorsements, e.Endorsements, func(a, b attest.Endorsement) bool {
+			return a.Kind == b.Kind && string(a.Raw) == string(b.Raw)
+		})
+	}
 	c.remember(e, e.Fetched, random)
 	_ = c.write(e)
+	return changed
 }
 
 // wanted lists what somebody uses and is still valid, with the time at which to renew it.

@@ -33,6 +33,7 @@ type Service struct {
 	failed  backoff
 	flights flights
 	running atomic.Bool
+	changed func(attest.Ref) // nil for nobody
 }
 
 var _ attest.Endorser = (*Service)(nil)
@@ -48,6 +49,10 @@ func WithClock(now func() time.Time) Option { return func(s *Service) { s.now = 
 
 // WithRandom sets the source of jitter: numbers from 0 to 1.
 func WithRandom(random func() float64) Option { return func(s *Service) { s.random = random } }
+
+// WithChanged has f told of answers that say something else than the one before did, such as a list with one more revoked key.
+// It must not wait.
+func WithChanged(f func(attest.Ref)) Option { return func(s *Service) { s.changed = f } }
 
 // New makes a Service. An empty cacheDir keeps answers in memory only.
 func New(hosts Hosts, cacheDir string, options ...Option) (*Service, error) {
@@ -255,7 +260,9 @@ func (s *Service) fetch(ctx context.Context, q *question) (Entry, error) {
 	}
 	s.failed.succeed(h.name)
 	s.failed.succeed(q.key())
-	s.cache.put(&e, s.random())
+	if s.cache.put(&e, s.random()) && s.changed != nil {
+		s.changed(e.Ref)
+	}
 	return e, nil
 }
 

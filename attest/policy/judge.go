@@ -134,7 +134,11 @@ func (p *Policy) judgeReconnect(t *transcript, s attest.Situation) {
 		return
 	}
 	const id = "binding.reconnect"
-	u, most, old := &terms{line: p.freshness.reconnectLine}, p.freshness.forReconnect(), s.Now.Sub(s.Made)
+	at := s.Now
+	if !s.Reconnected.IsZero() { // what counts is the age at that time: on an open connection the evidence grows older
+		at = s.Reconnected
+	}
+	u, most, old := &terms{line: p.freshness.reconnectLine}, p.freshness.forReconnect(), at.Sub(s.Made)
 	got := "a proof of a session with evidence made " + age(old) + " ago"
 	if s.Made.IsZero() {
 		got = "a proof of a session with evidence of unknown age"

@@ -211,6 +211,78 @@ func (p *Policy) EvidenceAge() time.Duration {
 	return p.freshness.evidence
 }
 
+// Changes is when the next rule begins or ends after a time; zero where none does.
+func (p *Policy) Changes(after time.Time) (next time.Time) {
+	at := func(t time.Time) {
+		if t.After(after) && (next.IsZero() || t.Before(next)) {
+			next = t
+		}
+	}
+	p.eachTerms(func(u *terms) {
+		at(u.from)
+		at(u.until)
+	})
+	if p.floor != nil {
+		at(p.floor.Changes(after))
+	}
+	return next
+}
+
+// eachTerms calls f with the terms of every rule but those of the floor.
+func (p *Policy) eachTerms(f func(*terms)) {
+	platforms := func(all []platform) {
+		for i := range all {
+			f(&all[i].terms)
+		}
+	}
+	sets := func(all []set) {
+		for i := range all {
+			f(&all[i].terms)
+		}
+	}
+	platforms(p.allow)
+	platforms(p.deny)
+	p.tcb.eachTerms(f)
+	for i := range p.scopes {
+		s := &p.scopes[i]
+		f(&s.terms)
+		platforms(s.platforms)
+		s.eachTerms(f)
+	}
+	w := &p.workload
+	sets(w.sets)
+	for i := range w.registers {
+		sets(w.registers[i].values)
+	}
+	for i := range w.numbers {
+		f(&w.numbers[i].terms)
+	}
+	for _, u := range []*terms{&w.debug.terms, &w.migration.terms, &w.privilege.terms, &p.binding.terms, &p.revocation.terms} {
+		f(u)
+	}
+	for i := range p.rules {
+		f(&p.rules[i].terms)
+	}
+}
+
+func (f *firmware) eachTerms(each func(*terms)) {
+	for i := range f.floors {
+		each(&f.floors[i].terms)
+	}
+	for i := range f.bits {
+		each(&f.bits[i].terms)
+	}
+	for _, u := range []*terms{&f.statuses.terms, &f.date.terms, &f.evaluation.terms} {
+		each(u)
+	}
+}
+
+// OlderIsWorse reports whether p never refuses evidence, or a reconnect, for being younger than what it accepts: whether no rule
+// but those of freshness looks at the age.
+func (p *Policy) OlderIsWorse() bool {
+	return !slices.ContainsFunc(p.rules, func(r rule) bool { return r.program.Age() }) && (p.floor == nil || p.floor.OlderIsWorse())
+}
+
 // Reconnect is how old the evidence of an earlier session may be of which a connection proves a secret, and whether that is
 // allowed instead of evidence at all.
 func (p *Policy) Reconnect() (most time.Duration, allowed bool) {

@@ -80,6 +80,12 @@ func TestJudge(t *testing.T) {
 	type change = func(*attest.Claims, *attest.Situation)
 	replace := func(pairs ...string) string { return strings.NewReplacer(pairs...).Replace(base) }
 	low := 1
+	// An open connection that reconnected so long ago, with evidence that had that age.
+	reconnectedAgo := func(ago, age time.Duration) change {
+		return func(_ *attest.Claims, s *attest.Situation) {
+			s.Reconnect, s.Reconnected, s.Made = true, s.Now.Add(-ago), s.Now.Add(-ago-age)
+		}
+	}
 	reconnect := func(age time.Duration) change {
 		return func(_ *attest.Claims, s *attest.Situation) { s.Reconnect, s.Made = true, now.Add(-age) }
 	}
@@ -165,6 +171,9 @@ func TestJudge(t *testing.T) {
 
 		"reconnect":                    {base, reconnect(10 * time.Minute), nil},
 		"reconnect, too old":           {base, reconnect(10*time.Minute + time.Second), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnected a while ago":      {base, reconnectedAgo(30*time.Minute, 10*time.Minute), nil},
+		"reconnected then, too old":    {base, reconnectedAgo(30*time.Minute, 10*time.Minute+time.Second), []attest.Code{attest.CodeReconnectRefused}},
+		"reconnected, by now too old":  {base, reconnectedAgo(time.Hour, time.Minute), []attest.Code{attest.CodeEvidenceTooOld}},
 		"reconnect, made ahead of us":  {base, reconnect(-time.Minute), nil},
 		"reconnect, of unknown age":    {base, func(_ *attest.Claims, s *attest.Situation) { s.Reconnect, s.Made = true, time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld, attest.CodeReconnectRefused}},
 		"reconnect, longer":            {replace("evidence: 1h", "evidence: 1h, reconnect: 30m"), reconnect(30 * time.Minute), nil},
@@ -553,5 +562,73 @@ func TestGenerations(t *testing.T) {
 		if got := p.Allows("intel"); got != strings.Contains(allow, "intel") {
 			t.Errorf("%s: allows intel: %v", allow, got)
 		}
+	}
+}
+
+// A policy whose rules look at the age in CEL promises nothing about it.
+func TestOlderIsWorse(t *testing.T) {
+	for rule, want := range map[string]bool{
+		"claims.version > 3":                       true,
+		"binding == 'session' && now < now":        true,
+		"age > duration('1h')":                     false,
+		"claims.simulated || age < duration('1s')": false,
+	} {
+		text := base + "rules:\n- {name: r, when: \"" + rule + "\", effect: warn}\n"
+		if got := parse(t, text).OlderIsWorse(); got != want {
+			t.Errorf("%s: %v", rule, got)
+		}
+		p, err := policy.Parse("p.yaml", []byte("floor: below.yaml\n"+base), func(string) ([]byte, error) { return []byte(text), nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := p.OlderIsWorse(); got != want {
+			t.Errorf("above %s: %v", rule, got)
+		}
+	}
+}
+
+// Wherever a rule may have an end, it is known when it comes.
+func TestChanges(t *testing.T) {
+	from, until := "2026-12-01", "2026-12-24"
+	dated := func(rule string) string { return "{" + rule + ", from: " + from + ", until: " + until + "}" }
+	for name, c := range map[string]struct{ old, new string }{
+		"allow":       {"[amd genoa+]", "[amd genoa+, " + dated("vendor: intel") + "]"},
+		"deny":        {"  allow:", "  deny: [" + dated("vendor: intel") + "]\n  allow:"},
+		"tcb":         {"snp: 23", "snp: " + dated("min: 23")},
+		"status":      {"snp: 23", "snp: 23, status: " + dated("any_of: [UpToDate]")},
+		"date":        {"snp: 23", "snp: 23, date: " + dated("min: 2026-01-01")},
+		"evaluation":  {"snp: 23", "snp: 23, evaluation: " + dated("min: 2")},
+		"bits":        {"snp: 23", "snp: 23, bits: {smt: " + dated("is: off") + "}"},
+		"measurement": {"name: v1}", "name: v1}, " + dated("value: "+other)},
+		"debug":       {"debug: off", "debug: " + dated("is: off")},
+		"migration":   {"debug: off", "debug: off\n  migration: " + dated("is: off")},
+		"privilege":   {"debug: off", "debug: off\n  privilege: " + dated("max: 1")},
+		"binding":     {"binding: key", "binding: " + dated("min: key")},
+		"revocation":  {"binding: key", "binding: key\nrevocation: " + dated("is: required")},
+		"rule":        {"binding: key", "binding: key\nrules: [" + dated("name: r, when: claims.simulated, effect: deny") + "]"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			text := strings.Replace(base, c.old, c.new, 1)
+			p, err := policy.Parse("p.yaml", []byte(text), policy.NoFiles)
+			if err != nil {
+				t.Fatalf("%v\n%s", err, text)
+			}
+			above, err := policy.Parse("p.yaml", []byte("floor: below.yaml\n"+base), func(string) ([]byte, error) { return []byte(text), nil })
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, p := range []*policy.Policy{p, above} {
+				var got []string
+				for at := p.Changes(now); !at.IsZero(); at = p.Changes(at) {
+					got = append(got, at.Format(time.DateOnly))
+				}
+				if fmt.Sprint(got) != fmt.Sprint([]string{from, until}) {
+					t.Errorf("got %v", got)
+				}
+			}
+		})
+	}
+	if at := parse(t, base).Changes(now); !at.IsZero() {
+		t.Errorf("%s in a policy without dates", at)
 	}
 }

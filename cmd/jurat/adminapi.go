@@ -114,7 +114,11 @@ func (o *operation) configDump() (any, error) {
 	for name, p := range g.policies {
 		policies[name] = p.ID()
 	}
-	return map[string]any{"digest": g.epoch, "config": json.RawMessage(measured), "policies": policies}, nil
+	out := map[string]any{"digest": g.epoch, "config": json.RawMessage(measured), "policies": policies, "policy_epoch": o.shared.enforcer.Stats().Epoch}
+	if d := o.following().dump(); d != nil {
+		out["xds"] = d
+	}
+	return out, nil
 }
 
 // drain ends connections as the admin API was asked to.
@@ -157,6 +161,9 @@ func (o *operation) snapshot() metrics.Snapshot {
 		leaf := g.id.Leaf()
 		s.Identity = &metrics.Identity{TEE: g.tee, Simulated: g.simulated, NotAfter: leaf.Certificate.NotAfter, Quotes: g.id.Quotes()}
 	}
+	enforced := o.shared.enforcer.Stats()
+	s.Enforced = &enforced
+	s.ControlPlane = o.following().stats()
 	if o.access != nil {
 		stats := o.access.Stats()
 		s.AccessLog = &stats

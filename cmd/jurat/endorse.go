@@ -68,7 +68,7 @@ func (a *app) endorseExport(ctx context.Context, args []string) error {
 	case (len(f.evidence) > 0) != (f.format != ""):
 		return usageError("--evidence and --format go together")
 	}
-	service, err := f.services.service(a)
+	service, err := f.services.service(a, nil)
 	if err != nil {
 		return err
 	}

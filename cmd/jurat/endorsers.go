@@ -60,9 +60,9 @@ func (f *endorserFlags) cacheDir() string {
 	return filepath.Join(dir, "jurat", "endorsements")
 }
 
-// service makes the service that asks the vendors.
-func (f *endorserFlags) service(a *app) (*endorse.Service, error) {
-	return endorse.New(f.hosts, f.cacheDir(), endorse.WithClock(a.now))
+// service makes the service that asks the vendors. changed, which may be nil, is told of answers that are not as they were.
+func (f *endorserFlags) service(a *app, changed func(attest.Ref)) (*endorse.Service, error) {
+	return endorse.New(f.hosts, f.cacheDir(), endorse.WithClock(a.now), endorse.WithChanged(changed))
 }
 
 // endorsers are all that endorsements come from: files first, then the vendors.
@@ -70,6 +70,7 @@ type endorsers struct {
 	endorse.Chain
 	vendors *endorse.Service // nil when offline
 	tpm     *tpm.Roots       // nil where the operator names none
+	changed chan struct{}    // something has: it holds one
 }
 
 // run keeps what is in use fresh until ctx ends.
@@ -96,7 +97,13 @@ func (f *endorserFlags) endorser(a *app) (*endorsers, error) {
 		e.Chain = append(e.Chain, attest.NoEndorser{})
 		return e, nil
 	}
-	service, err := f.service(a)
+	e.changed = make(chan struct{}, 1)
+	service, err := f.service(a, func(attest.Ref) {
+		select {
+		case e.changed <- struct{}{}:
+		default:
+		}
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -80,7 +80,7 @@ func (g *generation) Forward(l *config.Listener) (proxy.DialTarget, connect.Auth
 		dial     proxy.DialEndpoint
 	}
 	var all []covered
-	for _, f := range l.Forward {
+	for i, f := range l.Forward {
 		var c covered
 		for _, h := range f.Hosts {
 			p, err := connect.ParsePattern(h)
@@ -91,7 +91,7 @@ func (g *generation) Forward(l *config.Listener) (proxy.DialTarget, connect.Auth
 		}
 		cl := config.Cluster{Config: upstream.Config{Name: l.Label()}, Attested: &config.Attested{Require: f.Require, Reattest: f.Reattest}}
 		var err error
-		if c.dial, err = g.Dial(&cl); err != nil {
+		if c.dial, err = g.dialerAt(&cl, atForward(l, i)); err != nil {
 			return nil, nil, err
 		}
 		all = append(all, c)

@@ -10,13 +10,13 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
@@ -32,6 +32,8 @@ type generation struct {
 	simulated bool
 	log       *slog.Logger
 	end       context.CancelFunc
+	sweep     func(context.Context) *enforce.Sweep // of what Commit has put into force
+	replaced  *generation                          // the one before; nil for the first
 }
 
 // shared is what all generations of a process use.
@@ -40,6 +42,7 @@ type shared struct {
 	records   *recorder
 	listeners func(address string) (net.Listener, error)
 	peers     *peerTallies
+	enforcer  *enforce.Enforcer
 }
 
 // peerTallies count appraisals by who asked for them.
@@ -121,16 +124,21 @@ func (g *generation) Listen(address string) (net.Listener, error) {
 
 // Handshake makes the connections of a listener.
 func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
+	return g.handshakeAt(l, placeOf(&g.Proxy, l))
+}
+
+// handshakeAt makes the connections of a listener whose clients are appraised at a place.
+func (g *generation) handshakeAt(l *config.Listener, at string) (proxy.Handshake, error) {
 	protos := []string{"h2", "http/1.1"}
 	if l.TCP {
 		protos = nil
 	}
-	require, endorser, records := g.policies[l.Require], g.shared.endorser, g.shared.records
-	opts := g.Session.options(g.app, require, l.Reattest, g.log.With("address", l.Address))
-	acceptor := ratls.NewAcceptor(g.id, protos...).WithSession(opts)
-	if require != nil {
-		rp := &relying{policy: require, endorser: endorser, tpmRoots: endorser.tpm, now: g.app.now}
-		acceptor = ratls.NewMutualAcceptor(g.id, rp.party(recording{endorser}), protos...).WithSession(opts)
+	endorser, records := g.shared.endorser, g.shared.records
+	acceptor := ratls.NewAcceptor(g.id, protos...).WithSession(g.Session.options(g.app))
+	if l.Require != "" {
+		place := g.shared.enforcer.Place(at)
+		acceptor = ratls.NewMutualAcceptor(g.id, ratls.NewEnforcedParty(place, g.app.now), protos...).
+			WithSession(g.Session.demanding(g.app, place, l.Reattest, g.log.With("address", l.Address)))
 	}
 	peers := g.shared.peers.listener(l.Label())
 	return func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
@@ -147,24 +155,35 @@ func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
 
 // Dial makes the connections to the endpoints of a cluster.
 func (g *generation) Dial(c *config.Cluster) (proxy.DialEndpoint, error) {
+	return g.dialerAt(c, atCluster(c))
+}
+
+// dialerAt makes the connections to the endpoints of a cluster that are appraised at a place.
+func (g *generation) dialerAt(c *config.Cluster, at string) (proxy.DialEndpoint, error) {
 	require := g.policies[c.Attested.Require]
 	if require == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
 	}
+	return g.dialTo(c.Attested.Name, c.Attested.Reattest, at, c.Name), nil
+}
+
+// dialTo makes connections to peers that are appraised at a place, for a name ("" for what they are called), and again after a time.
+func (g *generation) dialTo(name string, reattest time.Duration, at, called string) proxy.DialEndpoint {
+	place := g.shared.enforcer.Place(at)
 	d := &dialer{
-		generation: g, name: c.Attested.Name, require: require, peers: g.shared.peers.cluster(c.Name), connectors: map[string]*ratls.Connector{},
-		opts: g.Session.options(g.app, require, c.Attested.Reattest, g.log.With("target", c.Name)),
+		generation: g, name: name, place: place, peers: g.shared.peers.cluster(called), connectors: map[string]*ratls.Connector{},
+		opts: g.Session.demanding(g.app, place, reattest, g.log.With("target", called)),
 	}
-	return d.dial, nil
+	return d.dial
 }
 
 // dialer connects to the endpoints of a cluster.
 type dialer struct {
 	*generation
-	name    string // that they have to attest; "" for what they are called
-	require *policy.Policy
-	opts    session.Options
-	peers   *tally.Peers
+	name  string // that they have to attest; "" for what they are called
+	place enforce.Place
+	opts  session.Options
+	peers *tally.Peers
 
 	mu         sync.Mutex
 	connectors map[string]*ratls.Connector // by the protocols that they offer
@@ -176,7 +195,7 @@ func (d *dialer) connector(protocols []string) *ratls.Connector {
 	defer d.mu.Unlock()
 	c := d.connectors[key]
 	if c == nil {
-		rp := (&relying{policy: d.require, endorser: d.shared.endorser, tpmRoots: d.shared.endorser.tpm, now: d.app.now}).party(recording{d.shared.endorser})
+		rp := ratls.NewEnforcedParty(d.place, d.app.now)
 		if c = ratls.NewConnector(rp, protocols...); d.id != nil {
 			c = ratls.NewMutualConnector(d.id, rp, protocols...)
 		}
@@ -230,23 +249,36 @@ func connectTo(ctx context.Context, address string) (net.Conn, string, error) {
 	return raw, "localhost", nil
 }
 
-// options are those of a listener or a cluster. Peers are asked for evidence again at half of the age at which the policy takes
-// it no more, so that a connection never outlives what it stands on.
-func (sc sessionConfig) options(a *app, require *policy.Policy, every time.Duration, log *slog.Logger) session.Options {
-	opts := session.Options{Profile: sc.Profile, Extension: sc.Extension, Store: session.NewStore(session.DefaultEntries, a.now)}
-	if require == nil {
-		return opts
+// options are those of a listener that asks its clients for nothing.
+func (sc sessionConfig) options(a *app) session.Options {
+	return session.Options{Profile: sc.Profile, Extension: sc.Extension, Store: session.NewStore(session.DefaultEntries, a.now)}
+}
+
+// demanding are those of a listener or a cluster whose peers are appraised at a place. They are asked for evidence again at half
+// of the age at which the policies take it no more, so that a connection never outlives what it stands on.
+func (sc sessionConfig) demanding(a *app, place enforce.Place, every time.Duration, log *slog.Logger) session.Options {
+	opts := sc.options(a)
+	opts.Pace = func() time.Duration {
+		age := place.EvidenceAge()
+		switch {
+		case age == 0:
+			return every
+		case every == 0:
+			return halfOf(age)
+		}
+		return min(every, halfOf(age))
 	}
-	opts.Reattest = every
-	if every == 0 {
-		opts.Reattest = longestReattest(require)
-	}
-	opts.OnReattest = func(r *attest.Result) {
+	opts.OnReattest = reattested(log)
+	return opts
+}
+
+// reattested tells of peers that attested anew.
+func reattested(log *slog.Logger) func(*attest.Result) {
+	return func(r *attest.Result) {
 		if r.Affirmed() {
 			log.Debug("peer attested anew", "evidence", r.EvidenceDigest())
 			return
 		}
 		log.Warn("peer refused on an open connection", "code", string(r.Code()), "error", r.Err().Error())
 	}
-	return opts
 }

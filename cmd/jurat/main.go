@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/signal"
 	"strings"
@@ -24,6 +25,8 @@ Usage:
   jurat serve   -c jurat.yaml [--check] | --schema
   jurat forward -p policy.yaml --listen ADDR TARGET          plain local port -> attested TLS
   jurat forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...    the same as a CONNECT and SOCKS5 proxy
+  jurat control --dir DIR --state DIR --listen ADDR -p proxies.yaml    configuration over xDS, for attested proxies
+  jurat control --dir DIR --check | status | plan DIR | history
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat
   jurat verify  -p policy.yaml --evidence FILE --format snp --report-data HEX [--endorsement FILE]...
   jurat inspect TARGET | FILE                                decodes, never judges
@@ -109,6 +112,7 @@ func (a *app) dispatch(ctx context.Context, args []string) error {
 		"serve": a.serve, "forward": a.forward, "verify": a.verify, "inspect": a.inspect, "exec": a.exec, "pin": a.pin,
 		"policy": a.policy, "result": a.attestationResult, "log": a.evidenceLog, "endorse": a.endorse, "attest": a.attest, "doctor": a.doctor, "version": a.version,
 	}
+	maps.Copy(commands, a.controlCommands())
 	name := args[0]
 	if command, ok := commands[name]; ok {
 		return command(ctx, args[1:])

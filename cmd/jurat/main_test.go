@@ -32,7 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"jurat": main})
+	testscript.Main(m, map[string]func(){"jurat": main, "subscriber": subscriber})
 }
 
 func TestScripts(t *testing.T) {
@@ -57,6 +57,7 @@ func TestScripts(t *testing.T) {
 			"forward": forwardInBackground,
 			"origin":  origin,
 			"exits":   exits,
+			"control": controlInBackground, "eventually": eventually,
 			"flip":    flip,
 			"edit":    edit,
 			"keygen":  keygen,

@@ -22,6 +22,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/handover"
 	"github.com/jurat-tls/jurat/proxy/metrics"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 // resultOf is the verdict about a peer; nil where none was reached.
@@ -57,9 +58,10 @@ type operation struct {
 	draining atomic.Bool
 	changing sync.Mutex // of the configuration
 
-	mu      sync.Mutex
-	current *generation
-	old     sync.WaitGroup // generations that are still needed
+	mu       sync.Mutex
+	current  *generation
+	follower *follower      // nil where there is no control plane
+	old      sync.WaitGroup // generations that are still needed
 }
 
 // operate runs a configuration until ctx ends, then drains.
@@ -83,6 +85,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	}
 	defer func() { err = errors.Join(err, records.close()) }()
 	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies)}
+	o.shared.enforcer = enforce.New((&appraisers{endorser: endorser}).of, a.now, swept(log))
 	observer, closeLogs, err := o.observe(c)
 	if err != nil {
 		return err
@@ -102,6 +105,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
+	work.Go(func() { o.enforcing(ctx) })
 	defer work.Wait()
 	defer stop(nil)
 	if err := o.begin(ctx, c); err != nil {
@@ -120,6 +124,11 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 		return err
 	}
 	defer offer()
+	followed, err := o.follow(ctx, c)
+	if err != nil {
+		return err
+	}
+	defer followed()
 	work.Go(func() { watchdog(ctx, func() bool { return o.generation().healthy(a.now()) }) })
 	notify(daemon.SdNotifyReady)
 	o.wait(ctx, c)
@@ -183,16 +192,25 @@ func (o *operation) generation() *generation {
 	return o.current
 }
 
+// following is who takes the configuration of a control plane; nil where there is none.
+func (o *operation) following() *follower {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.follower
+}
+
 // begin applies the first configuration.
 func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
 	if err != nil {
 		return err
 	}
+	g.announce()
 	if err := o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
 		g.end()
 		return err
 	}
+	g.enforce(ctx)
 	o.current = g
 	o.listening(nil)
 	return nil
@@ -240,6 +258,10 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}
+	if c.XDS != nil || first.XDS != nil {
+		o.log.Warn("the configuration stays as it is: with a control plane the file changes with a restart only")
+		return
+	}
 	if !c.Process.equal(&first.Process) || c.drain != first.drain {
 		o.log.Warn("admin, access_log, tracing, takeover and drain change with a restart only")
 		c.Process, c.drain = first.Process, first.drain
@@ -258,7 +280,10 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		before[l.Config.Address] = true
 	}
 	if err == nil {
+		g.replaced = old
+		g.announce()
 		if err = o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
+			g.withdraw()
 			g.end()
 		}
 	}
@@ -266,6 +291,8 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}
+	g.enforce(ctx) // before anything else: what the new policies refuse is not to go on until it is drained
+	g.replaced = nil
 	o.mu.Lock()
 	o.current = g
 	o.mu.Unlock()

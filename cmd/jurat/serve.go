@@ -31,8 +31,9 @@ type serveConfig struct {
 	Names    []string      `json:"names"`
 	Lifetime time.Duration `json:"lifetime"`
 	Session  sessionConfig `json:"session"`
-	Proxy    config.Config `json:"proxy"`   // names policies as policies does
-	Binding  string        `json:"binding"` // --unsafe-binding of forward
+	Proxy    config.Config `json:"proxy"`         // names policies as policies does
+	Binding  string        `json:"binding"`       // --unsafe-binding of forward
+	XDS      *xdsConfig    `json:"xds,omitempty"` // nil for none
 	Process  processConfig `json:"process"`
 
 	policies  map[string]*policy.Policy
@@ -55,14 +56,15 @@ type sessionConfig struct {
 func (c *serveConfig) digest() ([32]byte, error) {
 	measured := *c
 	var unknown error
-	measured.Proxy = c.Proxy.WithPolicies(func(name string) string {
+	id := func(name string) string {
 		p := c.policies[name]
 		if p == nil {
 			unknown = &attest.Error{Code: attest.CodeInternal, Check: "config", Got: fmt.Sprintf("the policy %.100q, which was not read", name)}
 			return ""
 		}
 		return p.ID()
-	})
+	}
+	measured.Proxy, measured.XDS = c.Proxy.WithPolicies(id), c.XDS.measured(id)
 	raw, err := json.Marshal(&measured)
 	return sha256.Sum256(raw), errors.Join(unknown, err)
 }
@@ -215,9 +217,9 @@ const reattestUsage = "how often a peer has to attest anew while its connection 
 
 // longestReattest is half of the age at which a policy takes evidence no more: the answer may take as long again, and a
 // connection is not to outlive what it stands on.
-func longestReattest(p *policy.Policy) time.Duration {
-	return max(p.EvidenceAge()/2, config.MinReattest)
-}
+func longestReattest(p *policy.Policy) time.Duration { return halfOf(p.EvidenceAge()) }
+
+func halfOf(age time.Duration) time.Duration { return max(age/2, config.MinReattest) }
 
 func logJSON(format string) (bool, error) {
 	switch format {
@@ -229,9 +231,9 @@ func logJSON(format string) (bool, error) {
 	return false, usageError("--log %.40q is not known; it is text or json", format)
 }
 
-// attests reports whether some client gets our evidence.
+// attests reports whether some client, or a control plane, gets our evidence.
 func (c *serveConfig) attests() bool {
-	return slices.ContainsFunc(c.Proxy.Listeners, func(l config.Listener) bool { return l.Attests() })
+	return c.XDS != nil || slices.ContainsFunc(c.Proxy.Listeners, func(l config.Listener) bool { return l.Attests() })
 }
 
 // complete checks what can be checked before anything is opened, reads the policies, and fills in the names. place turns
@@ -241,7 +243,7 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 		return err
 	}
 	c.policies = map[string]*policy.Policy{}
-	for _, name := range c.Proxy.Policies() {
+	for _, name := range append(c.Proxy.Policies(), c.XDS.files()...) {
 		if name == "-" && c.dir != "" {
 			return usageError("a configuration cannot name standard input")
 		}
@@ -255,6 +257,11 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 	}
 	if err := c.checkSeldom(); err != nil {
 		return place(err)
+	}
+	if c.XDS != nil {
+		if err := c.XDS.checkLimits(c.policies); err != nil {
+			return place(err)
+		}
 	}
 	if c.attests() && len(c.Names) == 0 {
 		c.Names = c.defaultNames()
@@ -295,8 +302,17 @@ func (c *serveConfig) check(place func(error) error) error {
 	case c.Session.Extension == signatureAlgorithms:
 		return place(badValue("session.extension", fmt.Sprint(signatureAlgorithms)+", which is another extension's", "the codepoint of cmw_attestation"))
 	}
-	if err := c.Proxy.Check(); err != nil {
+	proxy := c.Proxy
+	if c.XDS != nil && len(proxy.Listeners) == 0 { // all of them may come from the control plane
+		proxy.Listeners = []config.Listener{{Address: "127.0.0.1:0", Serving: config.Serving{Plain: true, To: "127.0.0.1:1"}}}
+	}
+	if err := proxy.Check(); err != nil {
 		return place(err)
+	}
+	if c.XDS != nil {
+		if err := c.XDS.check(c); err != nil {
+			return place(err)
+		}
 	}
 	if err := c.Process.check(c.Proxy.Listeners); err != nil {
 		return place(err)
@@ -325,6 +341,9 @@ func (c *serveConfig) checkSeldom() error {
 				check(fmt.Sprintf("%s.forward[%d].reattest", at, j), f.Reattest, f.Require)
 			}
 		}
+	}
+	if c.XDS != nil {
+		check("xds.reattest", c.XDS.Reattest, c.XDS.Require)
 	}
 	for i, cl := range c.Proxy.Clusters {
 		if cl.Attested != nil {

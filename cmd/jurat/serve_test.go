@@ -15,6 +15,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 // A server that knows nothing of sessions, and is strict about protocols, is met by its certificate where the policy takes
@@ -54,11 +55,14 @@ func TestForwardToCertificateServer(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		clusters := []config.Cluster{{Attested: &config.Attested{Require: "p"}}}
+		none := new(endorsers)
 		g := &generation{
-			serveConfig: &serveConfig{policies: map[string]*policy.Policy{"p": p}}, app: a, log: slog.New(slog.DiscardHandler),
-			shared: &shared{endorser: new(endorsers), peers: new(peerTallies)},
+			serveConfig: &serveConfig{policies: map[string]*policy.Policy{"p": p}, Proxy: config.Config{Clusters: clusters}}, app: a, log: slog.New(slog.DiscardHandler),
+			shared: &shared{endorser: none, peers: new(peerTallies), enforcer: enforce.New((&appraisers{endorser: none}).of, time.Now, nil)},
 		}
-		dial, err := g.Dial(&config.Cluster{Attested: &config.Attested{Require: "p"}})
+		g.announce()
+		dial, err := g.Dial(&clusters[0])
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -187,11 +187,14 @@ func (c *Conn) Done() bool {
 
 // Abort ends all streams, since the socket has failed or is to be closed. With a code other than NoError, Output then holds
 // a GOAWAY. The connection cannot be used any more.
-func (c *Conn) Abort(code ErrCode) {
+func (c *Conn) Abort(code ErrCode) { c.AbortBecause(code, "") }
+
+// AbortBecause is Abort with a few words for the peer beside the code.
+func (c *Conn) AbortBecause(code ErrCode, why string) {
 	if c.err == nil {
 		c.err = &Error{code, "aborted"}
 		if code != NoError {
-			c.goAway(c.lastPeerID(), code, "")
+			c.goAway(c.lastPeerID(), code, why)
 		}
 	}
 	c.endAll()

@@ -24,6 +24,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls/batch"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files and the table in docs/observability.md")
@@ -93,6 +94,15 @@ func example() metrics.Snapshot {
 			},
 			Peers: tally.PeerStats{Counts: map[tally.Peer]uint64{genoa: 220}, Ages: ages(time.Second)},
 		}},
+		ControlPlane: &metrics.ControlPlane{
+			Connected: true, Warming: 2,
+			Types:    []metrics.ResourceType{{Type: "Cluster", Resources: 7, Accepted: 3, Refused: 1, Stands: true}},
+			Policies: []metrics.PushedPolicy{{Name: "mesh", Serial: 42}},
+		},
+		Enforced: &enforce.Stats{
+			Epoch: 601, Open: map[enforce.Peer]int{{Verdict: attest.Affirmed, Vendor: "amd", TEE: "snp", Product: "EPYC Genoa", Generation: "genoa", Level: attest.LevelSession}: 602},
+			Rejudged: 603, Verified: 604, Refused: 605, Warned: 606, Sweeps: 607, LastSweep: time.UnixMilli(1_800_000_000_250), LastTook: 30 * time.Millisecond,
+		},
 		Identity: &metrics.Identity{
 			TEE: "snp", Simulated: true, Evidence: time.Unix(1_800_000_000, 0), NotAfter: time.Unix(1_800_086_400, 0),
 			Quotes: batch.Stats{Quotes: 404, Failures: 4, Sessions: 1000, Crowded: 405, Refused: 406, Waiting: 407, Largest: 408, Breaker: batch.HalfOpen, Wait: times(.002, .5, 30), Quote: times(.04)},
@@ -273,7 +283,7 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	want := "chain class cluster code endpoint generation goversion level listener outcome reason resource result revision simulated state tee vendor verdict version"
+	want := "chain class cluster code endpoint generation goversion level listener outcome policy product reason resource result revision simulated state tee type vendor verdict version"
 	if got := strings.Join(slices.Sorted(maps.Keys(known)), " "); got != want {
 		t.Errorf("labels are %s", got)
 	}

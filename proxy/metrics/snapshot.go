@@ -8,14 +8,18 @@ import (
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls/batch"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
 // Snapshot is everything that is shown, at one moment. What is nil or empty is not shown.
 type Snapshot struct {
 	Listeners []Listener
 	Clusters  []Cluster
-	Identity  *Identity // nil where no evidence is presented
-	AccessLog *accesslog.Stats
+	Enforced  *enforce.Stats // nil where no policy is in force
+	Identity  *Identity      // nil where no evidence is presented
+	// ControlPlane is nil where there is none.
+	ControlPlane *ControlPlane
+	AccessLog    *accesslog.Stats
 }
 
 // Listener is one that is listened on.

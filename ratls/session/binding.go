@@ -193,6 +193,14 @@ type Verifier interface {
 	Reconnect(earlier *attest.Result, p *Presented) *attest.Result
 }
 
+// Rechecker is a Verifier of which a change of what it demands may find the Result of an open connection, and not the one that
+// takes its place at the same moment, when the other end attests anew.
+type Rechecker interface {
+	// Recheck is called when a Result of Appraise has taken the place of another one. The answer is nil or a refusal, which ends
+	// the connection.
+	Recheck(ctx context.Context) *attest.Result
+}
+
 func malformed(got string, err error) error {
 	return &attest.Error{Code: attest.CodeSessionExchange, Check: "binding.session", Got: got, Err: err}
 }

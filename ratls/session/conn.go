@@ -50,6 +50,7 @@ type Conn struct {
 
 	smu       sync.Mutex // of what follows
 	open      *question
+	asking    bool // from when the other end is asked until its answer was judged
 	answering bool
 	answered  [ChallengeSize]byte // the last challenge that was answered
 	timer     *time.Timer
@@ -276,6 +277,9 @@ func (c *Conn) CloseWrite() error {
 	if c.closing {
 		return nil
 	}
+	if failure := c.failed(); failure != nil { // its reader may close it before the peer has been told: it must not look whole
+		return failure
+	}
 	c.closing = true
 	_, err := c.tls.Write(frame(nil, kindEnd, nil))
 	return err
@@ -284,6 +288,9 @@ func (c *Conn) CloseWrite() error {
 // Close tells the other end that everything was sent, and closes.
 func (c *Conn) Close() error {
 	c.halt()
+	if c.failed() != nil { // fail tells the other end why, and closes
+		return nil
+	}
 	if c.writing.Load() == 0 { // else a write is cut short, and the other end must see that
 		_ = c.tls.SetWriteDeadline(time.Now().Add(closeTimeout))
 		_ = c.CloseWrite()

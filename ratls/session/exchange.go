@@ -25,8 +25,28 @@ type Options struct {
 	Store     *Store        // for reconnects without a quote; nil for none
 	Reattest  time.Duration // how often the other end has to attest anew while the connection is open; 0 for never
 	Answer    time.Duration // how long it may take for that; 0 means as long as Reattest, and at least 10 s
+	// Pace is Reattest where that may change while connections are open; nil for Reattest. It is asked whenever a time is set,
+	// and when Conn.Settle is called.
+	Pace func() time.Duration
+	// Epoch grows with what this end demands of peers: what the Store has of an earlier one is void. nil where it never does.
+	Epoch func() uint64
 	// OnReattest is called after each of those, with an affirmed Result or with the one that closes the connection.
 	OnReattest func(*attest.Result)
+}
+
+// pace is how often the other end has to attest anew; 0 for never.
+func (o *Options) pace() time.Duration {
+	if o.Pace != nil {
+		return o.Pace()
+	}
+	return o.Reattest
+}
+
+func (o *Options) epoch() uint64 {
+	if o.Epoch != nil {
+		return o.Epoch()
+	}
+	return 0
 }
 
 // Refused is the error of an exchange in which the other end was appraised and not affirmed.
@@ -43,8 +63,9 @@ func (r *Refused) Unwrap() error { return r.Result.Err() }
 // end is one end of an exchange under way.
 type end struct {
 	*Conn
-	told bool          // the other end has said why it gave up: it need not be told
-	next chan struct{} // closed when the header of the next frame is there; nil when nobody waits for it
+	epoch uint64        // at the beginning: before anything was judged
+	told  bool          // the other end has said why it gave up: it need not be told
+	next  chan struct{} // closed when the header of the next frame is there; nil when nobody waits for it
 }
 
 // Client runs the client's part on a connection whose handshake agreed on ALPN, and answers once the server was affirmed by
@@ -77,7 +98,7 @@ func begin(role ea.Role, conn *tls.Conn, verifier Verifier, prover Prover, now f
 		opts.Extension = ea.DefaultExtension
 	}
 	if opts.Answer <= 0 {
-		opts.Answer = max(opts.Reattest, 10*time.Second)
+		opts.Answer = max(opts.pace(), 10*time.Second)
 	}
 	auth, err := ea.New(state, opts.Extension)
 	if err != nil {
@@ -90,7 +111,7 @@ func begin(role ea.Role, conn *tls.Conn, verifier Verifier, prover Prover, now f
 		return nil, &attest.Error{Code: attest.CodeNoExpectation, Check: "binding.session"}
 	}
 	life, cancel := context.WithCancel(context.Background())
-	return &end{Conn: &Conn{
+	return &end{epoch: opts.epoch(), Conn: &Conn{
 		tls: conn, state: state, role: role, auth: auth, verifier: verifier, prover: prover, now: now, opts: opts,
 		in: reader{src: conn}, life: life, cancel: cancel,
 	}}, nil
@@ -442,6 +463,10 @@ func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
 		return &attest.Error{Code: attest.CodeReconnectProof, Check: "binding.reconnect"}
 	}
 	result := e.verifier.Reconnect(past.found.result, past.found.presented)
+	if result.Affirmed() && past.epoch != e.opts.epoch() {
+		// What this end demands has changed since the exchange began: with a revoked key, the policy is the same as before.
+		result = attest.RefusedResult(&attest.Error{Code: attest.CodeReconnectRefused, Check: "binding.reconnect", Got: "a session from before a change of policy or endorsements", Want: "evidence"}, e.now())
+	}
 	if !result.Affirmed() {
 		e.opts.Store.drop(past)
 		return &Refused{Result: result, Presented: past.found.presented}
@@ -514,11 +539,12 @@ func (e *end) resume(id []byte) *earlier {
 // still is past if what was found in it would be found again by the policy of today, on evidence that is not yet due anew.
 func (e *end) still(past *earlier) *earlier {
 	switch {
+	case past.epoch != e.opts.epoch():
 	case e.verifier == nil && past.found == nil:
 		return past
 	case e.verifier != nil && past.found != nil:
 		again := e.verifier.Reconnect(past.found.result, past.found.presented)
-		if again.Affirmed() && (e.opts.Reattest <= 0 || age(again) < e.opts.Reattest) {
+		if pace := e.opts.pace(); again.Affirmed() && (pace <= 0 || age(again) < pace) {
 			return past
 		}
 	}
@@ -548,7 +574,7 @@ func (e *end) keep(past *earlier) error {
 	if err != nil {
 		return malformed("no exporter", err)
 	}
-	n := &earlier{secret: [32]byte(raw), id: [reconnectID]byte(raw[32:]), found: e.found.Load(), until: e.now().Add(reconnectLife)}
+	n := &earlier{epoch: e.epoch, secret: [32]byte(raw), id: [reconnectID]byte(raw[32:]), found: e.found.Load(), until: e.now().Add(reconnectLife)}
 	var own, other [32]byte
 	if leaf := e.own.Load(); leaf != nil {
 		own = leaf.SPKI

@@ -11,11 +11,40 @@ import (
 
 // arm sets the time at which the other end is asked again.
 func (c *Conn) arm() {
-	if c.opts.Reattest <= 0 || c.verifier == nil {
+	c.smu.Lock()
+	defer c.smu.Unlock()
+	c.asking = false
+	c.rearm()
+}
+
+// rearm sets that time anew, unless the other end is being asked. The caller holds smu.
+func (c *Conn) rearm() {
+	pace := c.opts.pace()
+	if pace <= 0 || c.verifier == nil || c.asking || c.life.Err() != nil {
 		return
 	}
-	c.schedule(max(c.opts.Reattest-age(c.Result()), 0), c.reattest) // a reconnect makes evidence no younger
+	if c.timer != nil {
+		c.timer.Stop()
+	}
+	c.timer = time.AfterFunc(max(pace-age(c.Result()), 0), c.reattest) // a reconnect makes evidence no younger
 }
+
+// Settle puts the Result is in the place of was, on the same evidence: what is demanded of the other end has changed, and is has
+// come of judging it again. It answers false where was is not the Result any more.
+func (c *Conn) Settle(was, is *attest.Result) bool {
+	f := c.found.Load()
+	if f == nil || f.result != was || !c.found.CompareAndSwap(f, &finding{is, f.presented}) {
+		return false
+	}
+	c.smu.Lock()
+	defer c.smu.Unlock()
+	c.rearm()
+	return true
+}
+
+// Refuse ends the connection because its other end, which was affirmed, is so no more, and tells it the code of why. Nothing of
+// the application moves either way from then on. It may wait for a moment where the transport does.
+func (c *Conn) Refuse(r *attest.Result) { _ = c.fail(&Refused{Result: r, Presented: c.Presented()}) }
 
 // age is that of the evidence behind a Result.
 func age(r *attest.Result) time.Duration { return r.Time().Sub(r.EvidenceTime()) }
@@ -30,6 +59,15 @@ func (c *Conn) schedule(after time.Duration, then func()) {
 
 // reattest asks the other end for evidence.
 func (c *Conn) reattest() {
+	c.smu.Lock()
+	busy := c.asking // the time was set anew just when it had come
+	if c.asking = true; !busy && c.timer != nil {
+		c.timer.Stop() // likewise: one that is left behind would ask again and again beside the next one
+	}
+	c.smu.Unlock()
+	if busy {
+		return
+	}
 	q, err := c.ask()
 	if err != nil {
 		_ = c.fail(malformed("no request", err))
@@ -57,6 +95,11 @@ func (c *Conn) examine(raw []byte) error {
 		ctx, cancel := context.WithTimeout(c.life, c.opts.Answer)
 		defer cancel()
 		err := c.appraise(ctx, c.role.Other(), q, raw)
+		if again, ok := c.verifier.(Rechecker); ok && err == nil {
+			if r := again.Recheck(ctx); r != nil {
+				err = &Refused{Result: r, Presented: c.Presented()}
+			}
+		}
 		var refused *Refused
 		switch {
 		case errors.As(err, &refused):

@@ -30,6 +30,7 @@ type earlier struct {
 	// not asked.
 	server, client [32]byte
 	until          time.Time // by the clock of this end
+	epoch          uint64    // of what this end demanded before it judged the other end
 }
 
 // leaf is what sender proves on a new connection.

@@ -270,14 +270,12 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	s := attested.NewServer(shake, nil, attested.Options{Handshakes: 1, Queue: 1, Wait: time.Hour, Handshake: time.Hour})
 	addr := start(t, s)
-	var conns []net.Conn
 	for range 10 {
 		c, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
-		conns = append(conns, c)
 	}
 	<-entered
 	until(t, "shed", func() bool { return s.Stats().Shed >= 7 })

@@ -122,10 +122,9 @@ func (s *Server) serve(ln net.Listener, creds credentials.TransportCredentials) 
 		grpc.MaxConcurrentStreams(uint32(s.opts.Streams)),
 		grpc.MaxHeaderListSize(16<<10),
 		grpc.ConnectionTimeout(s.opts.Wait+s.opts.Handshake),
-		// Thousands of connections do little most of the time: their buffers are small, or shared.
+		// Thousands of connections do little most of the time: their buffers are small, and those to write shared.
 		grpc.ReadBufferSize(4<<10),
 		grpc.WriteBufferSize(16<<10),
-		grpc.SharedWriteBuffer(true),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 15 * time.Second, MaxConnectionIdle: 5 * time.Minute}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

@@ -34,7 +34,6 @@ type Control struct {
 	began   time.Time
 
 	changing sync.Mutex // one change at a time
-	read     Files      // what the directory held when it was looked at last
 	state    atomic.Pointer[state]
 	problem  atomic.Pointer[problem]
 

@@ -72,7 +72,7 @@ func load(t *testing.T, n int, attested bool) {
 			cc := over(t, dial)
 			s, err := discovery.NewAggregatedDiscoveryServiceClient(cc).DeltaAggregatedResources(ctx)
 			if err == nil {
-				err = subscriber(s, i, &synced, func(v uint64) {
+				_ = subscriber(s, i, &synced, func(v uint64) {
 					if v >= epoch.Load() && epoch.Load() > 0 {
 						arrived[i].Store(time.Now().UnixNano())
 						round <- struct{}{}

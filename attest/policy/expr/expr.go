@@ -53,7 +53,13 @@ func NewCompiler() (*Compiler, error) {
 }
 
 // Program is a compiled expression. It is safe for concurrent use.
-type Program struct{ program cel.Program }
+type Program struct {
+	program cel.Program
+	age     bool
+}
+
+// Age reports whether the result depends on how old the evidence is.
+func (p *Program) Age() bool { return p.age }
 
 // Compile compiles an expression whose result is true or false. The error names what is wrong with it.
 func (c *Compiler) Compile(source string) (*Program, error) {
@@ -79,7 +85,11 @@ func (c *Compiler) Compile(source string) (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Program{program}, nil
+	p := &Program{program: program}
+	for _, ref := range ast.NativeRep().ReferenceMap() {
+		p.age = p.age || ref.Name == "age"
+	}
+	return p, nil
 }
 
 // sizes tells the cost estimate how large claims can be. Claims beyond that end the evaluation by its cost limit.

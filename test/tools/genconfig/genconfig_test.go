@@ -22,7 +22,7 @@ func read(t *testing.T, name string) []byte {
 // What is committed is what the types say.
 func TestUpToDate(t *testing.T) {
 	var dirs []string
-	for _, d := range []string{"cmd/jurat", "proxy/chain", "proxy/config", "proxy/route", "proxy/upstream"} {
+	for _, d := range []string{"cmd/jurat", "xds/guard", "proxy/chain", "proxy/config", "proxy/route", "proxy/upstream"} {
 		dirs = append(dirs, filepath.Join(root, d))
 	}
 	out, err := comments(dirs)
@@ -84,9 +84,11 @@ func TestReference(t *testing.T) {
 		"b": {"description": "default *", "$ref": "#/$defs/p.B"},
 		"c": {"type": "array", "items": {"$ref": "#/$defs/p.B"}},
 		"d": {"anyOf": [{"anyOf": [{"type": "string", "pattern": "x"}, {"enum": [0, "0"]}]}, {"const": "never"}]},
-		"e": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"enum": ["off", false]}]}},
+		"e": {"anyOf": [{"type": "integer", "minimum": 1, "maximum": 65535}, {"enum": ["off", false]}]},
+		"f": {"type": "object", "additionalProperties": {"type": "string"}},
+		"g": {"$ref": "#/$defs/p.G"}},
 		"required": ["c"],
-		"$defs": {"p.B": {"description": "A thing.", "properties": {"x": {"type": "array", "items": {"type": ["string", "number"]}}, "y": {"enum": ["v", "w"]}, "z": {"type": "boolean"}}}}}`
+		"$defs": {"p.B": {"description": "A thing.", "properties": {"x": {"type": "array", "items": {"type": ["string", "number"]}}, "y": {"enum": ["v", "w"]}, "z": {"type": "boolean"}}}, "p.G": {"description": "G.", "additionalProperties": false, "properties": {"g": {"$ref": "#/$defs/p.H"}}}, "p.H": {"description": "H."}}}`
 	page := "before\n" + begin + "old\n" + finish + "after\n"
 	out, err := reference([]byte(schema), []byte(page))
 	if err != nil {
@@ -100,6 +102,8 @@ func TestReference(t *testing.T) {
 | ` + "`c`" + ` | [list](#b-c) | required |  |
 | ` + "`d`" + ` | time or 0 or ` + "`never`" + ` |  |  |
 | ` + "`e`" + ` | 1 to 65535 or ` + "`off`" + ` |  |  |
+| ` + "`f`" + ` | map of texts |  |  |
+| ` + "`g`" + ` | [map](#g) |  |  |
 
 ### ` + "`b`, `c`" + `
 
@@ -110,6 +114,21 @@ A thing. (` + "`b`" + `)
 | ` + "`x`" + ` | list of texts |  |  |
 | ` + "`y`" + ` | ` + "`v`, `w`" + ` |  |  |
 | ` + "`z`" + ` | ` + "`true`" + ` |  |  |
+
+### ` + "`g`" + `
+
+G. (` + "`g`" + `)
+
+| key | value | default | |
+|---|---|---|---|
+| ` + "`g`" + ` | [map](#g-1) |  |  |
+
+### ` + "`g`" + `
+
+H. (` + "`g.g`" + `)
+
+| key | value | default | |
+|---|---|---|---|
 
 ` + finish + "after\n"
 	if string(out) != want {

@@ -33,6 +33,14 @@ func reference(schema, page []byte) ([]byte, error) {
 	}
 	top := &section{typed: root, path: "the file"}
 	r.visit(top, "")
+	named := map[string]int{}
+	for _, s := range r.order { // as GitHub tells headings with one text apart
+		plain := s.anchor()
+		if n := named[plain]; n > 0 {
+			s.suffix = fmt.Sprintf("-%d", n)
+		}
+		named[plain]++
+	}
 	var b bytes.Buffer
 	for i, s := range append([]*section{top}, r.order...) {
 		if i > 0 {
@@ -62,6 +70,7 @@ type typed struct {
 	Maximum     float64
 	AnyOf       []typed
 	Items       *typed
+	More        json.RawMessage `json:"additionalProperties"` // a schema, or false
 	Properties  ordered
 	Required    []string
 	Defs        ordered `json:"$defs"`
@@ -98,13 +107,16 @@ func (o *ordered) UnmarshalJSON(raw []byte) error {
 // section is a type with the keys that have it.
 type section struct {
 	typed
-	path string
-	keys []string
+	path   string
+	keys   []string
+	suffix string // of the anchor, where sections before this one have its heading
 }
 
 func (s *section) heading() string { return "`" + strings.Join(s.keys, "`, `") + "`" }
 
-func (s *section) anchor() string { return strings.ReplaceAll(strings.Join(s.keys, " "), " ", "-") }
+func (s *section) anchor() string {
+	return strings.ReplaceAll(strings.Join(s.keys, " "), " ", "-") + s.suffix
+}
 
 type referrer struct {
 	defs  map[string]*section
@@ -137,6 +149,8 @@ func (r *referrer) visit(s *section, prefix string) {
 // value says in a few words what a key may have.
 func (r *referrer) value(t typed) string {
 	switch {
+	case len(t.More) > 0 && t.More[0] == '{':
+		return "map of texts"
 	case t.Ref != "":
 		return fmt.Sprintf("[map](#%s)", r.defs[t.Ref].anchor())
 	case t.Items != nil && t.Items.Ref != "":

@@ -1,0 +1,23 @@
+//go:build noxds
+
+package main
+
+import (
+	"context"
+
+	"github.com/jurat-tls/jurat/proxy/metrics"
+)
+
+// haveXDS says that this build has none of xDS, so that less is measured.
+const haveXDS = false
+
+// follower is nobody.
+type follower struct{}
+
+func (o *operation) follow(context.Context, *serveConfig) (done func(), err error) {
+	return func() {}, nil
+}
+
+func (*follower) dump() any { return nil }
+
+func (*follower) stats() *metrics.ControlPlane { return nil }

@@ -1,0 +1,124 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/xds/guard"
+)
+
+// xdsConfig is a control plane that this proxy takes configuration from, within limits.
+type xdsConfig struct {
+	Server   string        `yaml:"server,required" json:"server"`   // HOST[:PORT] of the control plane, default port 443
+	Require  string        `yaml:"require,required" json:"require"` // the policy that it has to meet before a word is believed, a file beside this one
+	Name     string        `yaml:"name" json:"name"`                // what its evidence has to be for, default the host in server
+	Reattest time.Duration `yaml:"reattest" json:"reattest"`        // how often it has to attest anew, default (and at most) half of the policy's freshness.evidence
+
+	Node     nodeConfig    `yaml:"node" json:"-"`                                 // what this proxy calls itself; not measured, and a control plane of sense does not believe it
+	Protocol string        `yaml:"protocol,one=delta|sotw" json:"-"`              // what changed, or all of it each time, default delta
+	Fetch    time.Duration `yaml:"initial_fetch_timeout,negative=never" json:"-"` // how long endpoints are waited for before a cluster is used without any, default 15 s
+	// A directory, made with mode 0700, for what was accepted last and for serials, so that a restart needs no control plane and takes
+	// back nothing. Nothing seals it: whoever can write there can play back what is older, within the limits.
+	State  string       `yaml:"state" json:"-"`
+	Limits guard.Limits `yaml:"limits,required" json:"limits"` // what it may bring about, at most
+}
+
+// nodeConfig is the node of xDS.
+type nodeConfig struct {
+	ID       string            `yaml:"id"`       // default the name of this host
+	Cluster  string            `yaml:"cluster"`  // the group of proxies
+	Metadata map[string]string `yaml:"metadata"` // anything that the control plane asks for
+}
+
+const (
+	defaultFetch   = 15 * time.Second
+	atControlPlane = "control plane" // the place where it is appraised
+)
+
+// fetch is how long what is referred to is waited for; 0 is for ever.
+func (x *xdsConfig) fetch() time.Duration {
+	if x.Fetch < 0 {
+		return 0
+	}
+	return cmp.Or(x.Fetch, defaultFetch)
+}
+
+// files are the policies that it names.
+func (x *xdsConfig) files() (all []string) {
+	if x == nil {
+		return nil
+	}
+	if all = append(all, x.Require); x.Limits.Floor != "" {
+		all = append(all, x.Limits.Floor)
+	}
+	return all
+}
+
+// measured is x with id(name) in place of the names of policies.
+func (x *xdsConfig) measured(id func(string) string) *xdsConfig {
+	if x == nil {
+		return nil
+	}
+	out := *x
+	if out.Require = id(x.Require); x.Limits.Floor != "" {
+		out.Limits.Floor = id(x.Limits.Floor)
+	}
+	return &out
+}
+
+// check reports what is not allowed beside what c has; the subjects are paths.
+func (x *xdsConfig) check(c *serveConfig) error {
+	if !haveXDS {
+		return badValue("xds", "a control plane", "none: this build has nothing of xDS")
+	}
+	if _, err := targetAddress(x.Server); err != nil {
+		return badValue("xds.server", fmt.Sprintf("%.100q", x.Server), "HOST[:PORT]")
+	}
+	if x.Name != "" {
+		if err := ratls.CheckName(x.Name); err != nil {
+			return withSubject(err, "xds.name")
+		}
+	}
+	if x.Reattest != 0 && x.Reattest < config.MinReattest {
+		return badValue("xds.reattest", x.Reattest.String(), "at least "+config.MinReattest.String())
+	}
+	for i, l := range x.Limits.Listeners {
+		at := fmt.Sprintf("xds.limits.listeners[%d].address", i)
+		for _, s := range c.Proxy.Listeners {
+			if s.Address == l.Address {
+				return badValue(at, strconv.Quote(l.Address), "an address that no listener of this file has: those stay as they are")
+			}
+		}
+		if a := c.Process.Admin; a != nil && a.Address == l.Address {
+			return badValue(at, strconv.Quote(l.Address), "an address that admin does not have")
+		}
+	}
+	return nil
+}
+
+// checkLimits compiles the limits.
+func (x *xdsConfig) checkLimits(policies map[string]*policy.Policy) error {
+	_, err := guard.New(x.Limits, policies[x.Limits.Floor])
+	return placed(err, func(path string) string { return "xds.limits." + path })
+}
+
+// address is where the control plane is.
+func (x *xdsConfig) address() (string, error) {
+	address, err := targetAddress(x.Server)
+	if err != nil {
+		return "", err
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return "", err
+	}
+	n, err := net.LookupPort("tcp", port)
+	return net.JoinHostPort(strings.Trim(host, "[]"), strconv.Itoa(n)), err
+}
