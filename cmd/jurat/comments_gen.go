@@ -156,7 +156,7 @@ var comments = map[string]string{
 	"main.xdsConfig.Fetch":                                     "how long endpoints are waited for before a cluster is used without any, default 15 s",
 	"main.xdsConfig.Limits":                                    "what it may bring about, at most",
 	"main.xdsConfig.Name":                                      "what its evidence has to be for, default the host in server",
-	"main.xdsConfig.Node":                                      "what this proxy calls itself; not measured, and a control plane of sense does not believe it",
+	"main.xdsConfig.Node":                                      "what this proxy calls itself, which a control plane of sense does not believe",
 	"main.xdsConfig.Protocol":                                  "what changed, or all of it each time, default delta",
 	"main.xdsConfig.Reattest":                                  "how often it has to attest anew, default (and at most) half of the policy's freshness.evidence",
 	"main.xdsConfig.Require":                                   "the policy that it has to meet before a word is believed, a file beside this one",

@@ -297,7 +297,7 @@ func (l leaf) change() {
 		l.SetString("q")
 	case reflect.Bool:
 		l.SetBool(!l.Bool())
-	case reflect.Pointer, reflect.Slice:
+	case reflect.Pointer, reflect.Slice, reflect.Map:
 		l.SetZero()
 	default:
 		switch {
@@ -327,6 +327,9 @@ func fill(t *testing.T, v reflect.Value, path string, leaves *[]leaf) {
 	case reflect.Slice:
 		v.Set(reflect.MakeSlice(v.Type(), 1, 1))
 		fill(t, v.Index(0), path+"[0]", leaves)
+		*leaves = append(*leaves, leaf{v, path})
+	case reflect.Map:
+		v.Set(reflect.ValueOf(map[string]string{"p": "p"}))
 		*leaves = append(*leaves, leaf{v, path})
 	case reflect.String:
 		v.SetString("p")

@@ -138,7 +138,11 @@ func (a *app) serve(ctx context.Context, args []string) error {
 				plain++
 			}
 		}
-		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward\n", len(c.Proxy.Listeners)-plain, plain)
+		also := ""
+		if c.XDS != nil {
+			also = ", and what a control plane sends"
+		}
+		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward%s\n", len(c.Proxy.Listeners)-plain, plain, also)
 		return err
 	}
 	return a.operate(ctx, c)

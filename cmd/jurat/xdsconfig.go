@@ -21,12 +21,12 @@ type xdsConfig struct {
 	Name     string        `yaml:"name" json:"name"`                // what its evidence has to be for, default the host in server
 	Reattest time.Duration `yaml:"reattest" json:"reattest"`        // how often it has to attest anew, default (and at most) half of the policy's freshness.evidence
 
-	Node     nodeConfig    `yaml:"node" json:"-"`                                 // what this proxy calls itself; not measured, and a control plane of sense does not believe it
-	Protocol string        `yaml:"protocol,one=delta|sotw" json:"-"`              // what changed, or all of it each time, default delta
-	Fetch    time.Duration `yaml:"initial_fetch_timeout,negative=never" json:"-"` // how long endpoints are waited for before a cluster is used without any, default 15 s
+	Node     nodeConfig    `yaml:"node" json:"node"`                                  // what this proxy calls itself, which a control plane of sense does not believe
+	Protocol string        `yaml:"protocol,one=delta|sotw" json:"protocol"`           // what changed, or all of it each time, default delta
+	Fetch    time.Duration `yaml:"initial_fetch_timeout,negative=never" json:"fetch"` // how long endpoints are waited for before a cluster is used without any, default 15 s
 	// A directory, made with mode 0700, for what was accepted last and for serials, so that a restart needs no control plane and takes
 	// back nothing. Nothing seals it: whoever can write there can play back what is older, within the limits.
-	State  string       `yaml:"state" json:"-"`
+	State  string       `yaml:"state" json:"state"`
 	Limits guard.Limits `yaml:"limits,required" json:"limits"` // what it may bring about, at most
 }
 
