@@ -133,7 +133,7 @@ var comments = map[string]string{
 	"main.nodeConfig":                                          "The node of xDS.",
 	"main.nodeConfig.Cluster":                                  "the group of proxies",
 	"main.nodeConfig.ID":                                       "default the name of this host",
-	"main.nodeConfig.Metadata":                                 "anything that the control plane asks for",
+	"main.nodeConfig.Metadata":                                 "anything that the control plane asks for; what is a map or a list in JSON is sent as that, such as '{\"app\": \"pay\"}'",
 	"main.processConfig":                                       "What concerns the whole process. serveConfig.file says where files are that it names.",
 	"main.processConfig.AccessLog":                             "a line for every request and every raw connection, default none",
 	"main.processConfig.Admin":                                 "where operators ask this process how it is",
