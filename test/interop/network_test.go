@@ -24,6 +24,7 @@ const (
 	gatewayIP = "10.1.0.20" // of the gateway
 	backend1  = "10.1.0.7"
 	backend2  = "10.1.0.8"
+	backend3  = "10.1.0.11"
 	storeIP   = "10.1.0.9"
 	plainIP   = "10.1.0.10" // a service without TLS
 	backendIP = "10.96.0.7" // of the service, where nobody listens
@@ -73,8 +74,9 @@ func TestMain(m *testing.M) {
 }
 
 func network() [][]string {
-	all := [][]string{{"link", "set", "lo", "up"}}
-	for _, a := range slices.Sorted(slices.Values([]string{appIP, gatewayIP, backend1, backend2, storeIP, plainIP, backendIP})) {
+	// What goes to the addresses of services leaves by no other way, for rules to take.
+	all := [][]string{{"link", "set", "lo", "up"}, {"route", "add", "10.96.0.0/16", "dev", "lo"}}
+	for _, a := range slices.Sorted(slices.Values([]string{appIP, gatewayIP, backend1, backend2, backend3, storeIP, plainIP, backendIP})) {
 		all = append(all, []string{"address", "add", a + "/32", "dev", "lo"})
 	}
 	return all

@@ -71,9 +71,16 @@ type process struct {
 // start runs a program. It is ended with the test, and its last words are shown if that has failed.
 func start(t *testing.T, env []string, path string, args ...string) *process {
 	t.Helper()
+	dir := t.TempDir()
+	return startAs(t, nil, dir, append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir, "TMPDIR=" + dir}, env...), path, args...)
+}
+
+// startAs is start as a user, in a folder.
+func startAs(t *testing.T, user *syscall.Credential, dir string, env []string, path string, args ...string) *process {
+	t.Helper()
 	p := &process{cmd: exec.Command(path, args...), done: make(chan struct{}), name: filepath.Base(path)}
-	p.cmd.Dir = t.TempDir()
-	p.cmd.Env = append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + p.cmd.Dir, "TMPDIR=" + p.cmd.Dir}, env...)
+	p.cmd.Dir, p.cmd.Env = dir, env
+	p.cmd.SysProcAttr = &syscall.SysProcAttr{Credential: user}
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -1,0 +1,241 @@
+package interop
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/jurat-tls/jurat/xds/client"
+)
+
+// control has jurat stand before a control plane that knows nothing of attestation, on its host: those who take configuration from it take it from
+// there, and from nobody who has not shown evidence.
+func (y *yard) control(plain string) string {
+	y.Helper()
+	front := y.serve("--tee", y.tee(genoa), "--name", "127.0.0.1", "--listen", "127.0.0.1:0", "--to", "h2c://"+plain, "--require", y.path("either.yaml"))
+	return front.event(y.T, "listening")["address"].(string)
+}
+
+// follow is a proxy that takes its configuration from a control plane, within limits.
+func (y *yard) follow(control string, node client.Node, protocol, names, limits string) *process {
+	y.Helper()
+	metadata := map[string]string{}
+	for k, v := range node.Metadata {
+		text, ok := v.(string)
+		if !ok {
+			raw, err := json.Marshal(v)
+			if err != nil {
+				y.Fatal(err)
+			}
+			text = string(raw)
+		}
+		metadata[k] = text
+	}
+	meta, err := json.Marshal(metadata) // which is YAML
+	if err != nil {
+		y.Fatal(err)
+	}
+	// Policies that validators may name are those of the file.
+	file := y.write("proxy.yaml", fmt.Sprintf(`identity: {tee: %q, names: [%s]}
+admin: {address: "127.0.0.1:15000"}
+clusters:
+- {name: file/genoa, attested: {require: genoa.yaml}, endpoints: [{address: "127.0.0.1:1"}]}
+- {name: file/milan, attested: {require: milan.yaml}, endpoints: [{address: "127.0.0.1:1"}]}
+xds:
+  server: %q
+  require: genoa.yaml
+  protocol: %s
+  node: {id: %q, cluster: %q, metadata: %s}
+  limits:
+    floor: either.yaml
+    rewrite: true
+%s`, y.tee(genoa), names, control, protocol, node.ID, node.Cluster, meta, limits))
+	return y.serve("-c", file)
+}
+
+// attested runs a service behind jurat, on a platform.
+func (y *yard) attested(platform, name, address, text string) {
+	y.Helper()
+	behind := page(y.T, text)
+	y.serve("--tee", y.tee(platform), "--name", name, "--listen", address, "--to", behind, "--require", y.path("either.yaml")).event(y.T, "listening")
+}
+
+// page serves a text on a port of its own.
+func page(t *testing.T, text string) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := ln.Addr().String()
+	_ = ln.Close()
+	serve(t, address, text)
+	return address
+}
+
+// refusal is nil if a page is refused because of what its peer is.
+func refusal(c *http.Client, url, host string, headers ...string) error {
+	err := ask(c, url, host, "\x00", headers...)
+	if err == nil || !strings.Contains(err.Error(), "50") {
+		return fmt.Errorf("not refused: %v", err)
+	}
+	return nil
+}
+
+const backendHost = "backend.default.svc.cluster.local"
+
+// A sidecar that a real istiod configures: what the application sends and gets goes through it, by rules in the kernel, to peers and from peers that meet
+// the policy which an EnvoyFilter names. When that names another one, it is the others'. Endpoints move without a request lost.
+func TestSidecar(t *testing.T) {
+	for _, protocol := range []string{"delta", "sotw"} {
+		t.Run(protocol, func(t *testing.T) { sidecar(t, protocol) })
+	}
+}
+
+func sidecar(t *testing.T, protocol string) {
+	y := newYard(t)
+	values := newIstio()
+	values.Policy, values.Weight1, values.Weight2 = "genoa.yaml", 100, 0
+	d := startIstiod(t, values, registryOnly)
+	y.attested(genoa, backendHost, net.JoinHostPort(backend1, "8080"), "one")
+	y.attested(milan, backendHost, net.JoinHostPort(backend2, "8080"), "two")
+	y.attested(genoa, backendHost, net.JoinHostPort(backend3, "8080"), "three")
+	serve(t, net.JoinHostPort(plainIP, "8080"), "plain")
+	echo := echoes(t)
+	y.serve("--tee", y.tee(genoa), "--name", "store.default.svc.cluster.local", "--listen", net.JoinHostPort(storeIP, "6379"), "--tcp", "--to", echo,
+		"--require", y.path("either.yaml")).event(t, "listening")
+	app := make(chan string, 1000)
+	application(t, net.JoinHostPort(appIP, "8080"), app)
+
+	kernel(t, fmt.Sprintf(`table ip jurat {
+	chain output {
+		type nat hook output priority -100
+		meta skuid %d accept
+		ip daddr 10.96.0.0/16 meta l4proto tcp redirect to :15001
+		ip daddr %s tcp dport { 80, 8080, 9000 } redirect to :15006
+	}
+}
+`, sidecarUser, appIP))
+	proxy := y.follow(y.control(d.address), sidecarNode("REDIRECT"), protocol, appIP+", app.default.svc.cluster.local", `    targets:
+    - {name: mesh, to: ["10.1.0.0/24:8080", "10.1.0.0/24:9000", "10.1.0.0/24:6379"], names: ["*.default.svc.cluster.local"]}
+    - {name: outside, to: ["10.1.0.10:8080"], plain: true}
+    - {name: app, to: [loopback], plain: true}
+    listeners:
+    - {address: "0.0.0.0:15001", transparent: true, clients: plain, unsafe_listen: true, to: [mesh, outside]}
+    - {address: "0.0.0.0:15006", transparent: true, to: [app]}
+`)
+	c := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	backend := "http://" + backendIP + "/"
+	poll(t, "the backend answers", func() error { return ask(c, backend, backendHost, "one") }, proxy, d.process)
+
+	t.Run("out", func(t *testing.T) {
+		if err := refusal(c, backend, backendHost, "X-Canary", "yes"); err != nil {
+			t.Errorf("the canary's platform is not accepted: %v", err)
+		}
+		if err := ask(c, "http://10.96.0.10/", "plain.example", "plain"); err != nil {
+			t.Errorf("a service outside of the mesh: %v", err)
+		}
+		if err := refusal(c, backend, "elsewhere.example"); err != nil {
+			t.Errorf("a host that the registry does not have: %v", err)
+		}
+		if err := echoed("10.96.0.9:6379"); err != nil {
+			t.Errorf("a raw connection: %v", err)
+		}
+	})
+	t.Run("in", func(t *testing.T) {
+		for platform, want := range map[string]bool{genoa: true, milan: false} {
+			forward := y.as(0, "forward", "--log", "json", "--tee", y.tee(platform), "-p", y.path("either.yaml"), "--listen", "127.0.0.1:0", net.JoinHostPort(appIP, "8080"))
+			url := "http://" + forward.event(t, "listening")["address"].(string) + "/" + platform
+			if err := ask(c, url, "app", "app"); (err == nil) != want {
+				t.Errorf("a client on %s: %v", platform, err)
+			}
+			forward.stop()
+		}
+		if err := ask(c, "http://"+appIP+":8080/plain", "app", "app"); err == nil {
+			t.Error("a client in plain got through")
+		}
+		close(app)
+		for path := range app {
+			if path != "/"+genoa {
+				t.Errorf("the application got %s", path)
+			}
+		}
+	})
+	t.Run("endpoints move", func(t *testing.T) {
+		lost, stop := crowd(t, func() error { return ask(c, backend, backendHost, "one|three") })
+		values.Backend = backend3
+		d.change(values)
+		poll(t, "the other backend answers", func() error { return ask(c, backend, backendHost, "three") }, proxy, d.process)
+		stop()
+		if err := lost(); err != nil {
+			t.Errorf("a request was lost: %v", err)
+		}
+	})
+	t.Run("another policy", func(t *testing.T) {
+		values.Policy = "milan.yaml"
+		d.change(values)
+		poll(t, "the canary answers", func() error { return ask(c, backend, backendHost, "two", "X-Canary", "yes") }, proxy, d.process)
+		poll(t, "the others are refused", func() error { return refusal(c, backend, backendHost) }, proxy, d.process)
+	})
+}
+
+// application is what a sidecar stands before. It says what it was asked.
+func application(t *testing.T, address string, asked chan<- string) {
+	t.Helper()
+	ln, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.URL.Path
+		_, _ = io.WriteString(w, "app")
+	})}
+	go func() { _ = s.Serve(ln) }()
+	t.Cleanup(func() { _ = s.Close() })
+}
+
+// echoes sends back what it is sent.
+func echoes(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				_, _ = io.Copy(c, c)
+			}()
+		}
+	}()
+	return ln.Addr().String()
+}
+
+func echoed(address string) error {
+	c, err := net.DialTimeout("tcp", address, 10*time.Second)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	if _, err := io.WriteString(c, "hello\n"); err != nil {
+		return err
+	}
+	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || line != "hello\n" {
+		return fmt.Errorf("%q, %w", line, errors.Join(err))
+	}
+	return nil
+}
