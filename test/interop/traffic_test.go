@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -63,8 +64,24 @@ xds:
 // attested runs a service behind jurat, on a platform.
 func (y *yard) attested(platform, name, address, text string) {
 	y.Helper()
-	behind := page(y.T, text)
+	y.attestedAt(platform, name, address, page(y.T, text))
+}
+
+func (y *yard) attestedAt(platform, name, address, behind string) {
+	y.Helper()
 	y.serve("--tee", y.tee(platform), "--name", name, "--listen", address, "--to", behind, "--require", y.path("either.yaml")).event(y.T, "listening")
+}
+
+// client is how programs of a platform get to an attested service, under a name; it answers where they have to ask.
+func (y *yard) client(platform, name, address string) (url string) {
+	y.Helper()
+	y.clients++
+	file := y.write(fmt.Sprintf("client-%d.yaml", y.clients), fmt.Sprintf(`identity: {tee: %q, names: [client.example]}
+listen: [{address: "127.0.0.1:0", plain: true, cluster: service}]
+clusters: [{name: service, attested: {require: either.yaml, name: %q}, endpoints: [{address: %q}]}]
+`, y.tee(platform), name, address))
+	p := y.as(0, "serve", "--log", "json", "-c", file)
+	return "http://" + p.event(y.T, "listening")["address"].(string)
 }
 
 // page serves a text on a port of its own.
@@ -108,8 +125,7 @@ func sidecar(t *testing.T, protocol string) {
 	y.attested(milan, backendHost, net.JoinHostPort(backend2, "8080"), "two")
 	y.attested(genoa, backendHost, net.JoinHostPort(backend3, "8080"), "three")
 	serve(t, net.JoinHostPort(plainIP, "8080"), "plain")
-	echo := echoes(t)
-	y.serve("--tee", y.tee(genoa), "--name", "store.default.svc.cluster.local", "--listen", net.JoinHostPort(storeIP, "6379"), "--tcp", "--to", echo,
+	y.serve("--tee", y.tee(genoa), "--name", "store.default.svc.cluster.local", "--listen", net.JoinHostPort(storeIP, "6379"), "--tcp", "--to", echoes(t),
 		"--require", y.path("either.yaml")).event(t, "listening")
 	app := make(chan string, 1000)
 	application(t, net.JoinHostPort(appIP, "8080"), app)
@@ -151,12 +167,9 @@ func sidecar(t *testing.T, protocol string) {
 	})
 	t.Run("in", func(t *testing.T) {
 		for platform, want := range map[string]bool{genoa: true, milan: false} {
-			forward := y.as(0, "forward", "--log", "json", "--tee", y.tee(platform), "-p", y.path("either.yaml"), "--listen", "127.0.0.1:0", net.JoinHostPort(appIP, "8080"))
-			url := "http://" + forward.event(t, "listening")["address"].(string) + "/" + platform
-			if err := ask(c, url, "app", "app"); (err == nil) != want {
+			if err := ask(c, y.client(platform, appIP, net.JoinHostPort(appIP, "8080"))+"/"+platform, "app", "app"); (err == nil) != want {
 				t.Errorf("a client on %s: %v", platform, err)
 			}
-			forward.stop()
 		}
 		if err := ask(c, "http://"+appIP+":8080/plain", "app", "app"); err == nil {
 			t.Error("a client in plain got through")
@@ -168,6 +181,11 @@ func sidecar(t *testing.T, protocol string) {
 			}
 		}
 	})
+	open, err := net.Dial("tcp", "10.96.0.9:6379")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer open.Close()
 	t.Run("endpoints move", func(t *testing.T) {
 		lost, stop := crowd(t, func() error { return ask(c, backend, backendHost, "one|three") })
 		values.Backend = backend3
@@ -177,13 +195,99 @@ func sidecar(t *testing.T, protocol string) {
 		if err := lost(); err != nil {
 			t.Errorf("a request was lost: %v", err)
 		}
+		if err := echo(open); err != nil {
+			t.Errorf("a connection that has to do with nothing of this: %v", err)
+		}
 	})
 	t.Run("another policy", func(t *testing.T) {
 		values.Policy = "milan.yaml"
 		d.change(values)
 		poll(t, "the canary answers", func() error { return ask(c, backend, backendHost, "two", "X-Canary", "yes") }, proxy, d.process)
 		poll(t, "the others are refused", func() error { return refusal(c, backend, backendHost) }, proxy, d.process)
+		poll(t, "a connection that was open is closed", func() error {
+			if err := echo(open); err == nil {
+				return errors.New("it is open")
+			}
+			return nil
+		}, proxy, d.process)
 	})
+}
+
+// A gateway that a real istiod configures: one port for everybody, another one for clients that meet the policy which an EnvoyFilter names.
+func TestIstioGateway(t *testing.T) {
+	for _, protocol := range []string{"delta", "sotw"} {
+		t.Run(protocol, func(t *testing.T) {
+			y := newYard(t)
+			values := newIstio()
+			values.Policy = "genoa.yaml"
+			d := startIstiod(t, values, registryOnly)
+			paths := make(chan string, 1000)
+			behind := net.JoinHostPort("127.0.0.1", "9090")
+			application(t, behind, paths)
+			for _, b := range []string{backend1, backend2} {
+				y.attestedAt(genoa, backendHost, net.JoinHostPort(b, "8080"), behind)
+			}
+			y.attested(milan, backendHost, net.JoinHostPort(backend3, "8080"), "three")
+			proxy := y.follow(y.control(d.address), gatewayNode(), protocol, "www.example.com", `    redirects: [www.example.com]
+    targets:
+    - {name: mesh, to: ["10.1.0.0/24:8080", "10.1.0.0/24:9000", "10.1.0.0/24:6379"], names: ["*.default.svc.cluster.local"]}
+    listeners:
+    - {address: "0.0.0.0:8081", clients: plain, unsafe_listen: true, to: [mesh]}
+    - {address: "0.0.0.0:8443", to: [mesh]}
+`)
+			askGateway(t, y, paths, "http://"+gatewayIP+":8081", net.JoinHostPort(gatewayIP, "8443"), func(address string) {
+				values.Backend, values.Backend2 = address, address
+				d.change(values)
+			}, proxy, d.process)
+		})
+	}
+}
+
+// askGateway asks a gateway whose configuration is that of testdata: in plain, and attested.
+func askGateway(t *testing.T, y *yard, paths chan string, plain, attested string, move func(address string), programs ...*process) {
+	c := &http.Client{
+		Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	const host = "www.example.com"
+	poll(t, "the gateway answers", func() error { return ask(c, plain+"/first", host, "app") }, programs...)
+	good, bad := y.client(genoa, host, attested), y.client(milan, host, attested)
+	poll(t, "the attested port answers", func() error { return ask(c, good+"/attested", host, "app") }, programs...)
+	if err := ask(c, bad+"/refused", host, "app"); err == nil {
+		t.Error("a client whose platform the policy does not accept got through")
+	}
+	if err := ask(c, plain+"/", "other.example", "app"); err == nil {
+		t.Error("a host that has no route got through")
+	}
+	resp, err := c.Do(&http.Request{Method: http.MethodGet, URL: must(url.Parse(plain + "/old")), Host: host})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if to := resp.Header.Get("Location"); resp.StatusCode != http.StatusMovedPermanently || !strings.HasSuffix(to, "/new") {
+		t.Errorf("redirected to %q: %s", to, resp.Status)
+	}
+	move(backend3)
+	poll(t, "a backend whose platform is not accepted is refused", func() error { return refusal(c, plain+"/", host) }, programs...)
+	move(backend2)
+	poll(t, "another one is not", func() error { return ask(c, plain+"/last", host, "app") }, programs...)
+	close(paths)
+	seen := map[string]bool{}
+	for path := range paths {
+		seen[path] = true
+	}
+	for path, want := range map[string]bool{"/first": true, "/attested": true, "/last": true, "/refused": false} {
+		if seen[path] != want {
+			t.Errorf("the application got %v", seen)
+		}
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
 }
 
 // application is what a sidecar stands before. It says what it was asked.
@@ -225,17 +329,23 @@ func echoes(t *testing.T) string {
 }
 
 func echoed(address string) error {
-	c, err := net.DialTimeout("tcp", address, 10*time.Second)
+	c, err := net.DialTimeout("tcp", address, patience)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+	return echo(c)
+}
+
+// echo is nil if what is sent comes back.
+func echo(c net.Conn) error {
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, "hello\n"); err != nil {
 		return err
 	}
-	if line, err := bufio.NewReader(c).ReadString('\n'); err != nil || line != "hello\n" {
-		return fmt.Errorf("%q, %w", line, errors.Join(err))
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && line != "hello\n" {
+		err = fmt.Errorf("%q", line)
 	}
-	return nil
+	return err
 }

@@ -20,8 +20,9 @@ const sidecarUser = 1337
 // yard is a place for processes of jurat, on simulated platforms.
 type yard struct {
 	*testing.T
-	dir    string // that every user can read
-	binary string
+	dir     string // that every user can read
+	binary  string
+	clients int
 }
 
 // Platforms, of which policies accept the one or the other.
