@@ -2,7 +2,7 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego interop lint bench bench-ratio bench-session bench-proxy soak fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
+.PHONY: help build demo test ego interop lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -59,16 +59,22 @@ bench-proxy: ## jurat's data plane beside nginx, HAProxy, Caddy and Envoy in one
 	@go build -o bin/benchproxy ./test/benchproxy
 	@bin/benchproxy $(ARGS)
 
+bench-control: ## pushes of a control plane to CLIENTS (1000,5000) delta clients, plain and attested, clients in the same process
+	@JURAT_LOAD=$${CLIENTS:-1000,5000} go test -count=1 -run TestLoad -v -timeout 30m ./xds/control
+
 soak: ## 20,000 connections (SOAK) with faults at every step, under the race detector; 10,000 open ones (OPEN) attested anew; 10,000 (CROWD) in use, with faults
 	go test -race -count=1 -timeout 60m -v -run '^TestSoak$$' ./ratls/session -soak $(or $(SOAK),20000)
 	go test -count=1 -timeout 60m -v -run '^TestManyOpen$$' ./ratls/session -open $(or $(OPEN),10000)
 	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),10000) -chaos $(or $(CHAOS),2m)
 	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),5000) -chaos 1m -portable
 
+emergency: ## 10,000 open connections (OPEN) of three generations, of which one is denied: gone in 250 ms, and nobody else notices
+	go test -count=1 -timeout 20m -v -run '^TestEmergency$$' ./proxy -emergency $(or $(OPEN),10000)
+
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
 	./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/sgx ./attest/sgx/collect ./attest/snp \
-	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm ./ratls/batch ./ratls/session
+	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm ./ratls/batch ./ratls/enforce ./ratls/session
 # Of the policy, what judges; the rest reads it, and tells about it.
 JUDGES = /(judge|platform|policy)\.go:
 

@@ -43,7 +43,7 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 // extremes answers the situations that are worst and best among Results which differ in ages alone; ok is false where they differ
 // in more, where there is nothing to be saved, or where an age is unknown or in the future, which policies refuse.
 func extremes(all []*Result, now time.Time) (worst, best *Result, ok bool) {
-	if len(all) < 3 || !all[0].Affirmed() {
+	if len(all) < 2 || !all[0].Affirmed() {
 		return nil, nil, false
 	}
 	first := all[0]

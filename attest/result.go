@@ -37,6 +37,8 @@ type Check struct {
 	Code   Code   `json:"code,omitempty"`
 	Source Source `json:"source,omitempty"`
 	Line   int    `json:"line,omitempty"` // line of the policy
+	// Policy is the layer of a Stack that the check is of; empty where there is but one policy.
+	Policy string `json:"policy,omitempty"`
 	// Nearest is the reference value that comes closest to what was got, and where it differs; empty when none does.
 	Nearest string `json:"nearest,omitempty"`
 	Remedy  string `json:"remedy,omitempty"`
@@ -290,11 +292,11 @@ func (r *Result) judge(policy Policy, s Situation) error {
 	r.situation, r.before, r.skipped = &s, len(r.checks), len(r.notChecked)
 	j := policy.Judge(r.claims, s)
 	r.policyID = j.ID
-	r.notChecked = append(r.notChecked, j.NotChecked...)
+	r.notChecked = slices.Concat(r.notChecked, j.NotChecked)
 	if len(j.Checks) == 0 {
 		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
 	}
-	r.checks = append(r.checks, j.Checks...)
+	r.checks = slices.Concat(r.checks, j.Checks)
 	return nil
 }
 

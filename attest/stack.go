@@ -25,26 +25,32 @@ func (s Stack) Judge(c *Claims, situation Situation) Judgement {
 	}
 	var all Judgement
 	id := &framed{Hash: sha256.New()}
-	known := true
-	for _, l := range s {
-		var j Judgement
+	known := len(s) > 0
+	each := make([]Judgement, len(s))
+	checks := 0
+	for i, l := range s {
+		j := &each[i]
 		if l.Policy != nil {
-			j = l.Policy.Judge(c, situation)
+			*j = l.Policy.Judge(c, situation)
 		}
 		if len(j.Checks) == 0 {
 			j.Checks = []Check{{ID: "policy", Status: StatusFail, Text: CodeEmptyPolicy.Title(), Code: CodeEmptyPolicy, Source: SourceLocal, Remedy: CodeEmptyPolicy.Remedy()}}
 		}
-		for _, check := range j.Checks {
-			check.Text = l.Name + ": " + check.Text
-			all.Checks = append(all.Checks, check)
-		}
-		for _, n := range j.NotChecked {
-			all.NotChecked = append(all.NotChecked, l.Name+": "+n)
-		}
+		checks += len(j.Checks)
 		known = known && j.ID != ""
 		id.texts(l.Name, j.ID)
 	}
-	if known && len(s) > 0 {
+	all.Checks = make([]Check, 0, checks)
+	for i, l := range s {
+		for _, check := range each[i].Checks {
+			check.Policy = l.Name
+			all.Checks = append(all.Checks, check)
+		}
+		for _, n := range each[i].NotChecked {
+			all.NotChecked = append(all.NotChecked, l.Name+": "+n)
+		}
+	}
+	if known {
 		all.ID = "sha256:" + hex.EncodeToString(id.Sum(nil))
 	}
 	return all

@@ -111,11 +111,14 @@ func (c subject) Refuse(r *attest.Result) {
 	end := c.end
 	c.refused = r
 	c.mu.Unlock()
-	if end == nil {
-		go c.Conn.Refuse(r)
-		return
+	switch s, ok := c.stream.(*session.Conn); {
+	case end != nil:
+		end(r)
+	case ok:
+		s.RefuseSoon(r)
+	default:
+		c.Conn.Refuse(r)
 	}
-	end(r)
 }
 
 // Evidence implements enforce.Subject.

@@ -29,6 +29,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/attest/strictyaml"
 	"github.com/jurat-tls/jurat/proxy/admin"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
@@ -36,6 +37,7 @@ import (
 	"github.com/jurat-tls/jurat/xds/control"
 	"github.com/jurat-tls/jurat/xds/envoy"
 	"github.com/jurat-tls/jurat/xds/resource"
+	"github.com/jurat-tls/jurat/xds/short"
 )
 
 // controlCommands are those of a control plane.
@@ -153,9 +155,17 @@ func (c *controlConfig) complete() error {
 	return config.CheckAddress(c.listen)
 }
 
-// decodeResources reads a file of resources.
+// decodeResources reads a file of resources, or of the short form.
 func decodeResources(file string, raw []byte) ([]control.Document, error) {
-	docs, err := envoy.Load(file, raw)
+	var docs []envoy.Document
+	parsed, err := strictyaml.Stream(file, raw)
+	switch {
+	case err != nil:
+	case len(parsed) == 1 && short.Is(parsed[0]):
+		docs, err = short.Load(parsed[0])
+	default:
+		docs, err = envoy.Load(file, raw)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -22,6 +22,8 @@ import (
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
+const builtWithXDS = true
+
 // subscriber is a proxy as a control plane sees it: subscriber ADDR TEE POLICY NAME, until it is killed.
 func subscriber() {
 	if err := subscribe(os.Args[1], os.Args[2], os.Args[3], os.Args[4]); err != nil {

@@ -208,7 +208,7 @@ func swept(log *slog.Logger) func(*enforce.Sweep) {
 			log.Warn("peer refused on an open connection", "place", r.Place, "remote", r.Peer, "code", string(r.Is.Code()), "error", r.Is.Err().Error())
 		}
 		for k, n := range w.Warnings {
-			log.Warn("a rule that only reports has something to say about open connections", "place", k.Place, "check", k.ID, "code", string(k.Code), "line", k.Line, "text", k.Text, "connections", n)
+			log.Warn("a rule that only reports has something to say about open connections", "place", k.Place, "policy", k.Policy, "check", k.ID, "code", string(k.Code), "line", k.Line, "text", k.Text, "connections", n)
 		}
 	}
 }

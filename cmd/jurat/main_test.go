@@ -70,6 +70,8 @@ func TestScripts(t *testing.T) {
 			case "tee":
 				_, err := snp.Probe()
 				return attest.CodeOf(err) != attest.CodeNoTEE, nil
+			case "xds":
+				return builtWithXDS, nil
 			case "ego":
 				return builtForEGo, nil
 			case "vectors":

@@ -14,6 +14,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -247,4 +248,38 @@ func ecdhKey() (string, error) {
 func echList(name, key string) []byte {
 	contents := "\x01\x00\x20" + vec(2, key) + vec(2, "\x00\x01\x00\x01") + "\x20" + vec(1, name) + vec(2, "")
 	return []byte(vec(2, "\xfe\x0d"+vec(2, contents)))
+}
+
+// TestScanner: a hello that comes bit by bit is what it is at once, and what begins like TLS stays that.
+func TestScanner(t *testing.T) {
+	raw := first(t, &tls.Config{ServerName: "a.example", NextProtos: []string{"h2", "http/1.1"}})
+	want, err := clienthello.Parse([]byte(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []int{1, 3, 100, len(raw)} {
+		var s clienthello.Scanner
+		for n := step; ; n += step {
+			p := []byte(raw)[:min(n, len(raw))]
+			if !clienthello.Begins(p) {
+				t.Fatalf("%d bytes are none of TLS", len(p))
+			}
+			got, err := s.Parse(p)
+			if len(p) < len(raw) {
+				if !errors.Is(err, clienthello.ErrMore) {
+					t.Fatalf("%d bytes: %v", len(p), err)
+				}
+				continue
+			}
+			if err != nil || !reflect.DeepEqual(got, want) {
+				t.Errorf("in steps of %d: %+v, %v", step, got, err)
+			}
+			break
+		}
+	}
+	for p, begins := range map[string]bool{"": true, "\x16": true, "\x16\x03": true, "\x16\x03\xff": true, "\x16\x02": false, "\x15\x03": false, "G": false, "\x80": false} {
+		if clienthello.Begins([]byte(p)) != begins {
+			t.Errorf("%q", p)
+		}
+	}
 }

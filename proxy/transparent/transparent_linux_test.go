@@ -397,3 +397,28 @@ func TestModes(t *testing.T) {
 		t.Errorf("an address in use: got %v", err)
 	}
 }
+
+// TestMine: an address is this machine's where an interface has it, whatever sockets may be bound to.
+func TestMine(t *testing.T) {
+	for text, want := range map[string]bool{
+		"127.0.0.1": true, "127.3.2.1": true, "::1": true, "::ffff:127.0.0.1": true,
+		"192.0.2.1": false, "::ffff:192.0.2.1": false, "0.0.0.0": false, "::": false, "fe80::1": false, "169.254.1.1": false, "224.0.0.1": false,
+	} {
+		if got := transparent.Mine(netip.MustParseAddr(text)); got != want {
+			t.Errorf("%s: %v", text, got)
+		}
+	}
+	if transparent.Mine(netip.Addr{}) {
+		t.Error("no address is this machine's")
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range all {
+		ip, _ := netip.AddrFromSlice(a.(*net.IPNet).IP)
+		if ip = ip.Unmap(); transparent.Mine(ip) == ip.IsLinkLocalUnicast() {
+			t.Errorf("%s: %v", ip, transparent.Mine(ip))
+		}
+	}
+}

@@ -279,3 +279,26 @@ func TestOutcomeOf(t *testing.T) {
 		}
 	}
 }
+
+// TestBeside: an endpoint that is none of the cluster's is bounded as those are, and nobody picks it.
+func TestBeside(t *testing.T) {
+	c, _ := newCluster(t, upstream.Config{Name: "c", CircuitBreakers: upstream.CircuitBreakers{MaxRequests: 1}, OutlierDetection: &upstream.OutlierDetection{Consecutive5xx: 1}})
+	e := c.Beside(upstream.Identity{Address: "192.0.2.1:1"})
+	if e.Identity().Address != "192.0.2.1:1" || !e.Healthy() || e.Removed() || len(c.Endpoints()) != 0 {
+		t.Errorf("got %+v", e.Identity())
+	}
+	if _, err := c.Pick(upstream.Info{}); !errors.Is(err, upstream.ErrNoEndpoint) {
+		t.Errorf("picked: %v", err)
+	}
+	if err := e.Begin(); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.Begin(); !errors.Is(err, upstream.ErrOverflow) {
+		t.Errorf("more than one: %v", err)
+	}
+	e.Done(upstream.ServerError, time.Second)
+	if err := e.Begin(); err != nil || !e.Healthy() {
+		t.Errorf("after a failure: %v, healthy %v", err, e.Healthy())
+	}
+	e.Done(upstream.Success, time.Second)
+}

@@ -34,9 +34,9 @@ type Refusal struct {
 
 // Warning is a check that warns.
 type Warning struct {
-	Place, ID, Text string
-	Code            attest.Code
-	Line            int
+	Place, Policy, ID, Text string
+	Code                    attest.Code
+	Line                    int
 }
 
 // alike is what Results have in common that are judged together.
@@ -85,6 +85,7 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	p.now, p.verified = e.now(), map[*attest.Claims]*verification{}
 	p.sweep = Sweep{Epoch: epoch, At: p.now, Warnings: map[Warning]int{}}
 	groups := grouped(list)
+	p.order(groups)
 	var next atomic.Int64
 	var work sync.WaitGroup
 	for range min(runtime.GOMAXPROCS(0), len(groups)) {
@@ -128,6 +129,43 @@ func grouped(list []*Standing) []*group {
 		g.standings, g.results = append(g.standings, s), append(g.results, r)
 	}
 	return all
+}
+
+// order puts groups first that will be refused, as far as one of each that stand on the same claims tells: in an emergency
+// nothing is to wait for the bookkeeping of those that go on. Where nearly all stand on claims of their own, looking at one of each
+// would cost as much as judging all.
+func (p *pass) order(groups []*group) {
+	first := map[alike]*group{}
+	members := 0
+	for _, g := range groups {
+		first[g.alike] = g
+		members += len(g.standings)
+	}
+	if 4*len(first) > members {
+		return
+	}
+	refused := map[alike]bool{}
+	for key, g := range first {
+		refused[key] = p.wouldRefuse(g)
+	}
+	slices.SortStableFunc(groups, func(a, b *group) int {
+		switch x, y := refused[a.alike], refused[b.alike]; {
+		case x && !y:
+			return -1
+		case y && !x:
+			return 1
+		}
+		return 0
+	})
+}
+
+func (p *pass) wouldRefuse(g *group) (yes bool) {
+	defer func() {
+		if recover() != nil {
+			yes = true
+		}
+	}()
+	return !g.results[0].Rejudge(p.state(g.place).stack, p.now).Affirmed()
 }
 
 // judge judges a group, and ends what is refused.
@@ -178,7 +216,7 @@ func (p *pass) settle(tally *Sweep, st *state, renewal *attest.Renewal, s *Stand
 	}
 	for _, c := range next.Checks() {
 		if c.Status == attest.StatusWarn {
-			tally.Warnings[Warning{s.place, c.ID, c.Text, c.Code, c.Line}]++
+			tally.Warnings[Warning{s.place, c.Policy, c.ID, c.Text, c.Code, c.Line}]++
 		}
 	}
 	if !next.Affirmed() {

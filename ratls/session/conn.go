@@ -34,6 +34,8 @@ type Conn struct {
 	own     atomic.Pointer[Own]     // what this end presented last
 	failure atomic.Pointer[error]   // why this end closed the connection; nothing of the application moves from then on
 
+	failing chan struct{} // closed once the other end was told of the failure
+
 	life   context.Context // ends with the connection
 	cancel context.CancelFunc
 
@@ -288,7 +290,8 @@ func (c *Conn) CloseWrite() error {
 // Close tells the other end that everything was sent, and closes.
 func (c *Conn) Close() error {
 	c.halt()
-	if c.failed() != nil { // fail tells the other end why, and closes
+	if c.failed() != nil {
+		<-c.failing // the other end is told why, for which there is a moment, and it is closed
 		return nil
 	}
 	if c.writing.Load() == 0 { // else a write is cut short, and the other end must see that
@@ -338,6 +341,13 @@ func (c *Conn) fail(err error) error {
 	if !c.failure.CompareAndSwap(nil, &err) {
 		return c.failed()
 	}
+	c.giveUp(err)
+	return err
+}
+
+// giveUp tells the other end, and closes.
+func (c *Conn) giveUp(err error) {
+	defer close(c.failing)
 	c.halt()
 	_ = c.tls.SetWriteDeadline(time.Now().Add(farewell)) // a write that is stuck ends too
 	c.wmu.Lock()
@@ -346,5 +356,4 @@ func (c *Conn) fail(err error) error {
 	c.wmu.Unlock()
 	// Not with the alert of TLS that says all is well: what was cut off must not look whole.
 	_ = c.tls.NetConn().Close()
-	return err
 }

@@ -113,7 +113,7 @@ func begin(role ea.Role, conn *tls.Conn, verifier Verifier, prover Prover, now f
 	life, cancel := context.WithCancel(context.Background())
 	return &end{epoch: opts.epoch(), Conn: &Conn{
 		tls: conn, state: state, role: role, auth: auth, verifier: verifier, prover: prover, now: now, opts: opts,
-		in: reader{src: conn}, life: life, cancel: cancel,
+		in: reader{src: conn}, failing: make(chan struct{}), life: life, cancel: cancel,
 	}}, nil
 }
 

@@ -46,6 +46,14 @@ func (c *Conn) Settle(was, is *attest.Result) bool {
 // the application moves either way from then on. It may wait for a moment where the transport does.
 func (c *Conn) Refuse(r *attest.Result) { _ = c.fail(&Refused{Result: r, Presented: c.Presented()}) }
 
+// RefuseSoon is Refuse for who can't wait: nothing of the application moves from when it returns on, and the rest follows.
+func (c *Conn) RefuseSoon(r *attest.Result) {
+	var err error = &Refused{Result: r, Presented: c.Presented()}
+	if c.failure.CompareAndSwap(nil, &err) {
+		go c.giveUp(err)
+	}
+}
+
 // age is that of the evidence behind a Result.
 func age(r *attest.Result) time.Duration { return r.Time().Sub(r.EvidenceTime()) }
 

@@ -176,6 +176,7 @@ func TestImports(t *testing.T) {
 		{ours("xds/guard"), "third party", nil, "what bounds a control plane can be read here"},
 		{ours("xds"), ours("attest"), []string{ours("attest$"), ours("attest/policy"), ours("attest/strictyaml"), ours("attest/strictjson")}, "configuration knows policies, not TEEs"},
 		{ours("xds/attested"), module, []string{ours("attest$"), ours("ratls$")}, "what carries messages does not know what they say"},
+		{ours("xds/short"), module, []string{ours("attest$"), ours("attest/strictyaml"), ours("proxy/config"), ours("proxy/route"), ours("proxy/upstream"), ours("xds/api$"), ours("xds/envoy"), ours("xds/resource")}, "one form of configuration is turned into another, whoever runs it"},
 		{ours("xds/control"), ours("proxy"), nil, "a control plane runs no data plane"},
 		{ours("xds/control"), ours("xds/client"), nil, "the two ends of the protocol share no code: one's mistake is not to be the other's"},
 		{ours("xds/control"), "google.golang.org/grpc", nil, "what carries messages is handed in"},

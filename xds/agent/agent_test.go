@@ -538,9 +538,7 @@ func TestLimits(t *testing.T) {
 
 // Whoever sent what is wrong is told, although it is not complete yet.
 func TestEarly(t *testing.T) {
-	b := running(t, agent.Options{})
-	limits := strings.Replace(limitsText, "policies: [mesh*]", "policies: [mesh*]\nattested: [\"must*\"]", 1)
-	b = newBench(t, limits, agent.Options{})
+	b := newBench(t, strings.Replace(limitsText, "policies: [mesh*]", "policies: [mesh*]\nattested: [\"must*\"]", 1), agent.Options{})
 	r := b.refused(clusterText("must", "later", ""))
 	if !strings.Contains(r.Resources["must"], string(attest.CodeLimitPlain)) {
 		t.Errorf("got %+v", r)

@@ -28,7 +28,7 @@ type Handler func(Stream) error
 type Options struct {
 	Handshakes  int           // under way at once, default 64
 	Queue       int           // connections that wait for their handshake, default 8192; one more is closed at once
-	Wait        time.Duration // how long they wait, default 10 s: who waited longer has given up, and a handshake would serve nobody
+	Wait        time.Duration // how long they wait, default 20 s, as clients of gRPC do: for who has given up a handshake would be in vain
 	Handshake   time.Duration // for one handshake, default 10 s
 	Connections int           // open at once, default 16384
 	Streams     int           // open at once on one connection, default 16
@@ -51,7 +51,7 @@ func (o Options) withDefaults() Options {
 	for _, d := range []struct {
 		v *time.Duration
 		d time.Duration
-	}{{&o.Wait, 10 * time.Second}, {&o.Handshake, 10 * time.Second}, {&o.Stall, 30 * time.Second}} {
+	}{{&o.Wait, 20 * time.Second}, {&o.Handshake, 10 * time.Second}, {&o.Stall, 30 * time.Second}} {
 		if *d.v <= 0 {
 			*d.v = d.d
 		}

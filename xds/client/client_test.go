@@ -425,6 +425,31 @@ func TestServerThatDoesNotRead(t *testing.T) {
 	})
 }
 
+// The same, and everything it sends is refused: the client waits for it, and does not turn in circles.
+func TestServerThatDoesNotReadRefusals(t *testing.T) {
+	for _, kind := range []Kind{StateOfTheWorld, Delta} {
+		synctest.Test(t, func(t *testing.T) {
+			ctrl := &control{play: func(_ int, s *end) error {
+				_, _ = s.read()
+				for n := 0; s.write(response(resource.Cluster, fmt.Sprint(n), "c")) == nil; n++ {
+					time.Sleep(time.Second)
+				}
+				return nil
+			}}
+			c := make1(t, ctrl, &sink{offer: func(*Update) error { return errors.New("no") }}, func(c *Config) { c.Kind = kind })
+			_ = c.Subscribe(resource.Cluster, []string{"*"}, 0)
+			_ = c.Subscribe(resource.Listener, []string{"*"}, 30*time.Second)
+			stop := run(t, c)
+			time.Sleep(59 * time.Second)
+			if n := c.Status().Types[0].Refused; n < 50 {
+				t.Errorf("%d refused", n)
+			}
+			stop()
+			time.Sleep(time.Second)
+		})
+	}
+}
+
 // A flood is taken no faster than it may come.
 func TestRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -20,6 +20,14 @@
 // up on (Config.Stall), and what does not make sense is refused with a reason or, where there is nothing to refuse, ends the
 // stream. A Sink that panics has refused.
 //
+// After a refusal that leaves the control plane with another idea of what is held than this side has, a new stream puts it right, once in
+// Backoff.Most at the soonest (see package protocol).
+//
+// # What it does not do
+//
+// Names are opaque: collections and parameters of xdstp:// names, and variants of one resource, are not known. There is no polling over
+// REST. In the state-of-the-world protocol only clusters and listeners can be removed by the control plane.
+//
 // # Last known good
 //
 // With a Store, what is accepted is kept, and offered to the Sink again when Run begins, before anything is heard of a control

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"math"
@@ -42,7 +43,8 @@ func encode(all []protocol.Kept) []byte {
 			for _, a := range r.Aliases {
 				text(a)
 			}
-			text(string(r.Body))
+			number(len(r.Body))
+			b = append(b, r.Body...)
 		}
 	}
 	return b
@@ -62,7 +64,7 @@ func decode(raw []byte, limits Limits) (all []protocol.Kept, err error) {
 			for range d.count(resource.MaxAliases, 1) {
 				r.Aliases = append(r.Aliases, d.text(resource.MaxName))
 			}
-			r.Body = []byte(d.text(resource.MaxBody))
+			r.Body = bytes.Clone(d.bytes(resource.MaxBody))
 			if d.bad != "" {
 				return nil, broken(d.bad)
 			}
@@ -111,15 +113,17 @@ func (d *decoder) count(most, least int) int {
 	return n
 }
 
-func (d *decoder) text(most int) string {
+func (d *decoder) bytes(most int) []byte {
 	n := d.number()
 	if d.bad == "" && (n > most || n > len(d.rest)) {
-		d.bad = fmt.Sprintf("a text of %d bytes, of at most %d", n, min(most, len(d.rest)))
+		d.bad = fmt.Sprintf("%d bytes of something, of at most %d", n, min(most, len(d.rest)))
 	}
 	if d.bad != "" {
-		return ""
+		return nil
 	}
-	s := string(d.rest[:n])
+	b := d.rest[:n:n]
 	d.rest = d.rest[n:]
-	return s
+	return b
 }
+
+func (d *decoder) text(most int) string { return string(d.bytes(most)) }

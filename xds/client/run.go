@@ -155,7 +155,7 @@ func (l *loop) step(ctx context.Context) {
 			l.busy, l.stall = true, now.Add(l.config.Stall)
 		}
 	}
-	until := l.machine.Deadline()
+	until := l.machine.Deadline(now)
 	adrift := l.machine.Adrift()
 	full := l.machine.Full()
 	l.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/strictyaml"
@@ -33,6 +34,7 @@ func Load(file string, raw []byte) ([]Document, error) {
 		return nil, err
 	}
 	var all []Document
+	known := types()
 	for _, n := range docs {
 		list := []strictyaml.Node{n}
 		if keys, values, err := n.Entries(); err == nil && len(keys) == 1 && keys[0] == "resources" {
@@ -41,7 +43,7 @@ func Load(file string, raw []byte) ([]Document, error) {
 			}
 		}
 		for _, n := range list {
-			d, err := FromNode(n)
+			d, err := fromNode(n, known)
 			if err != nil {
 				return nil, err
 			}
@@ -52,7 +54,9 @@ func Load(file string, raw []byte) ([]Document, error) {
 }
 
 // FromNode reads one resource, with its type as "@type", out of a document that has other things, too.
-func FromNode(n strictyaml.Node) (Document, error) {
+func FromNode(n strictyaml.Node) (Document, error) { return fromNode(n, types()) }
+
+func fromNode(n strictyaml.Node, known *protoregistry.Types) (Document, error) {
 	d := Document{Position: n.Position(), Line: n.Line()}
 	keys, values, err := n.Entries()
 	if err != nil {
@@ -75,7 +79,6 @@ func FromNode(n strictyaml.Node) (Document, error) {
 	if err != nil {
 		return d, err
 	}
-	known := types()
 	mt, err := known.FindMessageByURL(d.Type)
 	if err != nil {
 		return d, err // every type of a resource is known

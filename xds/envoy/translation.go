@@ -28,9 +28,9 @@ type Translation struct {
 	// describes is there without endpoints: as with Envoy, nothing gets through to it.
 	Config config.Config
 
-	// Needs is the names of resources that the others refer to, by type, in order: Endpoints, Route, AttestationPolicy and
-	// ReferenceValues, whether they are among the resources or not, but for policies of Input.Policies; and those of Cluster
-	// that are not.
+	// Needs is the names of resources that the others refer to, by type, in order: Endpoints, Route, AttestationPolicy,
+	// ReferenceValues, and Secret where a validator can be in it alone, whether they are among the resources or not, but for
+	// policies of Input.Policies; and those of Cluster that are not.
 	Needs map[string][]string
 
 	Policies   map[string]api.Policy     // those that came, by their names

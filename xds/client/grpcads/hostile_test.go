@@ -223,27 +223,33 @@ func TestManyResources(t *testing.T) {
 	for i := range names {
 		names[i] = fmt.Sprintf("outbound|%d||service-%d.default.svc.cluster.local", i%65536, i)
 	}
-	message := marshal(t, clusters(t, "1", names...))
+	response := clusters(t, "1", names...)
+	response.TypeUrl = resource.Secret // which the follower does not look into
+	for _, r := range response.Resources {
+		r.Resource.TypeUrl = resource.Secret
+	}
+	message := marshal(t, response)
 	acked := make(chan *discovery.DeltaDiscoveryRequest, 1)
 	address, _ := hostile(t, func(n int64, s grpc.ServerStream) error {
-		if _, err := recv(t, s); err != nil {
-			return err
-		}
-		if err := send(s, message); err != nil {
-			return err
-		}
 		for {
 			r, err := recv(t, s)
-			if err != nil {
+			switch {
+			case err != nil:
 				return err
-			}
-			if r.ResponseNonce != "" {
+			case r.TypeUrl == resource.Secret && r.ResponseNonce == "":
+				if err := send(s, message); err != nil {
+					return err
+				}
+			case r.TypeUrl == resource.Secret:
 				acked <- r
 			}
 		}
 	})
 	var w wire
 	f, _ := follow(t, address, &w, client.Delta, nil)
+	if err := f.client.Subscribe(resource.Secret, []string{resource.Wildcard}, 0); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	select {
 	case r := <-acked:
@@ -254,7 +260,7 @@ func TestManyResources(t *testing.T) {
 		t.Fatal("no answer")
 	}
 	t.Logf("%d MB in %v", len(message)>>20, time.Since(began))
-	if n := len(f.client.Resources(resource.Cluster)); n != 100_000 {
+	if n := len(f.client.Resources(resource.Secret)); n != 100_000 {
 		t.Errorf("%d", n)
 	}
 }

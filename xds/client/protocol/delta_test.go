@@ -302,6 +302,9 @@ func TestDelta(t *testing.T) {
 			gone := 0
 			for r := s.Next(s.now); r != nil; r = s.Next(s.now) {
 				gone += len(r.Unsubscribe)
+				if len(r.Unsubscribe) > 50 {
+					s.Fatal(len(r.Unsubscribe))
+				}
 			}
 			if gone != 999 {
 				s.Fatal(gone)

@@ -14,6 +14,12 @@
 // and is not answered faster than is good for both: refusals of one type after another are spaced out, since servers exist that
 // answer a refusal with the same response at once.
 //
+// # After a refusal
+//
+// A server that sends differences takes for known what it has sent, refused or not. So what came together with a bad resource does not come
+// again until it changes, and what was to go with it stays. Whoever judges can keep that small by taking the others
+// (Rejection.OthersTaken). Otherwise Adrift says when a new stream is due, which begins with what is really held.
+//
 // # Order
 //
 // Requests of a fresh stream go out in the order of resource.Rank: reference values, policies, clusters, endpoints, secrets,

@@ -59,7 +59,9 @@ func New(config Config) (*Machine, error) {
 // state is that of one type.
 type state struct {
 	typ    string
-	wanted map[string]struct{} // what is subscribed to; may have "*" in it
+	wanted map[string]struct{} // what is subscribed to; may have "*" in it; never changed but replaced
+	list   []string            // the same in order, or nil
+	asks   int                 // how often it was replaced
 	waits  map[string]wait     // what of it is unanswered
 	due    time.Time           // when the first of waits is over, or earlier; zero is never
 
@@ -158,7 +160,8 @@ func (m *Machine) Subscribe(now time.Time, typ string, names []string, within ti
 		})
 	}
 	old := s.wanted
-	s.wanted = wanted
+	s.wanted, s.list = wanted, nil
+	s.asks++
 	for n := range old {
 		if s.wants(n) {
 			continue
@@ -202,12 +205,24 @@ func (m *Machine) forget(s *state) {
 		if e.attic || s.takes(n, e.Aliases) {
 			continue
 		}
-		if _, told := s.ever[n]; m.Kind == StateOfTheWorld && told && s.attic < maxAttic {
+		if _, told := s.ever[n]; m.Kind == StateOfTheWorld && told {
+			if s.attic >= maxAttic {
+				m.clearAttic(s) // what came last is the likeliest to be wanted again
+			}
 			e.attic = true
 			s.attic++
 			continue
 		}
 		m.drop(s, n)
+	}
+}
+
+// clearAttic lets go of what nobody wants, but for what is wanted again.
+func (m *Machine) clearAttic(s *state) {
+	for n, e := range s.held {
+		if _, again := s.again[n]; e.attic && !again {
+			m.drop(s, n)
+		}
 	}
 }
 
@@ -256,11 +271,8 @@ func (m *Machine) Opened() {
 	for _, s := range m.order {
 		s.fresh()
 		clear(s.rejected) // what is still there is sent again
-		for n, e := range s.held {
-			if e.attic {
-				m.drop(s, n)
-			}
-		}
+		clear(s.again)
+		m.clearAttic(s)
 	}
 }
 
@@ -291,12 +303,13 @@ func (m *Machine) Adrift() bool {
 	return m.open && slices.ContainsFunc(m.order, func(s *state) bool { return s.differ })
 }
 
-// Deadline is when Due, Missing or Next has something to say if nothing else happens before; zero is never.
-func (m *Machine) Deadline() time.Time {
+// Deadline is when Due, Missing or Next will have something to say if nothing else happens before; zero is never. What Next has to say already
+// is not waited for.
+func (m *Machine) Deadline(now time.Time) time.Time {
 	var t time.Time
 	for _, s := range m.order {
 		t = earlier(earlier(t, s.due), s.expires)
-		if m.open && len(s.acks) > 0 && s.acks[0].refusal != nil {
+		if m.open && len(s.acks) > 0 && s.acks[0].refusal != nil && s.hold.After(now) {
 			t = earlier(t, s.hold)
 		}
 	}
@@ -379,18 +392,20 @@ func (m *Machine) nextState(now time.Time, s *state) *Request {
 	if len(s.wanted) == 1 && s.wantsAll() && !m.ExplicitWildcard && (!s.asked || s.legacy) {
 		s.legacy = true // the list stays empty: Envoy's way, and once it was not empty on a stream it has another meaning
 	} else if !s.legacy || len(s.wanted) > 0 {
-		r.Names = slices.Sorted(maps.Keys(s.wanted))
+		if s.list == nil {
+			s.list = slices.Sorted(maps.Keys(s.wanted))
+		}
+		r.Names = s.list
 		s.legacy = false
 	}
 	s.asked, s.dirty = true, false
-	s.sent = maps.Clone(s.wanted)
+	if !changed {
+		return r
+	}
+	s.sent = s.wanted
 	if len(s.ever) > 2*len(s.wanted)+maxAttic {
 		clear(s.ever)
-		for n, e := range s.held {
-			if e.attic {
-				m.drop(s, n)
-			}
-		}
+		m.clearAttic(s)
 	}
 	maps.Copy(s.ever, s.wanted)
 	return r
@@ -455,29 +470,40 @@ func (m *Machine) difference(s *state, r *Request, budget int) bool {
 		more = more || budget < 0
 		return budget >= 0
 	}
-	for _, n := range slices.Sorted(maps.Keys(s.sent)) {
-		_, leave := s.leave[n]
-		if s.wants(n) && !leave || !fits(n) {
-			continue
+	var gone, come []string
+	for n := range s.sent {
+		if _, leave := s.leave[n]; leave || !s.wants(n) {
+			gone = append(gone, n)
 		}
-		r.Unsubscribe = append(r.Unsubscribe, n)
-		delete(s.sent, n)
-		delete(s.leave, n)
-		more = more || leave
 	}
-	for _, n := range slices.Sorted(maps.Keys(s.wanted)) {
+	for n := range s.wanted {
 		_, told := s.sent[n]
 		_, renew := s.renew[n]
-		if told && !renew || contains(r.Unsubscribe, n) || !fits(n) {
-			continue
+		if _, leave := s.leave[n]; leave {
+			more = true // with the request after this one
+		} else if !told || renew {
+			come = append(come, n)
 		}
-		r.Subscribe = append(r.Subscribe, n)
-		s.sent[n] = struct{}{}
-		delete(s.renew, n)
+	}
+	slices.Sort(gone)
+	slices.Sort(come)
+	for _, n := range gone {
+		if fits(n) {
+			r.Unsubscribe = append(r.Unsubscribe, n)
+			delete(s.sent, n)
+			delete(s.leave, n)
+		}
+	}
+	for _, n := range come {
+		if fits(n) {
+			r.Subscribe = append(r.Subscribe, n)
+			s.sent[n] = struct{}{}
+			delete(s.renew, n)
+		}
 	}
 	if s.legacy && len(r.Subscribe)+len(r.Unsubscribe) > 0 {
 		// A server leaves the wildcard that nobody spelt when names are subscribed to, or does not; said aloud it is clear.
-		if !contains(r.Subscribe, resource.Wildcard) {
+		if !slices.Contains(r.Subscribe, resource.Wildcard) {
 			r.Subscribe = append([]string{resource.Wildcard}, r.Subscribe...)
 		}
 		s.legacy = false
@@ -486,9 +512,4 @@ func (m *Machine) difference(s *state, r *Request, budget int) bool {
 		clear(s.renew)
 	}
 	return len(r.Subscribe)+len(r.Unsubscribe) > 0
-}
-
-func contains(sorted []string, name string) bool {
-	_, ok := slices.BinarySearch(sorted, name)
-	return ok
 }

@@ -20,11 +20,13 @@ type change struct {
 	put      map[string]*entry
 	gone     []string            // held names that go
 	cleared  []string            // names that were refused, and are removed
+	idle     int                 // of put, how many come into the attic
 	answered map[string]struct{} // of waits
 	restore  []resource.Resource // Restored: what the update is made of when its turn comes
 	version  string
 	nonce    string
 	stream   uint64
+	asks     int // of the state, when this was made
 }
 
 // Receive takes in a response. The Update that it gives is to be judged, with Judged, before anything else is received; nil
@@ -85,6 +87,7 @@ func limitError(typ, got, want string) error {
 // offer gives the update of c to be judged if it says anything, and else carries c out.
 func (m *Machine) offer(now time.Time, c *change) *Update {
 	s, waiting := c.state, len(c.state.waits)
+	c.asks = s.asks
 	for n := range c.answered {
 		if _, ok := s.waits[n]; ok {
 			waiting--
@@ -234,9 +237,10 @@ func (m *Machine) item(now time.Time, c *change, r *Response, i *Item) (string, 
 		return name, nil
 	}
 	if !taken && had == nil {
-		if _, told := s.ever[name]; !told || s.attic >= maxAttic {
+		if _, told := s.ever[name]; !told || s.attic+c.idle >= maxAttic {
 			return name, nil // not asked for, or not any more
 		}
+		c.idle++
 	}
 	e.attic = !taken
 	c.put[name] = e
@@ -352,7 +356,9 @@ func (m *Machine) Judged(now time.Time, verdict error) {
 	for n := range c.answered {
 		delete(s.waits, n)
 	}
-	m.forget(s) // whoever judged may have subscribed to less
+	if s.asks != c.asks {
+		m.forget(s) // whoever judged has subscribed to less
+	}
 	m.Refresh(resource.Endpoints, changed)
 }
 

@@ -449,7 +449,7 @@ func TestSameEnd(t *testing.T) {
 					quiet = 0
 				}
 				p.due()
-				if d := p.Machine.Deadline(); d.After(p.now) {
+				if d := p.Machine.Deadline(p.now); d.After(p.now) {
 					p.now = d
 				}
 			}

@@ -235,7 +235,7 @@ func TestStateOfTheWorld(t *testing.T) {
 				s.get(sotw(cds, "2", "b=1"))
 				began := s.now
 				for r := s.Next(s.now); r == nil; r = s.Next(s.now) {
-					d := s.Machine.Deadline()
+					d := s.Machine.Deadline(s.now)
 					if !d.After(s.now) {
 						s.Fatal("nothing to wait for")
 					}
@@ -462,7 +462,7 @@ func TestTimeToLive(t *testing.T) {
 		}
 		for name, play := range map[string]func(s *script){
 			"expires": func(s *script) {
-				if d := s.Machine.Deadline(); !d.Equal(s.now.Add(10 * time.Second)) {
+				if d := s.Machine.Deadline(s.now); !d.Equal(s.now.Add(10 * time.Second)) {
 					s.Fatal(d)
 				}
 				s.now = s.now.Add(10*time.Second - 1)
@@ -580,7 +580,7 @@ func TestMissing(t *testing.T) {
 			}
 			none()
 			s.now = s.now.Add(5 * time.Second) // whether or not there is a stream
-			if d := s.Machine.Deadline(); !d.Equal(s.now) {
+			if d := s.Machine.Deadline(s.now); !d.Equal(s.now) {
 				t.Fatal(d)
 			}
 			if typ, names := s.Missing(s.now); typ != cds || !slices.Equal(names, []string{"*"}) {
@@ -607,8 +607,8 @@ func TestMissing(t *testing.T) {
 			s.wantWithin(eds, 15*time.Second, "a", "b")
 			s.now = s.now.Add(time.Hour)
 			none()
-			if !s.Machine.Deadline().IsZero() {
-				t.Fatal(s.Machine.Deadline())
+			if !s.Machine.Deadline(s.now).IsZero() {
+				t.Fatal(s.Machine.Deadline(s.now))
 			}
 			s.updates = nil
 			if kind == protocol.Delta {

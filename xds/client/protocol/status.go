@@ -164,20 +164,29 @@ func (m *Machine) Keep(keep func(typ string) bool) []Kept {
 	return all
 }
 
-// Restore puts down what was kept. Due gives it to be judged, what is subscribed to by the time its turn comes, in the order of rank:
-// whoever takes a cluster can subscribe to its endpoints before those are looked at. It does nothing once a stream was open.
+// Restore puts down what was kept. Due gives it to be judged, what is subscribed to by the time its turn comes: what refers to others
+// before those, so that whoever takes a cluster can subscribe to its endpoints before those are looked at, and to its policy. It does
+// nothing once a stream was open.
 func (m *Machine) Restore(all []Kept) {
 	if m.stream > 0 {
 		return
 	}
 	all = slices.Clone(all)
-	slices.SortStableFunc(all, func(a, b Kept) int { return resource.Rank(a.Type) - resource.Rank(b.Type) })
+	slices.SortStableFunc(all, func(a, b Kept) int { return turn(a.Type) - turn(b.Type) })
 	for _, k := range all {
 		m.kept = append(m.kept, &change{
 			update: Update{Type: k.Type, Version: k.Version, Cause: Restored}, put: map[string]*entry{}, answered: map[string]struct{}{},
 			restore: k.Resources, version: k.Version,
 		})
 	}
+}
+
+// turn is when a type is restored: in the order of rank, but policies and their reference values last, to which others refer.
+func turn(typ string) int {
+	if r := resource.Rank(typ); r >= resource.Rank(resource.Cluster) {
+		return r
+	}
+	return 100 - resource.Rank(typ)
 }
 
 // restored makes the update of what was kept.

@@ -1,0 +1,118 @@
+//go:build !noxds
+
+package main
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/jurat-tls/jurat/proxy/chain"
+	"github.com/jurat-tls/jurat/proxy/config"
+)
+
+// A chain has a place of its own, which stays when the policy there changes.
+func TestPlaceOf(t *testing.T) {
+	serving := func(require string) config.Serving { return config.Serving{Require: require, To: "127.0.0.1:1"} }
+	c := &config.Config{Listeners: []config.Listener{
+		{Name: "one", Address: ":1", Serving: serving("a")},
+		{Name: "many", Address: ":2", Serving: serving("rest"), Chains: []config.Chain{
+			{Name: "x", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("b")},
+			{Match: chain.Match{ServerNames: []string{"y.example"}}, Serving: serving("c")},
+			{Name: "same", Match: chain.Match{ServerNames: []string{"z.example"}}, Serving: serving("b")},
+			{Name: "like the rest", Serving: serving("rest")},
+		}},
+	}}
+	many := &c.Listeners[1]
+	for i, want := range []string{"listener many chain x", "listener many chain server_names=y.example", "listener many chain x", "listener many"} {
+		alone := many.Chain(i)
+		if got := placeOf(c, &alone); got != want {
+			t.Errorf("chain %d: got %q", i, got)
+		}
+	}
+	if rest, ok := many.Rest(); !ok || placeOf(c, &rest) != "listener many" {
+		t.Errorf("got %q", placeOf(c, &rest))
+	}
+	if got := placeOf(c, &c.Listeners[0]); got != "listener one" {
+		t.Errorf("got %q", got)
+	}
+	places := (&serveConfig{Proxy: *c, XDS: &xdsConfig{Require: "p"}}).places()
+	for place, want := range map[string]string{
+		"listener one": "a", "listener many": "rest", "listener many chain x": "b", "listener many chain server_names=y.example": "c",
+		"listener many chain same": "b", "listener many chain like the rest": "rest", atControlPlane: "p",
+	} {
+		if got := places[place]; len(got) != 1 || got[0] != want {
+			t.Errorf("%s demands %v", place, got)
+		}
+		delete(places, place)
+	}
+	if len(places) != 0 {
+		t.Errorf("there are more: %v", places)
+	}
+}
+
+func TestKeptFile(t *testing.T) {
+	f := keptFile(filepath.Join(t.TempDir(), "kept"))
+	if raw, err := f.Load(); raw != nil || err != nil {
+		t.Errorf("got %q, %v", raw, err)
+	}
+	for _, text := range []string{"first", "second"} {
+		if err := f.Save([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		if raw, err := f.Load(); string(raw) != text || err != nil {
+			t.Errorf("got %q, %v", raw, err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Dir(string(f))); len(left) != 1 || err != nil {
+		t.Errorf("there is more: %v, %v", left, err)
+	}
+	if info, err := os.Stat(string(f)); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("others can read it: %v, %v", info.Mode(), err)
+	}
+	nowhere := keptFile(filepath.Join(t.TempDir(), "none", "kept"))
+	if err := nowhere.Save(nil); err == nil {
+		t.Error("nothing")
+	}
+	dir := keptFile(t.TempDir())
+	if _, err := dir.Load(); err == nil {
+		t.Error("a directory was read")
+	}
+}
+
+func TestFetch(t *testing.T) {
+	for given, want := range map[time.Duration]time.Duration{0: 15 * time.Second, -1: 0, time.Minute: time.Minute} {
+		if got := (&xdsConfig{Fetch: given}).fetch(); got != want {
+			t.Errorf("%v: got %v", given, got)
+		}
+	}
+}
+
+func TestControlPlaneAddress(t *testing.T) {
+	for given, want := range map[string]string{"control.example": "control.example:443", "control.example:18000": "control.example:18000", "[::1]:1": "[::1]:1", "https://control.example": "control.example:443"} {
+		if got, err := (&xdsConfig{Server: given}).address(); err != nil || got != want {
+			t.Errorf("%s: got %q, %v", given, got, err)
+		}
+	}
+}
+
+// A file with a control plane is not read again while it runs: what the limits are was measured at the start.
+func TestNoReloadWithControlPlane(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "jurat.yaml")
+	text := "xds: {server: \"127.0.0.1:1\", require: p.yaml, limits: {}}\nidentity: {tee: sim}\n"
+	for name, raw := range map[string]string{file: text, filepath.Join(dir, "p.yaml"): policyText} {
+		if err := os.WriteFile(name, []byte(raw), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var out bytes.Buffer
+	o := &operation{app: testApp(), log: newLogger(&out, false, new(slog.LevelVar))}
+	o.reload(t.Context(), &serveConfig{source: file})
+	if !bytes.Contains(out.Bytes(), []byte("restart only")) {
+		t.Errorf("got %s", out.String())
+	}
+}
