@@ -84,7 +84,7 @@ var comments = map[string]string{
 	"guard.Limits.Most":                                        "bounds",
 	"guard.Limits.Outage":                                      "How long what xDS has brought is used without a control plane; then nothing but this file is, default 24 h",
 	"guard.Limits.Policies":                                    "Names of policies that may be pushed; a * at the end stands for any rest. Those of this file may be referred to anyway.",
-	"guard.Limits.Redirects":                                   "hosts that clients may be sent to: a name, *.example, an address or a prefix; a redirect that keeps the host is allowed anyway",
+	"guard.Limits.Redirects":                                   "hosts that clients may be sent to: a name, *.example, an address or a prefix; a redirect that keeps the host, and the port or the listener's own, is allowed anyway",
 	"guard.Limits.Rewrite":                                     "requests and answers may be edited: headers, paths and hosts",
 	"guard.Limits.Targets":                                     "where bytes may go",
 	"guard.Limits.Versions":                                    "Resources of every type have whole numbers as versions, which never go back. Without it that holds for the serials of policies and reference values alone, since most control planes have no such versions.",
