@@ -12,8 +12,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"math/big"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -152,4 +154,73 @@ func TestEnvoyGateway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A gateway that a real Envoy Gateway configures: one port for everybody, another one for clients that meet the policy which an EnvoyPatchPolicy names, and
+// backends that have to meet it as well.
+func TestEnvoyGatewayTraffic(t *testing.T) {
+	for _, protocol := range []string{"delta", "sotw"} {
+		t.Run(protocol, func(t *testing.T) {
+			y := newYard(t)
+			values := newGateway(t)
+			values.Policy = "genoa.yaml"
+			g := startEnvoyGateway(t, values)
+			paths := make(chan string, 1000)
+			behind := net.JoinHostPort("127.0.0.1", "9090")
+			application(t, behind, paths)
+			for _, b := range []string{backend1, backend2} {
+				y.attestedAt(genoa, "backend.example", net.JoinHostPort(b, "8443"), behind)
+			}
+			y.attested(milan, "backend.example", net.JoinHostPort(backend3, "8443"), "three")
+			proxy := y.follow(y.control(beside(t, g)), envoyNode(), protocol, "www.example.com", `    answers: true
+    redirects: [www.example.com]
+    targets:
+    - {name: backend, to: ["10.1.0.0/24:8443"], names: [backend.example]}
+    - {name: plain, to: ["10.1.0.10:8080"], plain: true}
+    listeners:
+    - {address: "0.0.0.0:18080", clients: plain, unsafe_listen: true, to: [backend, plain]}
+    - {address: "0.0.0.0:18443", to: [backend, plain]}
+    - {address: "0.0.0.0:19003", clients: plain, unsafe_listen: true, to: [backend]}
+`)
+			askGateway(t, y, paths, "http://"+gatewayIP+":18080", net.JoinHostPort(gatewayIP, "18443"), func(address string) {
+				values.Backend = address
+				fill(t, "gateway", g.config, values)
+			}, proxy, g.process)
+			if err := ask(http.DefaultClient, "http://127.0.0.1:19003/ready", "", ""); err != nil {
+				t.Errorf("the port for readiness: %v", err)
+			}
+		})
+	}
+}
+
+// beside stands on the host of an Envoy Gateway, and connects to it with the certificate that it wants to see; it answers where.
+func beside(t *testing.T, g *envoyGateway) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				far, err := g.dial(context.Background(), g.address)
+				if err != nil {
+					return
+				}
+				defer far.Close()
+				go func() {
+					_, _ = io.Copy(far, c)
+					_ = far.Close()
+				}()
+				_, _ = io.Copy(c, far)
+			}()
+		}
+	}()
+	return ln.Addr().String()
 }
