@@ -142,7 +142,7 @@ func TestEnvoyGateway(t *testing.T) {
 		t.Run(fmt.Sprint(kind), func(t *testing.T) {
 			o := observe(t, kind, envoyNode(), g.address, g.dial)
 			poll(t, "everything has come", o.settled, g.process)
-			show(t, o, fmt.Sprint("gateway-", kind))
+			record(t, o, fmt.Sprint("envoy-gateway-", kind))
 			o.judge(t, nil)
 			for _, address := range []string{backend2, backend1} {
 				v := values

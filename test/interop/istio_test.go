@@ -1,17 +1,22 @@
 package interop
 
 import (
+	"bytes"
+	"cmp"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/jurat-tls/jurat/xds/client"
 	"github.com/jurat-tls/jurat/xds/envoy"
+	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // istio is what the files of testdata/istio have places for.
@@ -99,6 +104,7 @@ func gatewayNode() client.Node {
 func TestIstio(t *testing.T) {
 	values := newIstio()
 	d := startIstiod(t, values, registryOnly)
+	means := map[string]*envoy.Translation{}
 	for _, kind := range []client.Kind{client.StateOfTheWorld, client.Delta} {
 		for _, node := range []struct {
 			name    string
@@ -112,8 +118,13 @@ func TestIstio(t *testing.T) {
 			t.Run(fmt.Sprint(kind, " ", node.name), func(t *testing.T) {
 				o := observe(t, kind, node.node, d.address, plain)
 				poll(t, "everything has come", o.settled, d.process)
-				show(t, o, strings.ReplaceAll("istio-"+fmt.Sprint(kind, "-", node.name), " ", "-"))
+				record(t, o, fmt.Sprint("istiod-", kind, "-", node.name))
 				o.judge(t, node.allowed)
+				_, m := o.seen()
+				if other := means[node.name]; other != nil && !reflect.DeepEqual(m.Config, other.Config) {
+					t.Errorf("the other variant ended with something else:\n%+v\n%+v", other.Config, m.Config)
+				}
+				means[node.name] = m
 			})
 		}
 	}
@@ -156,24 +167,35 @@ func (o *observer) endpoint(cluster, address string) error {
 	return fmt.Errorf("no cluster %s", cluster)
 }
 
-// show writes what has come to a file, where JURAT_INTEROP_SHOW says so.
-func show(t *testing.T, o *observer, name string) {
+// record writes what has come to a file of the folder that JURAT_INTEROP_RECORD names, where there is one: what xds/envoy keeps of it is what its
+// tests hold it against where there is no control plane. Secrets are left out.
+func record(t *testing.T, o *observer, name string) {
 	t.Helper()
-	dir := os.Getenv("JURAT_INTEROP_SHOW")
+	dir := os.Getenv("JURAT_INTEROP_RECORD")
 	if dir == "" {
 		return
 	}
-	set, _ := o.seen()
-	var all []string
-	for k, r := range set {
-		text, err := envoy.Text(r)
-		if err != nil {
-			text = fmt.Appendf(nil, "%q", err)
-		}
-		all = append(all, fmt.Sprintf("{\"resource\": %q, \"body\": %s}\n", short(k), text))
+	type resourceOf struct {
+		Type, Name string
+		Body       []byte
 	}
-	slices.Sort(all)
-	if err := os.WriteFile(filepath.Join(dir, name+".json"), []byte(strings.Join(all, "")), 0o644); err != nil {
+	set, _ := o.seen()
+	var all []resourceOf
+	for k, r := range set {
+		if k.Type != resource.Secret {
+			all = append(all, resourceOf{k.Type, k.Name, r.Body})
+		}
+	}
+	slices.SortFunc(all, func(a, b resourceOf) int {
+		return cmp.Or(strings.Compare(a.Type, b.Type), strings.Compare(a.Name, b.Name))
+	})
+	var out bytes.Buffer
+	for _, r := range all {
+		if err := json.NewEncoder(&out).Encode(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(dir, strings.ReplaceAll(name, " ", "-")+".json"), out.Bytes(), 0o644); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -191,7 +213,7 @@ func TestIstioPermissive(t *testing.T) {
 		t.Run(mode, func(t *testing.T) {
 			o := observe(t, client.Delta, sidecarNode(mode), d.address, plain)
 			poll(t, "everything has come", o.settled, d.process)
-			show(t, o, "istio-permissive-"+mode)
+			record(t, o, "istiod-permissive-"+mode)
 			o.judge(t, refused)
 		})
 	}
