@@ -26,12 +26,14 @@ type istio struct {
 	Weight1, Weight2                                     int
 	Policy                                               string // that peers have to meet
 	Mode                                                 string // of mutual TLS
+	TLS                                                  string // to the backend
+	Withdrawn                                            bool   // there is no EnvoyFilter
 }
 
 func newIstio() istio {
 	return istio{
 		App: appIP, Backend: backend1, Backend2: backend2, BackendService: backendIP, Store: storeIP, Plain: plainIP,
-		BackendPort: 8080, StorePort: 6379, PlainPort: 8080, Weight1: 90, Weight2: 10, Policy: "mesh", Mode: "STRICT",
+		BackendPort: 8080, StorePort: 6379, PlainPort: 8080, Weight1: 90, Weight2: 10, Policy: "mesh", Mode: "STRICT", TLS: "ISTIO_MUTUAL",
 	}
 }
 

@@ -25,6 +25,7 @@ const (
 	backend1  = "10.1.0.7"
 	backend2  = "10.1.0.8"
 	backend3  = "10.1.0.11"
+	thiefIP   = "10.1.0.12" // where no attested service is
 	storeIP   = "10.1.0.9"
 	plainIP   = "10.1.0.10" // a service without TLS
 	backendIP = "10.96.0.7" // of the service, where nobody listens
@@ -76,7 +77,7 @@ func TestMain(m *testing.M) {
 func network() [][]string {
 	// What goes to the addresses of services leaves by no other way, for rules to take.
 	all := [][]string{{"link", "set", "lo", "up"}, {"route", "add", "10.96.0.0/16", "dev", "lo"}}
-	for _, a := range slices.Sorted(slices.Values([]string{appIP, gatewayIP, backend1, backend2, backend3, storeIP, plainIP, backendIP})) {
+	for _, a := range slices.Sorted(slices.Values([]string{appIP, gatewayIP, backend1, backend2, backend3, thiefIP, storeIP, plainIP, backendIP})) {
 		all = append(all, []string{"address", "add", a + "/32", "dev", "lo"})
 	}
 	return all

@@ -199,6 +199,27 @@ func sidecar(t *testing.T, protocol string) {
 			t.Errorf("a connection that has to do with nothing of this: %v", err)
 		}
 	})
+	t.Run("no way to loosen it", func(t *testing.T) {
+		// Whoever runs the control plane has the backend's requests sent elsewhere in plain, and takes the validators away.
+		serve(t, net.JoinHostPort(thiefIP, "8080"), "stolen")
+		stolen, stop := crowd(t, func() error {
+			if err := ask(c, backend, backendHost, "stolen"); err == nil {
+				return errors.New("stolen")
+			}
+			return nil
+		})
+		worse := values
+		worse.Withdrawn, worse.TLS, worse.Backend = true, "DISABLE", thiefIP
+		d.change(worse)
+		t.Logf("refused: %v", proxy.event(t, "configuration of the control plane refused")["error"])
+		poll(t, "endpoints that do not attest are of no use", func() error { return refusal(c, backend, backendHost) }, proxy, d.process)
+		d.change(values)
+		poll(t, "the backend answers", func() error { return ask(c, backend, backendHost, "three") }, proxy, d.process)
+		stop()
+		if err := stolen(); err != nil {
+			t.Error(err)
+		}
+	})
 	t.Run("another policy", func(t *testing.T) {
 		values.Policy = "milan.yaml"
 		d.change(values)
