@@ -19,27 +19,54 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/config"
 )
 
 var crowd = flag.Int("crowd", 150, "how many connections TestCrowd has open, for as long as -chaos says")
 
-// meanwhile is what goes on in the proxy's process while the crowd is there, over and over until the context ends. What swaps
-// configuration under load belongs here.
-var meanwhile = []struct {
-	name string
-	do   func(context.Context, *proxy.Server) error
-}{
-	{"statistics", func(_ context.Context, s *proxy.Server) error {
-		if n := s.Stats().Active; n < 0 {
-			return fmt.Errorf("%d connections", n)
+// swapping changes the configuration over and over until ctx ends: routes, their clusters, the weight of an endpoint, and a listener
+// that comes and goes. It answers how often.
+func swapping(ctx context.Context, t *testing.T, r *proxy.Runtime, b *builder, to func(n int) *config.Config) (n int) {
+	for ; ctx.Err() == nil; n++ {
+		if err := r.Apply(ctx, to(n), "1", b); err != nil && ctx.Err() == nil {
+			t.Errorf("change %d: %v", n, err)
+			return n
 		}
-		return nil
-	}},
+		for _, l := range r.Listeners() {
+			if l.Stats.Active < 0 {
+				t.Errorf("%s: %d connections", l.Name, l.Stats.Active)
+				return n
+			}
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+	return n
+}
+
+// crowdConfig is the nth configuration of a crowd's proxy.
+func crowdConfig(n int, services loadServices, limits config.Limits) *config.Config {
+	name := []string{"even", "odd"}[n%2]
+	raw := clusterOf("raw", services.TCP)
+	raw.Endpoints[0].Weight = uint32(1 + n%3)
+	c := &config.Config{
+		Listeners: []config.Listener{
+			{Address: "web", Serving: config.Serving{HTTP: allTo(name)}, Limits: limits},
+			{Address: "raw", Serving: config.Serving{TCP: true, Cluster: "raw"}, Limits: limits},
+		},
+		Clusters: []config.Cluster{clusterOf(name, services.HTTP), raw},
+	}
+	if n%3 == 1 {
+		c.Listeners = append(c.Listeners, config.Listener{Address: "passing", Serving: config.Serving{Plain: true, HTTP: allTo(name)}})
+	}
+	return c
 }
 
 // TestCrowd has many connections open, over HTTP/1.1, HTTP/2 and TCP, whose ends fail in every way that they can, and services
 // that are killed under them. Every answer that is whole is checked byte for byte, and every failure has to have a cause. When
-// they have gone, nothing is left of them. Clients and services are in a process of their own: what is counted here, memory
+// they have gone, nothing is left of them. The configuration is swapped under them all the while. Clients and services are in a process of their own: what is counted here, memory
 // and descriptors, is the proxy's.
 func TestCrowd(t *testing.T) {
 	before := goleak.IgnoreCurrent()
@@ -119,54 +146,37 @@ func crowded(t *testing.T, n int, lasts time.Duration) {
 	var services loadServices
 	hear(&services)
 
-	e := engine(t)
-	limits := proxy.Limits{Connections: 2 * n, KeepAlive: time.Hour}
-	web, err := proxy.NewInboundHTTP(e, shake(nil, "h2", "http/1.1"), backend(t, services.HTTP), nil, limits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := proxy.NewInboundTCP(e, shake(nil), backend(t, services.TCP), nil, limits)
-	if err != nil {
-		t.Fatal(err)
+	r, build := running(t), newBuilder(t)
+	limits := config.Limits{Connections: 2 * n, Times: config.Times{KeepAlive: time.Hour}}
+	configure := func(n int) *config.Config { return crowdConfig(n, services, limits) }
+	apply(t, r, configure(0), "1", build)
+	active := func() (open int64) {
+		for _, l := range r.Listeners() {
+			open += l.Stats.Active
+		}
+		return open
 	}
 	used, held := inUse(), resident(t)
-	fmt.Fprintf(in, "{%q:%q,%q:%q}\n", "HTTP", start(t, web), "TCP", start(t, raw))
+	fmt.Fprintf(in, "{%q:%q,%q:%q}\n", "HTTP", build.address("web"), "TCP", build.address("raw"))
 
 	var opened loadOpened
 	hear(&opened)
-	active := web.Stats().Active + raw.Stats().Active
+	at := active()
 	t.Logf("%d connections open after %v, %d at the proxy; %d bytes in use and %d resident for each", opened.Open, opened.Took.Round(time.Millisecond),
-		active, (inUse()-used)/n, (resident(t)-held)/n)
-	if opened.Open != n || active != int64(n) {
-		t.Errorf("%d connections, %d at the proxy, instead of %d", opened.Open, active, n)
+		at, (inUse()-used)/n, (resident(t)-held)/n)
+	if opened.Open != n || at != int64(n) {
+		t.Errorf("%d connections, %d at the proxy, instead of %d", opened.Open, at, n)
 	}
 
 	ctx, stop := context.WithCancel(t.Context())
-	var others sync.WaitGroup
-	for _, m := range meanwhile {
-		others.Go(func() {
-			rounds := 0
-			for ; ctx.Err() == nil; rounds++ {
-				for _, s := range []*proxy.Server{web, raw} {
-					if err := m.do(ctx, s); err != nil {
-						t.Errorf("%s: %v", m.name, err)
-						return
-					}
-				}
-				select {
-				case <-ctx.Done():
-				case <-time.After(10 * time.Millisecond):
-				}
-			}
-			t.Logf("%s: %d times", m.name, rounds)
-		})
-	}
+	var changes sync.WaitGroup
+	changes.Go(func() { t.Logf("%d changes of configuration", swapping(ctx, t, r, build, configure)) })
 	_, _ = io.WriteString(in, "{}\n") // go
 	var result loadResult
 	hear(&result)
 	stop()
-	others.Wait()
+	changes.Wait()
 	result.report(t)
-	until(t, "every connection to be closed", func() bool { return web.Stats().Active == 0 && raw.Stats().Active == 0 })
-	t.Logf("%d bytes in use and %d resident for each afterwards; %+v", (inUse()-used)/n, (resident(t)-held)/n, web.Stats())
+	until(t, "every connection to be closed", func() bool { return active() == 0 })
+	t.Logf("%d bytes in use and %d resident for each afterwards", (inUse()-used)/n, (resident(t)-held)/n)
 }

@@ -206,6 +206,25 @@ func (s *Server) leave(ln net.Listener) {
 	s.work.Done()
 }
 
+// lazy is a slog.Handler whose attributes are formatted when they are needed: others do so at once, and keep the text for as long
+// as the connection lives.
+type lazy struct {
+	slog.Handler
+	remote, via string
+}
+
+func (h *lazy) with() slog.Handler {
+	attrs := []slog.Attr{slog.String("remote", h.remote)}
+	if h.via != "" {
+		attrs = append(attrs, slog.String("via", h.via))
+	}
+	return h.Handler.WithAttrs(attrs)
+}
+
+func (h *lazy) Handle(ctx context.Context, r slog.Record) error { return h.with().Handle(ctx, r) }
+func (h *lazy) WithAttrs(attrs []slog.Attr) slog.Handler        { return h.with().WithAttrs(attrs) }
+func (h *lazy) WithGroup(name string) slog.Handler              { return h.with().WithGroup(name) }
+
 // arrival is a connection that is let in.
 type arrival struct {
 	peer       net.Conn       // as it came
@@ -248,11 +267,11 @@ func (s *Server) handle(a *arrival) {
 
 // logger says whose connection it is.
 func (s *Server) logger(a *arrival) *slog.Logger {
-	remote, via := addrString(a.raw.RemoteAddr()), addrString(a.peer.RemoteAddr())
-	if via == remote {
-		return s.log.With("remote", remote)
+	h := &lazy{Handler: s.log.Handler(), remote: addrString(a.raw.RemoteAddr())}
+	if via := addrString(a.peer.RemoteAddr()); via != h.remote {
+		h.via = via
 	}
-	return s.log.With("remote", remote, "via", via)
+	return slog.New(h)
 }
 
 // refuse ends a connection that was not established, and tells of it, unless the server is what ends.

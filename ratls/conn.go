@@ -339,12 +339,31 @@ type Acceptor struct {
 	rp      *RelyingParty // nil asks clients for nothing
 	protos  []string
 	session session.Options
+	tiers   func(certificates *tls.Config) *tls.Config
+	all     *tls.Config // for every client, where it is asked for nothing: a configuration lives as long as its connections
 }
 
 // NewAcceptor serves every client. protos are the protocols of the application, best first; none means that what clients
 // offer is ignored.
 func NewAcceptor(id *Identity, protos ...string) *Acceptor {
-	return &Acceptor{id: id, protos: protos, session: session.Options{Protocols: protos}}
+	a := &Acceptor{id: id, protos: protos, session: session.Options{Protocols: protos}}
+	exchange := baseConfig()
+	offerSession(exchange)
+	exchange.GetCertificate = id.bareCertificate
+	exchange.VerifyConnection = notResumed
+	a.tiers = func(certificates *tls.Config) *tls.Config {
+		certificates.NextProtos = protos
+		c := baseConfig()
+		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			if slices.Contains(hello.SupportedProtos, session.ALPN) {
+				return exchange, nil
+			}
+			return certificates, nil
+		}
+		return c
+	}
+	a.all = a.tiers(ServerConfig(id))
+	return a
 }
 
 // NewMutualAcceptor serves only clients that rp affirms.
@@ -369,21 +388,9 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	var result *attest.Result
 	j := &judge{RelyingParty: a.rp, peer: AnyClient()}
 	j.began.Store(a.rp.epoch())
-	config := baseConfig()
-	config.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-		if slices.Contains(hello.SupportedProtos, session.ALPN) {
-			c := baseConfig()
-			offerSession(c)
-			c.GetCertificate = a.id.bareCertificate
-			c.VerifyConnection = notResumed
-			return c, nil
-		}
-		c := ServerConfig(a.id)
-		if a.rp != nil {
-			c = mutualServerConfig(ctx, a.id, a.rp, func(r *attest.Result, _ [][]byte) { result = r })
-		}
-		c.NextProtos = a.protos
-		return c, nil
+	config := a.all
+	if a.rp != nil {
+		config = a.tiers(mutualServerConfig(ctx, a.id, a.rp, func(r *attest.Result, _ [][]byte) { result = r }))
 	}
 	conn, err := finish(ctx, tls.Server(raw, config))
 	if err != nil {

@@ -130,9 +130,14 @@ func (o *operation) drain(how admin.Drain) error {
 	o.changing.Lock()
 	defer o.changing.Unlock()
 	g := o.generation()
-	rest := g.Proxy
+	running, build := o.following().running()
+	if running == nil {
+		running, build = &g.Proxy, g
+	}
+	o.halted.Store(true)
+	rest := *running
 	rest.Listeners = nil
-	for _, l := range g.Proxy.Listeners {
+	for _, l := range running.Listeners {
 		if how.InboundOnly && l.PlainOnly() {
 			rest.Listeners = append(rest.Listeners, l)
 		}
@@ -140,7 +145,7 @@ func (o *operation) drain(how admin.Drain) error {
 	if len(rest.Listeners) == 0 {
 		o.draining.Store(true)
 	}
-	return o.runtime.Apply(context.Background(), &rest, g.epoch, g)
+	return o.runtime.Apply(context.Background(), &rest, g.epoch, build)
 }
 
 func (o *operation) snapshot() metrics.Snapshot {

@@ -56,7 +56,8 @@ type operation struct {
 	stop      context.CancelCauseFunc
 
 	draining atomic.Bool
-	changing sync.Mutex // of the configuration
+	halted   atomic.Bool // the admin API has ended listeners: a control plane does not bring them back
+	changing sync.Mutex  // of the configuration
 
 	mu       sync.Mutex
 	current  *generation
@@ -105,6 +106,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
+	work.Go(func() { tidy(ctx) })
 	work.Go(func() { o.enforcing(ctx) })
 	defer work.Wait()
 	defer stop(nil)

@@ -157,7 +157,7 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	o := f.operation
 	o.changing.Lock()
 	defer o.changing.Unlock()
-	if o.draining.Load() || f.ctx.Err() != nil {
+	if o.draining.Load() || o.halted.Load() || f.ctx.Err() != nil {
 		return &attest.Error{Code: attest.CodeInternal, Check: "xds", Got: "a change while the proxy drains", Want: "none until it has started again"}
 	}
 	g := o.generation()
@@ -178,6 +178,14 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	f.current = d
 	o.listening(known)
 	return nil
+}
+
+// running is what was carried out last, and by whom; nil where that is the file alone. The caller holds operation.changing.
+func (f *follower) running() (*config.Config, proxy.Builder) {
+	if f == nil || f.current == nil {
+		return nil, nil
+	}
+	return f.current.config, f.current
 }
 
 // change is what is to be in force with d.

@@ -5,6 +5,8 @@ package main
 import (
 	"context"
 
+	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/metrics"
 )
 
@@ -17,6 +19,8 @@ type follower struct{}
 func (o *operation) follow(context.Context, *serveConfig) (done func(), err error) {
 	return func() {}, nil
 }
+
+func (*follower) running() (*config.Config, proxy.Builder) { return nil, nil }
 
 func (*follower) dump() any { return nil }
 

@@ -148,7 +148,7 @@ func (a *Agent) Offer(u *client.Update) error {
 		}
 		delete(candidate, key)
 	}
-	raised, err := a.offer(candidate, late, u.Changed, u.Cause == protocol.Answered)
+	raised, err := a.offer(candidate, late, u.Changed, len(u.Removed) > 0, u.Cause == protocol.Answered)
 	a.note(u, err)
 	if err != nil {
 		return rejection(u, err)
@@ -158,10 +158,17 @@ func (a *Agent) Offer(u *client.Update) error {
 	return nil
 }
 
-// offer carries a candidate out, and makes it what was accepted. heard says that it comes from a control plane that is there. It answers
-// the serials that were accepted with it.
-func (a *Agent) offer(candidate envoy.Set, late map[envoy.Key]bool, changed []resource.Resource, heard bool) ([]guard.Versioned, error) {
-	p, err := a.plan(candidate, late)
+// offer carries a candidate out, and makes it what was accepted. removed says that something is gone besides, and heard that it comes from a
+// control plane that is there. It answers the serials that were accepted with it.
+func (a *Agent) offer(candidate envoy.Set, late map[envoy.Key]bool, changed []resource.Resource, removed, heard bool) ([]guard.Versioned, error) {
+	var p *plan
+	var err error
+	if !removed {
+		p, err = a.denial(candidate, changed)
+	}
+	if p == nil && err == nil {
+		p, err = a.plan(candidate, late)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +195,7 @@ func (a *Agent) Missing(typ string, names []string) {
 		late[envoy.Key{Type: typ, Name: name}] = true
 	}
 	a.options.Log.Warn("the control plane did not send what it refers to", "type", short(typ), "names", names)
-	if _, err := a.offer(a.accepted, late, nil, false); err != nil {
+	if _, err := a.offer(a.accepted, late, nil, false, false); err != nil {
 		a.options.Log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}

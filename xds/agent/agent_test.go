@@ -539,7 +539,7 @@ func TestLimits(t *testing.T) {
 // Whoever sent what is wrong is told, although it is not complete yet.
 func TestEarly(t *testing.T) {
 	b := newBench(t, strings.Replace(limitsText, "policies: [mesh*]", "policies: [mesh*]\nattested: [\"must*\"]", 1), agent.Options{})
-	r := b.refused(clusterText("must", "later", ""))
+	r := b.refused(clusterText("must", "later", "") + "connect_timeout: 1s\n")
 	if !strings.Contains(r.Resources["must"], string(attest.CodeLimitPlain)) {
 		t.Errorf("got %+v", r)
 	}
@@ -598,6 +598,19 @@ func TestReferences(t *testing.T) {
 	}
 	if b.proxy.policies["xds:mesh"].Layers[0].ID() == first {
 		t.Error("the policy is the same as before")
+	}
+	b.refused(policyText("mesh", 8, withFloor)) // whose file is not there any more
+	b.ok(policyText("mesh", 8, pushedText))
+	if w := b.asked.names[resource.ReferenceValues]; len(w) != 0 {
+		t.Errorf("got %v", w)
+	}
+	b.ok(policyRefs(9)) // which wait again
+	if w := b.asked.names[resource.ReferenceValues]; !slices.Equal(w, []string{"values"}) || len(b.Status().Warming) == 0 {
+		t.Errorf("got %v", w)
+	}
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	if err := send(4, floorText); err != nil {
+		t.Fatal(err)
 	}
 	if len(b.Status().Warming) != 0 {
 		t.Error("something waits")
@@ -659,7 +672,7 @@ func TestOrderedVersions(t *testing.T) {
 	if err := b.offer("7", clusterText("pay", "pay", "mesh")); err != nil {
 		t.Fatal(err)
 	}
-	for _, version := range []string{"6", "", "x", "07", "-1"} {
+	for _, version := range []string{"6", "", "x", "07", "08", "-1"} {
 		if err := b.offer(version, clusterText("pay", "pay2", "mesh")); err == nil || !strings.Contains(err.Error(), string(attest.CodeRollback)) {
 			t.Errorf("%q: got %v", version, err)
 		}
@@ -761,23 +774,56 @@ func TestRejectionIsBounded(t *testing.T) {
 	}
 }
 
-// What waits for itself is refused.
+// What never settles changes nothing.
 func TestNoEnd(t *testing.T) {
-	n := 0
+	n, endless := 0, false
 	b := newBench(t, limitsText, agent.Options{Translate: func(in envoy.Input) *envoy.Translation {
 		out := envoy.Translate(in)
-		if len(in.Resources) > 0 {
-			if n++; n > 3 { // it is never right beside anything
-				out.Problems = map[envoy.Key]error{{Type: resource.Cluster, Name: "pay"}: errors.New("no")}
-				out.Needs[resource.Cluster] = []string{"pay"}
-			}
+		if n++; endless && n > 1 { // it is right alone, never beside anything, and never gone
+			out.Problems = map[envoy.Key]error{{Type: resource.Cluster, Name: "pay"}: errors.New("no")}
+			out.Needs[resource.Cluster] = []string{"pay"}
 		}
 		return out
 	}})
 	b.ok(clusterText("pay", "pay", "ledger.yaml"))
-	n = 3
-	if err := b.offer("2", clusterText("pay", "pay", "ledger.yaml")); err == nil {
-		t.Error("nothing")
+	n, endless = 0, true
+	b.Missing(resource.Endpoints, []string{"pay"})
+	b.want("")
+	if n < 16 {
+		t.Errorf("given up after %d", n)
+	}
+}
+
+// A denial is as quick as it is because nothing waits; where something does, it is looked at with the rest.
+func TestDenialWhileOthersWait(t *testing.T) {
+	turin := strings.Replace(pushedText, "genoa+", "turin+", 1)
+	id := parsePolicy(t, turin).ID()
+	b := running(t, agent.Options{})
+	// A cluster that is gone, and still led to.
+	if err := b.removed(resource.Cluster, "pay"); err != nil {
+		t.Fatal(err)
+	}
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	b.ok(policyText("mesh", 6, turin))
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	if got := b.proxy.policies["xds:mesh"].Layers[0].ID(); got != id {
+		t.Errorf("got %s", got)
+	}
+	// A policy that does without what was waited for.
+	b = running(t, agent.Options{})
+	b.ok(clusterText("pay", "pay", "mesh"), clusterText("two", "pay", "mesh2"))
+	b.ok(policyText("mesh2", 1, pushedText+"floor: below.yaml\n") + "reference_values: [values]\n")
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	b.ok(policyText("mesh2", 2, pushedText))
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh two=10.0.0.1:8443,/xds:mesh2")
+	// Another policy goes in the same update, and stays where it is in use.
+	changed := load(t, "1", policyText("mesh2", 3, turin))
+	if err := b.Offer(&client.Update{Type: resource.AttestationPolicy, Changed: changed, Removed: []string{"mesh"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh two=10.0.0.1:8443,/xds:mesh2")
+	if got := b.proxy.policies["xds:mesh2"].Layers[0].ID(); got != id {
+		t.Errorf("got %s", got)
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"github.com/jurat-tls/jurat/xds/api"
 	"github.com/jurat-tls/jurat/xds/client"
 	"github.com/jurat-tls/jurat/xds/client/protocol"
+	"github.com/jurat-tls/jurat/xds/envoy"
 	"github.com/jurat-tls/jurat/xds/guard"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
@@ -135,6 +136,22 @@ func attack(t testing.TB, weapons map[string][]resource.Resource, dice func(n in
 		if err := g.Check(b.static, b.proxy.config, b.proxy.policies); err != nil {
 			t.Fatalf("after %+v: %v", u, err)
 		}
+		set, withdrawn := b.Used()
+		if means := envoy.Translate(envoy.Input{Resources: set, Policies: []string{"ledger.yaml"}}); !withdrawn && len(means.Config.Listeners) != len(b.proxy.config.Listeners)-len(b.static.Listeners) {
+			t.Fatalf("after %+v: %d listeners are used, and %d meant", u, len(b.proxy.config.Listeners), len(means.Config.Listeners))
+		} else if !withdrawn {
+			brought := means.Config.WithPolicies(func(name string) string { return agent.Prefix + name })
+			for _, l := range brought.Listeners {
+				if !slices.ContainsFunc(b.proxy.config.Listeners, func(m config.Listener) bool { return m.Equal(&l) }) {
+					t.Fatalf("after %+v: the listener %s is another one", u, l.Name)
+				}
+			}
+			for name, p := range means.Policies {
+				if q, ok := b.proxy.policies[agent.Prefix+name]; ok && q.Layers[0].Name() != "mesh" {
+					t.Fatalf("after %+v: the policy %s is not %+v", u, name, p)
+				}
+			}
+		}
 		for name, p := range b.proxy.policies {
 			if strings.HasPrefix(name, agent.Prefix) && (len(p.Layers) != 2 || p.Layers[1].ID() != floor) {
 				t.Fatalf("%s does not stand on the floor", name)
@@ -155,14 +172,17 @@ func attack(t testing.TB, weapons map[string][]resource.Resource, dice func(n in
 
 func TestHostile(t *testing.T) {
 	weapons := arsenal(t)
-	accepted, live := 0, 0
-	for seed := range uint64(60) {
+	accepted, live, attacks := 0, 0, uint64(30)
+	if testing.Short() {
+		attacks = 6
+	}
+	for seed := range attacks {
 		r := rand.New(rand.NewPCG(seed, 1))
 		a, l := attack(t, weapons, r.IntN, 120)
 		accepted, live = accepted+a, live+l
 	}
 	t.Logf("%d accepted, %d steps with a listener", accepted, live)
-	if accepted < 500 || live < 100 {
+	if accepted < 10*int(attacks) || live < 2*int(attacks) {
 		t.Error("nothing much was tried")
 	}
 }

@@ -78,6 +78,48 @@ func (a *Agent) plan(candidate envoy.Set, late map[envoy.Key]bool) (*plan, error
 	return p, err
 }
 
+// denial answers the plan for an update that changes nothing but what policies say that are in use, where nothing waits; nil for others. It is
+// what plan would make of it, without looking at a thousand clusters: a denial is urgent.
+func (a *Agent) denial(candidate envoy.Set, changed []resource.Resource) (*plan, error) {
+	if len(changed) == 0 || a.used.whole != a.used.translation || len(a.used.whole.Warming) > 0 {
+		return nil, nil
+	}
+	for _, r := range changed {
+		if key := (envoy.Key{Type: r.Type, Name: r.Name}); r.Type != resource.AttestationPolicy && r.Type != resource.ReferenceValues || !in(a.accepted, key) {
+			return nil, nil
+		}
+	}
+	alone := envoy.Set{}
+	for key, r := range candidate {
+		if key.Type == resource.AttestationPolicy || key.Type == resource.ReferenceValues {
+			alone[key] = r
+		}
+	}
+	t := a.translate(alone)
+	if err := problems(t); err != nil {
+		return nil, err
+	}
+	for name := range t.Policies {
+		if pushed := t.Policies[name]; !complete(&pushed, t.References) {
+			return nil, nil
+		}
+	}
+	whole := *a.used.whole
+	whole.Policies, whole.References, whole.Needs = t.Policies, t.References, maps.Clone(whole.Needs)
+	if whole.Needs[resource.ReferenceValues] = t.Needs[resource.ReferenceValues]; t.Needs[resource.ReferenceValues] == nil {
+		delete(whole.Needs, resource.ReferenceValues)
+	}
+	p := &plan{whole: &whole, translation: &whole, set: maps.Clone(candidate)}
+	var err error
+	p.config, p.policies, err = a.allowed(p.set, p.translation)
+	return p, err
+}
+
+func complete(p *api.Policy, references map[string]api.References) bool {
+	_, all := filesOf(p, references)
+	return all
+}
+
 func problems(t *envoy.Translation) error {
 	var errs []error
 	for _, key := range sorted(t.Problems) {

@@ -65,7 +65,7 @@ func (g *Guard) Check(measured, after *config.Config, policies map[string]Policy
 	for _, c := range clusters {
 		k.part, k.name = PartCluster, c.Name
 		switch {
-		case c.Attested == nil && named(k.limits.Attested, c.Name):
+		case c.Attested == nil && named(k.limits.Attested, c.Name) && !bare(c):
 			k.add("attested", attest.CodeLimitPlain, "attested", "a plain cluster", "an attested one: the limits say so of its name")
 		case len(k.targets) == 0:
 			k.add("target", attest.CodeLimitTarget, "", "a cluster", "none: the limits have no targets")
@@ -78,6 +78,15 @@ func (g *Guard) Check(measured, after *config.Config, policies map[string]Policy
 		k.listener(l)
 	}
 	return errors.Join(k.errs...)
+}
+
+// bare reports whether a cluster is nothing but a name, which stands for one that nobody has described.
+func bare(c *config.Cluster) bool {
+	rest := *c
+	if rest.Name = ""; len(rest.Localities) == 0 {
+		rest.Localities = nil
+	}
+	return rest.Equal(new(config.Cluster))
 }
 
 // check is one Check.

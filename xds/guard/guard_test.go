@@ -392,11 +392,13 @@ func TestCheck(t *testing.T) {
 		"past the rules by a chain":                    {[2]string{"plain: true, tcp: true, cluster: here}", "plain: true, passthrough: [{server_names: [\"*\"], cluster: here}]}"}, bypass, `chains[0].passthrough`},
 		"to TLS that is not attested, by a chain":      {[2]string{"route: {cluster: wide}", "redirect: {scheme_redirect: https}"}, "redirects J908", `chains[1].http`},
 
-		"a cluster that gets nothing":            {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}]}`), "", ``},
-		"a cluster that is asked how it is":      {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}], health_check: {kind: tcp}}`), "target J904", `cluster "later": endpoints[0].address`},
-		"plain clients that get nowhere":         {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, tcp: true, cluster: later}` + "\n"), "", ``},
-		"a policy that is too loose, to nowhere": {listenOnce(`  - {name: public, address: ":15007", require: mesh-bare, tcp: true, cluster: later}` + "\n"), "floor J906", ``},
-		"plain clients with requests to nowhere": {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, cluster: later}` + "\n"), clients, ``},
+		"a name that says attested, and nothing else":  {[2]string{"later, localities: []", `"pay|two", localities: []`}, "", ``},
+		"a name that says attested, without endpoints": {[2]string{"later, localities: []", `"pay|two", connect_timeout: 1s, localities: []`}, "attested J905", ``},
+		"a cluster that gets nothing":                  {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}]}`), "", ``},
+		"a cluster that is asked how it is":            {cluster(`{name: later, endpoints: [{address: "203.0.113.7:80"}], health_check: {kind: tcp}}`), "target J904", `cluster "later": endpoints[0].address`},
+		"plain clients that get nowhere":               {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, tcp: true, cluster: later}` + "\n"), "", ``},
+		"a policy that is too loose, to nowhere":       {listenOnce(`  - {name: public, address: ":15007", require: mesh-bare, tcp: true, cluster: later}` + "\n"), "floor J906", ``},
+		"plain clients with requests to nowhere":       {listenOnce(`  - {name: public, address: ":15007", unsafe_listen: true, plain: true, cluster: later}` + "\n"), clients, ``},
 
 		// Under what.
 		"no such policy":                   {[2]string{"attested: {require: mesh-loose}", "attested: {require: nobody}"}, "policy J906", `cluster "pay|one": attested.require`},
