@@ -2,7 +2,7 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
+.PHONY: help build demo test ego interop lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,17 @@ test: ## all tests, with the race detector; fetches the clients they use
 ego: ## build bin/jurat-ego, with the attester for enclaves run by EGo, and test it (needs a C compiler)
 	@test/setup.sh cc
 	@test/ego.sh
+
+interop: ## istiod, Envoy Gateway and Envoy with ours; builds the first two once, which takes half an hour; RUN=TestIstio runs that alone
+	@test/setup.sh ip nft envoy
+	@$(MAKE) --no-print-directory build bin/pilot-discovery bin/envoy-gateway
+	@go test -C test/interop -count=1 -timeout 20m -v -run '$(or $(RUN),.)' ./...
+
+bin/pilot-discovery: test/interop/istio/go.mod test/interop/istio/go.sum
+	nice go build -C test/interop/istio -o ../../../$@ istio.io/istio/pilot/cmd/pilot-discovery
+
+bin/envoy-gateway: test/interop/gateway/go.mod test/interop/gateway/go.sum
+	nice go build -C test/interop/gateway -o ../../../$@ github.com/envoyproxy/gateway/cmd/envoy-gateway
 
 model: ## check the protocol against its adversary in Spin: V=1 shows every trace in words
 	@test/setup.sh spin cc

@@ -19,6 +19,8 @@ import (
 	"google.golang.org/grpc/status"
 
 	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/route"
+	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
 // callee is an unmodified gRPC service.
@@ -209,6 +211,56 @@ func TestGRPCDeadline(t *testing.T) {
 		res.Body.Close()
 		if said := res.Header.Get("Grpc-Status") + res.Trailer.Get("Grpc-Status"); res.StatusCode != tt.status || said != tt.grpc || (err != nil) != tt.broken {
 			t.Errorf("%s with %q: got %s, %q, %v", tt.path, tt.timeout, res.Status, said, err)
+		}
+	}
+}
+
+// TestGRPCMost: a route's most counts for calls whose client has more time or says none, from the beginning of the call to its end, and
+// for nothing else.
+func TestGRPCMost(t *testing.T) {
+	addr := origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/begun" {
+			w.Header().Set("Content-Type", "application/grpc")
+			_ = http.NewResponseController(w).Flush()
+		}
+		if r.Header.Get("Content-Type") == "application/grpc" && r.URL.Path != "/soon" {
+			<-r.Context().Done()
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}))
+	most := route.RouteAction{Cluster: "a", Timeout: -1, MaxGRPCTimeout: 50 * time.Millisecond}
+	long := route.RouteAction{Cluster: "a", Timeout: -1, MaxGRPCTimeout: time.Hour}
+	r := routing(t, map[string]*proxy.Cluster{"a": cluster(t, upstream.Config{Name: "a"}, addr)},
+		route.Route{Match: route.RouteMatch{Path: "/long"}, Route: &long}, route.Route{Match: route.RouteMatch{Path: "/soon"}, Route: &long},
+		route.Route{Match: route.RouteMatch{Prefix: "/"}, Route: &most})
+	_, in := routed(t, r, new(journal))
+	c := client(t, direct(in), "h2")
+	for _, tt := range []struct{ kind, path, timeout, grpc string }{
+		{"application/grpc", "/", "1H", "4"},
+		{"application/grpc", "/", "", "4"},
+		{"application/grpc", "/begun", "1H", "4"},
+		{"application/grpc", "/begun", "", "4"},
+		{"application/grpc", "/long", "50m", "4"},
+		{"application/grpc", "/soon", "", ""},
+		{"text/plain", "/", "", ""},
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://x"+tt.path, strings.NewReader("x"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", tt.kind)
+		if tt.timeout != "" {
+			req.Header.Set("Grpc-Timeout", tt.timeout)
+		}
+		res, err := c.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		if said := res.Header.Get("Grpc-Status") + res.Trailer.Get("Grpc-Status"); res.StatusCode != 200 || said != tt.grpc || err != nil {
+			t.Errorf("%s %s with %q: got %s, %q, %v", tt.kind, tt.path, tt.timeout, res.Status, said, err)
 		}
 	}
 }

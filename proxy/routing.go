@@ -75,6 +75,11 @@ func (x *exchange) route() bool {
 	if x.grpc && t.Defaults { // a call carries its own deadline, or is a stream that lasts
 		x.times.total, x.times.idle = 0, 0
 	}
+	if x.grpc && t.GRPC > 0 {
+		if at := x.worker.loop.Now().Add(t.GRPC); x.limit.IsZero() || at.Before(x.limit) {
+			x.limit = at
+		}
+	}
 	x.copyTo(r, d.Mirrors())
 	if err := d.Rewrite(&x.req); err != nil {
 		x.reply(http.StatusBadRequest, "", "bad request")

@@ -203,6 +203,7 @@ func TestLoadNamesTheLine(t *testing.T) {
 		"tracing: {endpoint: \"ftp://a:1\", sample: 1}\n" + listen:                                                                            "f.yaml:1:21: .*J703",
 		"tracing: {endpoint: \"https://:4318\", sample: 1}\n" + listen:                                                                        "f.yaml:1:21: .*J703",
 		"tracing: {endpoint: \"https://%zz\", sample: 1}\n" + listen:                                                                          "f.yaml:1:21: .*J703",
+		"xds: {server: a, require: p.yaml, node: {metadata: {LABELS: \"{x\"}}, limits: {}}\n" + listen:                                        "f.yaml:1:.*xds.node.metadata.LABELS.*JSON.*J703",
 		"listen: [":               "f.yaml.*J701",
 		"{}":                      "f.yaml:1:1: .*listen.*J704",
 		listen + "upstream: []\n": "f.yaml:3:1: .*J702",
@@ -229,6 +230,18 @@ func TestLoadNamesTheLine(t *testing.T) {
 	}
 	if err := testApp().loadConfig(file, c); err == nil || !strings.Contains(err.Error(), "bad.yaml:1:1") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// TestNodeMetadata: control planes ask for maps and lists as well.
+func TestNodeMetadata(t *testing.T) {
+	c, err := load(t, "xds: {server: a, require: p.yaml, node: {id: n, metadata: {A: x, B: '{\"app\": \"pay\"}', C: '[1]', D: '1'}}, limits: {}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"A": "x", "B": map[string]any{"app": "pay"}, "C": []any{1.0}, "D": "1"}
+	if got := c.XDS.node(); got.ID != "n" || !reflect.DeepEqual(got.Metadata, want) {
+		t.Errorf("got %+v", got)
 	}
 }
 

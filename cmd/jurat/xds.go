@@ -108,7 +108,7 @@ func (x *xdsConfig) node() client.Node {
 		if n.Metadata == nil {
 			n.Metadata = map[string]any{}
 		}
-		n.Metadata[k] = v
+		n.Metadata[k], _ = metadata(v) // which was checked
 	}
 	return n
 }

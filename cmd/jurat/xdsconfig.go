@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"encoding/json"
 	"fmt"
 	"net"
 	"strconv"
@@ -34,7 +35,7 @@ type xdsConfig struct {
 type nodeConfig struct {
 	ID       string            `yaml:"id"`       // default the name of this host
 	Cluster  string            `yaml:"cluster"`  // the group of proxies
-	Metadata map[string]string `yaml:"metadata"` // anything that the control plane asks for
+	Metadata map[string]string `yaml:"metadata"` // anything that the control plane asks for; what is a map or a list in JSON is sent as that, such as '{"app": "pay"}'
 }
 
 const (
@@ -89,6 +90,11 @@ func (x *xdsConfig) check(c *serveConfig) error {
 	if x.Reattest != 0 && x.Reattest < config.MinReattest {
 		return badValue("xds.reattest", x.Reattest.String(), "at least "+config.MinReattest.String())
 	}
+	for key, text := range x.Node.Metadata {
+		if _, err := metadata(text); err != nil {
+			return badValue("xds.node.metadata."+key, fmt.Sprintf("%.100q", text), "a text, or a map or a list in JSON")
+		}
+	}
 	for i, l := range x.Limits.Listeners {
 		at := fmt.Sprintf("xds.limits.listeners[%d].address", i)
 		for _, s := range c.Proxy.Listeners {
@@ -101,6 +107,16 @@ func (x *xdsConfig) check(c *serveConfig) error {
 		}
 	}
 	return nil
+}
+
+// metadata is what a text stands for.
+func metadata(text string) (any, error) {
+	if !strings.HasPrefix(text, "{") && !strings.HasPrefix(text, "[") {
+		return text, nil
+	}
+	var v any
+	err := json.Unmarshal([]byte(text), &v)
+	return v, err
 }
 
 // checkLimits compiles the limits.

@@ -157,7 +157,8 @@ func (c *compiler) forward(at string, e *entry, r *Route, inner edits) {
 		c.bad(at+".host_rewrite_literal", quote(a.HostRewrite), "a host, with or without a port")
 	}
 	e.host = a.HostRewrite
-	e.timeouts = Timeouts{Request: withDefault(a.Timeout, 15*time.Second), Idle: withDefault(a.IdleTimeout, 5*time.Minute), Defaults: a.Timeout == 0}
+	e.timeouts = Timeouts{Request: withDefault(a.Timeout, 15*time.Second), Idle: withDefault(a.IdleTimeout, 5*time.Minute), GRPC: a.MaxGRPCTimeout, Defaults: a.Timeout == 0}
+	c.notNegative(at+".max_grpc_timeout", a.MaxGRPCTimeout)
 	if a.RetryPolicy != nil {
 		e.retry = c.retry(at+".retry_policy", a.RetryPolicy)
 		e.timeouts.PerTry, e.timeouts.PerTryIdle = a.RetryPolicy.PerTryTimeout, a.RetryPolicy.PerTryIdleTimeout

@@ -121,6 +121,7 @@ func TestCompileErrors(t *testing.T) {
 		{action(func(a *route.RouteAction) {
 			a.Cluster, a.WeightedClusters = "", []route.WeightedCluster{{Name: "a", Weight: 1, RequestHeaders: route.HeaderMutation{Remove: []string{"Host"}}}}
 		}), r + ".route.weighted_clusters[0].request_headers.remove[0]"},
+		{action(func(a *route.RouteAction) { a.MaxGRPCTimeout = -1 }), r + ".route.max_grpc_timeout"},
 		{action(func(a *route.RouteAction) { a.HostRewrite = "a b" }), r + ".route.host_rewrite_literal"},
 		{action(func(a *route.RouteAction) { a.PrefixRewrite = "a" }), r + ".route.prefix_rewrite"},
 		{action(func(a *route.RouteAction) { a.PrefixRewrite, a.RegexRewrite = "/a", &route.RegexRewrite{Pattern: "a"} }), r + ".route.regex_rewrite"},

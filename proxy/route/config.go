@@ -102,6 +102,10 @@ type RouteAction struct {
 	Timeout     time.Duration `yaml:"timeout,negative=never"`      // for the whole answer, all tries together, default 15 s
 	IdleTimeout time.Duration `yaml:"idle_timeout,negative=never"` // of a stream on which nothing moves, default 5 min
 
+	// The most time that a gRPC call gets, whatever its client says in grpc-timeout; 0 leaves it to the client, and to timeout where the
+	// client says nothing.
+	MaxGRPCTimeout time.Duration `yaml:"max_grpc_timeout,zero"`
+
 	RetryPolicy           *RetryPolicy    `yaml:"retry_policy"`            // when to try again; without it never
 	RequestMirrorPolicies []RequestMirror `yaml:"request_mirror_policies"` // where copies of requests go
 	HashPolicy            []HashPolicy    `yaml:"hash_policy"`             // for ring_hash and maglev

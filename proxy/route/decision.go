@@ -22,6 +22,7 @@ type Timeouts struct {
 	PerTry     time.Duration // for one try
 	Idle       time.Duration // of a stream on which nothing moves
 	PerTryIdle time.Duration // of one try on which nothing moves
+	GRPC       time.Duration // for a gRPC call at most, from its beginning
 	Defaults   bool          // Request is the default, and not what the configuration says
 }
 

@@ -186,10 +186,10 @@ func TestTimeouts(t *testing.T) {
 		t.Errorf("got %+v", got)
 	}
 	d = decide(t, forward(route.RouteAction{
-		Timeout: -1, IdleTimeout: time.Second,
+		Timeout: -1, IdleTimeout: time.Second, MaxGRPCTimeout: 4,
 		RetryPolicy: &route.RetryPolicy{RetryOn: []string{"5xx"}, PerTryTimeout: 2, PerTryIdleTimeout: 3},
 	}), get("a", "/"))
-	if got := d.Timeouts(); got != (route.Timeouts{Idle: time.Second, PerTry: 2, PerTryIdle: 3}) {
+	if got := d.Timeouts(); got != (route.Timeouts{Idle: time.Second, PerTry: 2, PerTryIdle: 3, GRPC: 4}) {
 		t.Errorf("got %+v", got)
 	}
 }

@@ -593,7 +593,7 @@ func (s *scope) protocol(c *config.Cluster, m *clusterv3.Cluster) {
 			continue
 		}
 		if o.GetCommonHttpProtocolOptions().GetIdleTimeout() != nil {
-			s.bad(at+".common_http_protocol_options.idle_timeout", "a time", "none: a service ends its connections itself")
+			s.note(at+".common_http_protocol_options.idle_timeout", "connections to a service are kept as long as the service keeps them")
 		}
 		switch p := o.GetUpstreamProtocolOptions().(type) {
 		case *httpoptions.HttpProtocolOptions_ExplicitHttpConfig_:

@@ -4,12 +4,15 @@ package envoy
 
 import (
 	"fmt"
+	"slices"
+	"strconv"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstats "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	httprbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -17,6 +20,7 @@ import (
 	tcpproxy "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/route"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -97,11 +101,12 @@ func (s *scope) manager(at string, m *hcmv3.HttpConnectionManager, c *config.Cha
 	for i, u := range m.GetUpgradeConfigs() {
 		s.upgrade(fmt.Sprintf("%s.upgrade_configs[%d]", at, i), u.GetUpgradeType(), u.GetEnabled() == nil || u.GetEnabled().GetValue())
 	}
-	s.httpFilters(at, m.GetHttpFilters())
+	answers := s.httpFilters(at, m.GetHttpFilters())
 	how := manner{idle: s.orNever(at+".stream_idle_timeout", m.GetStreamIdleTimeout()), plain: c.Plain}
 	switch r := m.GetRouteSpecifier().(type) {
 	case *hcmv3.HttpConnectionManager_RouteConfig:
 		routes := s.routes(at+".route_config", r.RouteConfig, how)
+		answerFirst(&routes, answers)
 		c.HTTP = &routes
 	case *hcmv3.HttpConnectionManager_Rds:
 		s.source(at+".rds.config_source", r.Rds.GetConfigSource())
@@ -121,6 +126,7 @@ func (s *scope) manager(at string, m *hcmv3.HttpConnectionManager, c *config.Cha
 			return nil
 		}
 		routes := from.scope.routes("", from.RouteConfiguration, how)
+		answerFirst(&routes, answers)
 		c.HTTP = &routes
 	default:
 		s.missing(at, "rds or route_config")
@@ -128,8 +134,49 @@ func (s *scope) manager(at string, m *hcmv3.HttpConnectionManager, c *config.Cha
 	return nil
 }
 
-// httpFilters checks that filters change nothing, and that the last one sends requests on.
-func (s *scope) httpFilters(at string, all []*hcmv3.HttpFilter) {
+// answerFirst has what filters answer answered before anything is asked of the routes, whatever host is meant.
+func answerFirst(c *route.Config, answers []route.Route) {
+	if len(answers) == 0 {
+		return
+	}
+	everybody := false
+	for i := range c.VirtualHosts {
+		v := &c.VirtualHosts[i]
+		everybody = everybody || slices.Contains(v.Domains, "*")
+		v.Routes = append(slices.Clone(answers), v.Routes...)
+	}
+	if !everybody {
+		c.VirtualHosts = append(c.VirtualHosts, route.VirtualHost{Name: "health_check", Domains: []string{"*"}, Routes: answers})
+	}
+}
+
+// health is the answer to those who ask whether this proxy is there, as Envoy Gateway has on a port of its own.
+func (s *scope) health(at string, m *healthcheckv3.HealthCheck) route.Route {
+	r := route.Route{Name: "health_check", DirectResponse: &route.DirectResponse{Status: 200}}
+	if m.GetPassThroughMode() == nil || m.GetPassThroughMode().GetValue() {
+		s.bad(at+".pass_through_mode", strconv.FormatBool(m.GetPassThroughMode().GetValue()), "false: this proxy answers itself")
+	}
+	for i, h := range m.GetHeaders() {
+		at := fmt.Sprintf("%s.headers[%d]", at, i)
+		if h.GetName() != ":path" {
+			r.Match.Headers = append(r.Match.Headers, s.header(at, h))
+			continue
+		}
+		if exact := h.GetStringMatch().GetExact(); exact != "" && !h.GetStringMatch().GetIgnoreCase() && !h.GetInvertMatch() && r.Match.Path == "" {
+			r.Match.Path = exact
+			continue
+		}
+		s.bad(at, "a match of :path", "one exact one")
+	}
+	if r.Match.Path == "" {
+		s.missing(at+".headers", "an exact match of :path")
+	}
+	s.note(at, "answered with 200 as long as the listener is there; what follows the path in a query makes no difference")
+	return r
+}
+
+// httpFilters checks that filters change nothing, and that the last one sends requests on. It answers what filters answer themselves.
+func (s *scope) httpFilters(at string, all []*hcmv3.HttpFilter) (answers []route.Route) {
 	router := false
 	for i, f := range all {
 		at := fmt.Sprintf("%s.http_filters[%d].typed_config", at, i)
@@ -145,6 +192,8 @@ func (s *scope) httpFilters(at string, all []*hcmv3.HttpFilter) {
 		case *corsv3.Cors, *faultv3.HTTPFault, *grpcstats.FilterConfig: // with nothing in them that does anything, which look sees to
 		case *httprbac.RBAC:
 			s.rules(at+".rules", m.GetRules())
+		case *healthcheckv3.HealthCheck:
+			answers = append(answers, s.health(at, m))
 		case nil:
 			if kind(f.GetTypedConfig()) == "" {
 				s.missing(at, "what the filter "+quote(f.GetName())+" is")
@@ -156,4 +205,5 @@ func (s *scope) httpFilters(at string, all []*hcmv3.HttpFilter) {
 	if !router {
 		s.missing(at+".http_filters", "the router, as the last filter")
 	}
+	return answers
 }

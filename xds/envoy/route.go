@@ -69,7 +69,7 @@ func (s *scope) routes(at string, m *routev3.RouteConfiguration, how manner) rou
 }
 
 func (s *scope) virtualHost(at string, v *routev3.VirtualHost, how manner) route.VirtualHost {
-	out := route.VirtualHost{Name: v.GetName(), Domains: v.GetDomains()}
+	out := route.VirtualHost{Name: v.GetName(), Domains: domains(v.GetDomains())}
 	out.RequestHeaders = s.edits(at, "request", v.GetRequestHeadersToAdd(), v.GetRequestHeadersToRemove())
 	out.ResponseHeaders = s.edits(at, "response", v.GetResponseHeadersToAdd(), v.GetResponseHeadersToRemove())
 	s.perFilter(at, v.GetTypedPerFilterConfig())
@@ -276,7 +276,7 @@ func (s *scope) action(at string, a *routev3.RouteAction, retry *routev3.RetryPo
 		out.IdleTimeout = how.idle
 	}
 	// With 0 the time that a client of gRPC says is not bounded, which is so here.
-	s.zero(at+".max_grpc_timeout", a.GetMaxGrpcTimeout(), "0 s or none: the client's time counts")
+	out.MaxGRPCTimeout = s.duration(at+".max_grpc_timeout", a.GetMaxGrpcTimeout(), 0)
 	if m := a.GetMaxStreamDuration(); m != nil {
 		s.zero(at+".max_stream_duration.max_stream_duration", m.GetMaxStreamDuration(), "0 s or none: timeout and idle_timeout bound streams")
 		s.zero(at+".max_stream_duration.grpc_timeout_header_max", m.GetGrpcTimeoutHeaderMax(), "0 s or none: the client's time counts")
@@ -336,6 +336,23 @@ func (s *scope) weighted(at string, a *route.RouteAction, w *routev3.WeightedClu
 	}
 }
 
+// domains leaves out the names that another one is but for the dot at its end, which istiod writes out for each: it says nothing, neither
+// in what a client asks for nor here.
+func domains(all []string) []string {
+	var out []string
+	for _, d := range all {
+		name, port := d, ""
+		if i := strings.LastIndexByte(d, ':'); i >= 0 && !strings.HasSuffix(d, "]") {
+			name, port = d[:i], d[i:]
+		}
+		if short := strings.TrimSuffix(name, ".") + port; short != d && short != port && slices.Contains(all, short) {
+			continue
+		}
+		out = append(out, d)
+	}
+	return out
+}
+
 func (s *scope) retry(at string, p *routev3.RetryPolicy) *route.RetryPolicy {
 	if p == nil || p.GetRetryOn() == "" { // with no condition nothing is tried again
 		return nil
@@ -347,6 +364,10 @@ func (s *scope) retry(at string, p *routev3.RetryPolicy) *route.RetryPolicy {
 	codes := false
 	for name := range strings.SplitSeq(p.GetRetryOn(), ",") {
 		name = strings.TrimSpace(name)
+		if name == "reset-before-request" {
+			s.note(at+".retry_on", "what resets before the request was sent is tried again where no connection came about")
+			name = "connect-failure"
+		}
 		codes = codes || name == "retriable-status-codes"
 		out.RetryOn = append(out.RetryOn, name)
 	}

@@ -303,8 +303,9 @@ func messages() map[protoreflect.FullName]message {
 			ignored: `dynamic_stats start_child_span upstream_log upstream_log_options suppress_envoy_headers
 				suppress_grpc_request_failure_code_stats reject_connect_request_early_data`,
 		},
-		"envoy.extensions.filters.http.cors.v3.Cors":       {},
-		"envoy.extensions.filters.http.fault.v3.HTTPFault": {ignored: "disable_downstream_cluster_stats filter_metadata"},
+		"envoy.extensions.filters.http.cors.v3.Cors":                {},
+		"envoy.extensions.filters.http.health_check.v3.HealthCheck": {handled: "pass_through_mode headers"},
+		"envoy.extensions.filters.http.fault.v3.HTTPFault":          {ignored: "disable_downstream_cluster_stats filter_metadata"},
 		"envoy.extensions.filters.http.grpc_stats.v3.FilterConfig": {
 			ignored: `emit_filter_state individual_method_stats_allowlist stats_for_all_methods enable_upstream_stats
 				replace_dots_in_grpc_service_name`,

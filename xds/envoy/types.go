@@ -12,6 +12,7 @@ import (
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	faultv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 	grpcstats "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	healthcheckv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/health_check/v3"
 	httprbac "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	httpinspector "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/listener/http_inspector/v3"
@@ -59,7 +60,7 @@ func types() *protoregistry.Types {
 		(*originaldst.OriginalDst)(nil), (*tlsinspector.TlsInspector)(nil), (*httpinspector.HttpInspector)(nil),
 		(*proxyprotocol.ProxyProtocol)(nil),
 		(*routerv3.Router)(nil), (*corsv3.Cors)(nil), (*corsv3.CorsPolicy)(nil), (*faultv3.HTTPFault)(nil),
-		(*grpcstats.FilterConfig)(nil), (*httprbac.RBAC)(nil), (*httprbac.RBACPerRoute)(nil),
+		(*grpcstats.FilterConfig)(nil), (*healthcheckv3.HealthCheck)(nil), (*httprbac.RBAC)(nil), (*httprbac.RBACPerRoute)(nil),
 		(*uuidv3.UuidRequestIdConfig)(nil), (*previoushosts.PreviousHostsPredicate)(nil),
 		(*accesslogfile.FileAccessLog)(nil), (*accesslogstream.StdoutAccessLog)(nil),
 

@@ -126,6 +126,7 @@ var fields = map[string]string{
 	"route.RouteAction.HostRewrite":           judged,
 	"route.RouteAction.Timeout":               service,
 	"route.RouteAction.IdleTimeout":           service,
+	"route.RouteAction.MaxGRPCTimeout":        service,
 	"route.RouteAction.RetryPolicy":           "the same request, to the same cluster",
 	"route.RouteAction.RequestMirrorPolicies": judged,
 	"route.RouteAction.HashPolicy":            service,

@@ -495,6 +495,8 @@ func TestLimits(t *testing.T) {
 		"rewriting is allowed":           {[2]string{"floor:", "rewrite: true\nfloor:"}, [2]string{"{cluster: ledger}}", "{cluster: ledger, prefix_rewrite: /x, host_rewrite_literal: x}, request_headers: {remove: [a]}}"}, ""},
 		"answers are allowed":            {[2]string{"floor:", "answers: true\nfloor:"}, [2]string{"status: 404", "status: 200, body: hello"}, ""},
 		"a redirect is allowed":          {[2]string{"floor:", "redirects: [\"*.example\", 10.0.0.0/8]\nfloor:"}, [2]string{"path_redirect: /new", "host_redirect: www.example, scheme_redirect: https, port_redirect: 8443"}, ""},
+		"a redirect to its own port":     {[2]string{"floor:", "floor:"}, [2]string{"path_redirect: /new", "path_redirect: /new, port_redirect: 15002"}, ""},
+		"nor its own port by TLS":        {[2]string{"floor:", "floor:"}, [2]string{"path_redirect: /new", "port_redirect: 15002, scheme_redirect: https"}, "redirects J908"},
 		"another redirect is not":        {[2]string{"floor:", "redirects: [\"*.example\", 10.0.0.0/8]\nfloor:"}, [2]string{"path_redirect: /new", "host_redirect: www.example.evil"}, "redirects J908"},
 		"nor one to plaintext":           {[2]string{"floor:", "redirects: [\"*.example\", 10.0.0.0/8]\nfloor:"}, [2]string{"path_redirect: /new", "host_redirect: www.example, scheme_redirect: http"}, "redirects J908"},
 		"a weaker binding, by the floor": {[2]string{"floor:", "binding: nonce\nfloor:"}, [2]string{"later", "later"}, ""},

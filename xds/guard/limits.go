@@ -35,7 +35,7 @@ type Limits struct {
 	Targets   []Target   `yaml:"targets"`   // where bytes may go
 	Listeners []Listener `yaml:"listeners"` // where connections may come in, beside the listeners of this file
 
-	Redirects []string `yaml:"redirects"` // hosts that clients may be sent to: a name, *.example, an address or a prefix; a redirect that keeps the host is allowed anyway
+	Redirects []string `yaml:"redirects"` // hosts that clients may be sent to: a name, *.example, an address or a prefix; a redirect that keeps the host, and the port or the listener's own, is allowed anyway
 	Rewrite   bool     `yaml:"rewrite"`   // requests and answers may be edited: headers, paths and hosts
 	Answers   bool     `yaml:"answers"`   // requests may be answered without a service; errors without a body may be anyway
 

@@ -143,7 +143,7 @@ func (k *check) routes(at string, c *route.Config, plain bool, limit *admitted) 
 				k.action(at+".route", r.Route, limit)
 			}
 			if r.Redirect != nil {
-				k.redirect(at+".redirect", r.Redirect, plain)
+				k.redirect(at+".redirect", r.Redirect, plain, limit)
 			}
 			// Whoever asked takes it for an answer of the peer.
 			if d := r.DirectResponse; d != nil && !k.limits.Answers && (d.Status < 400 || d.Body != "") {
@@ -192,9 +192,14 @@ func (k *check) rewrite(at, what string) {
 }
 
 // redirect checks where clients are sent: whoever follows leaves the proxy, and says there what was meant for the peer. From TLS to TLS
-// of the same name is no way out, from plaintext to TLS is one: nothing there is attested.
-func (k *check) redirect(at string, r *route.RedirectAction, plain bool) {
-	if r.Host == "" && r.Port == 0 && (r.Scheme == "" || r.Scheme == "https" && !plain) {
+// of the same name is no way out, from plaintext to TLS is one: nothing there is attested. Nor is the listener's own port, which Envoy Gateway
+// says in every redirect.
+func (k *check) redirect(at string, r *route.RedirectAction, plain bool, limit *admitted) {
+	own := false
+	if at := parsePlace(limit.Address); at.port != 0 && !limit.Transparent {
+		own = r.Port == at.port && r.Scheme == ""
+	}
+	if r.Host == "" && (r.Port == 0 || own) && (r.Scheme == "" || r.Scheme == "https" && !plain) {
 		return
 	}
 	h, _ := parseHost(r.Host)
