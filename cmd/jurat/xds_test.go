@@ -54,6 +54,25 @@ func TestPlaceOf(t *testing.T) {
 	}
 }
 
+// No name that a control plane gives is the place of something else: what is demanded there would be demanded instead.
+func TestPlacesAreApart(t *testing.T) {
+	serving := func(require string) config.Serving { return config.Serving{Require: require, To: "127.0.0.1:1"} }
+	c := &config.Config{Listeners: []config.Listener{
+		{Name: "in", Address: ":1", Chains: []config.Chain{{Name: "main", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("strict")}}},
+		{Name: "in chain main", Address: ":2", Serving: serving("other")},
+		{Name: `"in chain main"`, Address: ":3", Serving: serving("third")},
+		{Name: "in chain", Address: ":4", Chains: []config.Chain{{Name: "main chain a", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("fourth")}}},
+		{Name: "in chain main chain", Address: ":5", Chains: []config.Chain{{Name: "a", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("fifth")}}},
+	}}
+	if got := len((&serveConfig{Proxy: *c}).places()); got != len(c.Listeners) {
+		t.Errorf("%d listeners have %d places", len(c.Listeners), got)
+	}
+	alone := c.Listeners[0].Chain(0)
+	if demands := (&serveConfig{Proxy: *c}).places()[placeOf(c, &alone)]; len(demands) != 1 || demands[0] != "strict" {
+		t.Errorf("%s demands %v", placeOf(c, &alone), demands)
+	}
+}
+
 func TestKeptFile(t *testing.T) {
 	f := keptFile(filepath.Join(t.TempDir(), "kept"))
 	if raw, err := f.Load(); raw != nil || err != nil {
