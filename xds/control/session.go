@@ -193,13 +193,20 @@ func (ss *session) renew() error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	ss.st, ss.group, ss.result = st, g, result
-	return ss.agree()
+	return ss.agrees(g)
 }
 
-// agree checks that what the proxy calls itself agrees with what was verified.
-func (ss *session) agree() error {
-	if ss.asked && !ss.group.agrees(ss.s.Peer(), ss.node.id) {
-		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), ss.group.Name)}
+// agree is agrees, for whoever does not hold the lock.
+func (ss *session) agree(g *group) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.agrees(g)
+}
+
+// agrees checks that what the proxy calls itself agrees with what was verified, and with a group.
+func (ss *session) agrees(g *group) error {
+	if ss.asked && !g.agrees(ss.s.Peer(), ss.node.id) {
+		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), g.Name)}
 	}
 	return nil
 }
@@ -269,7 +276,7 @@ func (ss *session) take(r *request) error {
 	}
 	if !ss.asked {
 		ss.asked = true
-		if err := ss.agree(); err != nil {
+		if err := ss.agrees(ss.group); err != nil {
 			return err
 		}
 	}
