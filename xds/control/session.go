@@ -14,9 +14,11 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/internal/bound"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -24,6 +26,7 @@ import (
 const (
 	maxTypes  = 64
 	maxNames  = 200_000
+	maxParts  = 250_000 // messages within a request: what a proxy has already, and what it says of itself
 	maxReason = 1 << 10 // bytes of a refusal that are kept
 	maxID     = 512
 )
@@ -338,7 +341,7 @@ func (ss *session) receive() (*request, error) {
 func readRequest(raw []byte, delta bool) (*request, error) {
 	if delta {
 		var m discovery.DeltaDiscoveryRequest
-		if err := proto.Unmarshal(raw, &m); err != nil {
+		if err := unmarshal(raw, &m); err != nil {
 			return nil, err
 		}
 		r := &request{
@@ -349,12 +352,33 @@ func readRequest(raw []byte, delta bool) (*request, error) {
 		return r, nil
 	}
 	var m discovery.DiscoveryRequest
-	if err := proto.Unmarshal(raw, &m); err != nil {
+	if err := unmarshal(raw, &m); err != nil {
 		return nil, err
 	}
 	r := &request{typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNames()}
 	r.about(m.GetNode(), m.GetErrorDetail())
 	return r, nil
+}
+
+// unmarshal reads a request, after a look at what would be made of it.
+func unmarshal(raw []byte, m proto.Message) error {
+	switch n, err := bound.Messages(shape{m.ProtoReflect().Descriptor()}, raw, maxParts); {
+	case err != nil:
+		return err
+	case n > maxParts:
+		return fmt.Errorf("more than %d messages in a request", maxParts)
+	}
+	return proto.Unmarshal(raw, m)
+}
+
+// shape is what package bound has to know.
+type shape struct{ protoreflect.MessageDescriptor }
+
+func (s shape) Message(field int32) bound.Shape {
+	if f := s.Fields().ByNumber(protoreflect.FieldNumber(field)); f != nil && f.Message() != nil {
+		return shape{f.Message()}
+	}
+	return nil
 }
 
 func (r *request) about(n *core.Node, refused *status.Status) {
