@@ -312,6 +312,8 @@ func TestCheck(t *testing.T) {
 		"other paths":                         {route(`{match: {prefix: /}, route: {cluster: ledger, prefix_rewrite: /x}}`), "rewrite J908", `routes[0].route`},
 		"other paths by an expression":        {route(`{match: {prefix: /}, route: {cluster: ledger, regex_rewrite: {pattern: a}}}`), "rewrite J908", ``},
 		"another authority":                   {route(`{match: {prefix: /}, route: {cluster: ledger, host_rewrite_literal: x}}`), "rewrite J908", ``},
+		"a cookie of its own":                 {route(`{match: {prefix: /}, route: {cluster: ledger, hash_policy: [{source_ip: true}, {cookie: {name: session, ttl: 1h}}]}}`), "rewrite J908", `routes[0].route.hash_policy[1]`},
+		"a cookie for a session":              {route(`{match: {prefix: /}, route: {cluster: ledger, hash_policy: [{cookie: {name: session, ttl: session}}]}}`), "rewrite J908", `routes[0].route.hash_policy[0]`},
 		"other headers of a route":            {route(`{match: {prefix: /}, request_headers: {remove: [a]}, route: {cluster: ledger}}`), "rewrite J908", `routes[0]`},
 		"other headers of answers":            {route(`{match: {prefix: /}, response_headers: {set: [{name: a}]}, route: {cluster: ledger}}`), "rewrite J908", `routes[0]`},
 		"other headers of a share":            {route(`{match: {prefix: /}, route: {weighted_clusters: [{name: ledger, weight: 1, request_headers: {remove: [a]}}]}}`), "rewrite J908", `weighted_clusters[0]`},
