@@ -7,11 +7,17 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"testing"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/chain"
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/upstream"
+	"github.com/jurat-tls/jurat/xds/guard"
 )
 
 // A chain has a place of its own, which stays when the policy there changes.
@@ -70,6 +76,56 @@ func TestPlacesAreApart(t *testing.T) {
 	alone := c.Listeners[0].Chain(0)
 	if demands := (&serveConfig{Proxy: *c}).places()[placeOf(c, &alone)]; len(demands) != 1 || demands[0] != "strict" {
 		t.Errorf("%s demands %v", placeOf(c, &alone), demands)
+	}
+}
+
+// What came over xDS stands on the floor wherever peers are appraised, also under a policy of the file, and nothing of the file does.
+func TestPlacesStandOnTheFloor(t *testing.T) {
+	parse := func(name string) *policy.Policy {
+		p, err := policy.Parse(name, []byte(policyText), policy.NoFiles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	floor, own, pushed := parse("floor.yaml"), parse("own.yaml"), parse("xds:mesh")
+	cluster := func(name, require string) config.Cluster {
+		return config.Cluster{Config: upstream.Config{Name: name}, Attested: &config.Attested{Require: require}}
+	}
+	g := &generation{serveConfig: &serveConfig{policies: map[string]*policy.Policy{"floor.yaml": floor, "own.yaml": own}}}
+	d := &delivery{
+		generation: g, floor: "floor.yaml",
+		config: &config.Config{
+			Listeners: []config.Listener{
+				{Name: "static", Address: ":1", Serving: config.Serving{Require: "own.yaml"}},
+				{Name: "in", Address: ":2", Serving: config.Serving{Require: "xds:mesh"}, Chains: []config.Chain{{Name: "x", Serving: config.Serving{Require: "xds:own.yaml"}}}},
+			},
+			Clusters: []config.Cluster{cluster("ledger", "own.yaml"), cluster("pay", "xds:mesh"), cluster("side", "xds:own.yaml")},
+		},
+		policies: map[string]guard.Policy{
+			"floor.yaml": {Layers: []*policy.Policy{floor}}, "own.yaml": {Layers: []*policy.Policy{own}},
+			"xds:mesh": {Pushed: true, Layers: []*policy.Policy{pushed, floor}}, "xds:own.yaml": {Layers: []*policy.Policy{own, floor}},
+		},
+	}
+	change := d.change()
+	if want := map[string][]string{
+		"listener static": {"own.yaml"}, "listener in": {"xds:mesh", "floor.yaml"}, "listener in chain x": {"xds:own.yaml", "floor.yaml"},
+		"cluster ledger": {"own.yaml"}, "cluster pay": {"xds:mesh", "floor.yaml"}, "cluster side": {"xds:own.yaml", "floor.yaml"},
+	}; !reflect.DeepEqual(change.Places, want) {
+		t.Errorf("got %v", change.Places)
+	}
+	if want := map[string]attest.Policy{"floor.yaml": floor, "own.yaml": own, "xds:mesh": pushed, "xds:own.yaml": own}; !reflect.DeepEqual(change.Policies, want) {
+		t.Errorf("got %v", change.Policies)
+	}
+	// Whatever the layers of a policy are that the guard was shown, the same are in force.
+	for place, demands := range change.Places {
+		var stack []*policy.Policy
+		for _, name := range demands {
+			stack = append(stack, change.Policies[name].(*policy.Policy))
+		}
+		if !slices.Equal(stack, d.policies[demands[0]].Layers) {
+			t.Errorf("%s: the guard was shown other layers", place)
+		}
 	}
 }
 

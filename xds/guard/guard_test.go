@@ -6,8 +6,10 @@ import (
 	"math"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
@@ -450,6 +452,18 @@ func TestCheckValues(t *testing.T) {
 		"never attest anew": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("logs").Attested.Reattest = -1
 		}, "reattest J906"},
+		"seldom, by the second of two layers": {func(c *config.Config, p map[string]guard.Policy) {
+			p["mesh-strict"] = guard.Policy{Name: "mesh-strict", Pushed: true, Layers: []*policy.Policy{p["mesh-loose"].Layers[1], p["mesh-strict"].Layers[0]}}
+			c.Cluster("logs").Attested.Reattest = 45 * time.Minute
+		}, "reattest J906"},
+		"chains without end": {func(c *config.Config, _ map[string]guard.Policy) {
+			nobody := config.Chain{Serving: config.Serving{Plain: true, TCP: true, Cluster: "later"}}
+			for i := range c.Listeners {
+				if l := &c.Listeners[i]; l.Name == "in" {
+					l.Chains = slices.Repeat([]config.Chain{nobody}, 65536)
+				}
+			}
+		}, "most J909"},
 		"a socket with a zero byte": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("pay|one").Localities[1].Endpoints[1].Address = "unix:/run/peers/a\x00"
 		}, "target J904"},
