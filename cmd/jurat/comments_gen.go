@@ -132,7 +132,7 @@ var comments = map[string]string{
 	"main.identityConfig.TEE":                                  "auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto",
 	"main.nodeConfig":                                          "The node of xDS.",
 	"main.nodeConfig.Cluster":                                  "the group of proxies",
-	"main.nodeConfig.ID":                                       "default the name of this host",
+	"main.nodeConfig.ID":                                       "Default the first of identity.names that is neither an address nor localhost, with / and the name of this host behind it, or that name alone",
 	"main.nodeConfig.Metadata":                                 "anything that the control plane asks for",
 	"main.processConfig":                                       "What concerns the whole process. serveConfig.file says where files are that it names.",
 	"main.processConfig.AccessLog":                             "a line for every request and every raw connection, default none",

@@ -166,6 +166,28 @@ func TestFetch(t *testing.T) {
 	}
 }
 
+// What a proxy is called by default is what a control plane of ours believes: one of its names, and which of its instances.
+func TestNode(t *testing.T) {
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		id    string
+		names []string
+		want  string
+	}{
+		{"", []string{"127.0.0.1", "localhost", "pay.example", "z.example"}, "pay.example/" + host},
+		{"", []string{"127.0.0.1", "localhost"}, host},
+		{"", nil, host},
+		{"x", []string{"pay.example"}, "x"},
+	} {
+		if n := (&xdsConfig{Node: nodeConfig{ID: test.id}}).node(test.names); n.ID != test.want {
+			t.Errorf("%q of %q: got %q", test.id, test.names, n.ID)
+		}
+	}
+}
+
 func TestControlPlaneAddress(t *testing.T) {
 	for given, want := range map[string]string{"control.example": "control.example:443", "control.example:18000": "control.example:18000", "[::1]:1": "[::1]:1", "https://control.example": "control.example:443"} {
 		if got, err := (&xdsConfig{Server: given}).address(); err != nil || got != want {
