@@ -120,14 +120,25 @@ type next struct {
 	plain    map[string]*Cluster // by address: what To names
 	opened   []net.Listener
 	started  []*member
+	awaited  []awaited
 	swaps    []func()
+}
+
+// awaited is a cluster that has no addresses of the DNS yet.
+type awaited struct {
+	cluster string
+	first   chan struct{}
+	stopped <-chan struct{}
 }
 
 func (n *next) make(ctx context.Context, c *config.Config) error {
 	for i := range c.Clusters {
-		if err := n.cluster(ctx, &c.Clusters[i]); err != nil {
+		if err := n.cluster(&c.Clusters[i]); err != nil {
 			return err
 		}
+	}
+	if err := n.warm(ctx); err != nil {
+		return err
 	}
 	for i := range c.Listeners {
 		if err := n.listener(&c.Listeners[i]); err != nil {
@@ -191,7 +202,7 @@ func (r *Runtime) retire(s *Server, gone ...departed) {
 	})
 }
 
-func (n *next) cluster(ctx context.Context, c *config.Cluster) error {
+func (n *next) cluster(c *config.Cluster) error {
 	if n.clusters[c.Name] != nil {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Got: c.Name, Want: "a name that no other cluster has"}
 	}
@@ -207,7 +218,7 @@ func (n *next) cluster(ctx context.Context, c *config.Cluster) error {
 		}
 		return n.try(c)
 	}
-	m, err := n.start(ctx, c)
+	m, err := n.start(c)
 	if err != nil {
 		return err
 	}
@@ -247,8 +258,37 @@ func sameButEndpoints(a, b config.Cluster) bool {
 	return a.Equal(&b)
 }
 
-// start makes a cluster, and has it watched. It waits a moment for the first addresses that the DNS has.
-func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
+// warm waits a moment for the first addresses that the DNS has, of all clusters together: each by itself could hold up a change, and
+// those that come behind it, for as long as whoever answers for the DNS likes.
+func (n *next) warm(ctx context.Context) error {
+	timer := time.NewTimer(warming)
+	defer timer.Stop()
+	late := false
+	for _, a := range n.awaited {
+		select {
+		case <-a.first:
+			continue
+		default:
+		}
+		if !late {
+			select {
+			case <-a.first:
+				continue
+			case <-timer.C:
+				late = true
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-a.stopped:
+				return context.Canceled
+			}
+		}
+		n.log.Warn("no address yet", "cluster", a.cluster)
+	}
+	return nil
+}
+
+// start makes a cluster, and has it watched.
+func (n *next) start(c *config.Cluster) (*member, error) {
 	balance, err := upstream.New(c.Config, time.Now, randv2.Uint64)
 	if err != nil {
 		return nil, within(c.Name, err)
@@ -300,21 +340,11 @@ func (n *next) start(ctx context.Context, c *config.Cluster) (*member, error) {
 		return m, nil
 	}
 	n.work.Go(func() { dns.Run(watched) })
-	timer := time.NewTimer(warming)
-	defer timer.Stop()
-	select {
-	case <-first:
-	case <-timer.C:
-		n.log.Warn("no address yet", "cluster", c.Name)
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	case <-watched.Done():
-		return nil, context.Canceled
-	}
+	n.awaited = append(n.awaited, awaited{c.Name, first, watched.Done()})
 	return m, nil
 }
 
-// warming is how long a change waits for the first addresses of a cluster.
+// warming is how long a change waits for the first addresses of its clusters.
 const warming = 5 * time.Second
 
 func (n *next) listener(l *config.Listener) error {

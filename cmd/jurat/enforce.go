@@ -7,6 +7,7 @@ import (
 	"maps"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -18,9 +19,19 @@ import (
 )
 
 // The places where peers are appraised, as long as configurations come and go.
-func atListener(l *config.Listener) string       { return "listener " + l.Label() }
-func atCluster(c *config.Cluster) string         { return "cluster " + c.Name }
+func atCluster(c *config.Cluster) string { return "cluster " + c.Name }
+
 func atForward(l *config.Listener, i int) string { return fmt.Sprintf("forward %s %d", l.Label(), i) }
+
+// A listener is called as the control plane likes: no name may be taken for that of a chain of another one, or what is demanded of its
+// clients would be demanded there, too.
+func atListener(l *config.Listener) string {
+	label := l.Label()
+	if strings.ContainsAny(label, ` "`) {
+		label = strconv.Quote(label)
+	}
+	return "listener " + label
+}
 
 func atChain(l *config.Listener, chain string) string {
 	return atListener(l) + " chain " + chain

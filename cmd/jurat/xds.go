@@ -9,6 +9,7 @@ import (
 	"maps"
 	"math/rand/v2"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -49,7 +50,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	log := o.log.With("control_plane", x.Server)
 	f := &follower{operation: o, ctx: ctx, floor: x.Limits.Floor}
 	options := agent.Options{Fetch: x.fetch(), Now: o.app.now, Log: log}
-	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node()}
+	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node(c.Names)}
 	if x.Protocol == "sotw" {
 		settings.Kind = client.StateOfTheWorld
 	}
@@ -99,10 +100,17 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	}, nil
 }
 
-func (x *xdsConfig) node() client.Node {
+// node is what a proxy with an identity for names calls itself. A control plane of ours takes nothing that is none of the names.
+func (x *xdsConfig) node(names []string) client.Node {
 	n := client.Node{ID: x.Node.ID, Cluster: x.Node.Cluster, UserAgent: "jurat", UserVersion: buildInfo().Version}
 	if n.ID == "" {
 		n.ID, _ = os.Hostname()
+		for _, name := range names {
+			if _, err := netip.ParseAddr(name); err != nil && name != "localhost" {
+				n.ID = name + "/" + n.ID
+				break
+			}
+		}
 	}
 	for k, v := range x.Node.Metadata {
 		if n.Metadata == nil {

@@ -33,7 +33,8 @@ type xdsConfig struct {
 
 // nodeConfig is the node of xDS.
 type nodeConfig struct {
-	ID       string            `yaml:"id"`       // default the name of this host
+	// Default the first of identity.names that is neither an address nor localhost, with / and the name of this host behind it, or that name alone
+	ID       string            `yaml:"id"`
 	Cluster  string            `yaml:"cluster"`  // the group of proxies
 	Metadata map[string]string `yaml:"metadata"` // anything that the control plane asks for; what is a map or a list in JSON is sent as that, such as '{"app": "pay"}'
 }

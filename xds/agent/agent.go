@@ -75,7 +75,7 @@ type Agent struct {
 	withdrawn bool               // for want of a control plane
 	wanted    map[string][]string
 	marks     *guard.Marks
-	parsed    map[string]parsed
+	parsed    map[string]parsedPolicy
 	status    Status
 }
 
@@ -98,7 +98,7 @@ func New(limits guard.Limits, floor *policy.Policy, static *config.Config, polic
 	}
 	a := &Agent{
 		limits: limits, floor: floor, guard: g, static: static, policies: policies, target: target, options: options,
-		accepted: envoy.Set{}, late: map[envoy.Key]bool{}, wanted: map[string][]string{}, marks: new(guard.Marks), parsed: map[string]parsed{},
+		accepted: envoy.Set{}, late: map[envoy.Key]bool{}, wanted: map[string][]string{}, marks: new(guard.Marks), parsed: map[string]parsedPolicy{},
 	}
 	a.used = a.empty()
 	a.status.Types = map[string]TypeStatus{}
@@ -148,13 +148,20 @@ func (a *Agent) Offer(u *client.Update) error {
 		}
 		delete(candidate, key)
 	}
+	parsed := maps.Clone(a.parsed)
 	raised, err := a.offer(candidate, late, u.Changed, len(u.Removed) > 0, u.Cause == protocol.Answered)
 	a.note(u, err)
 	if err != nil {
+		a.parsed = parsed
 		return rejection(u, err)
 	}
 	a.raise(raised)
 	a.ask()
+	// Names cost a control plane nothing: what nobody has any more is not kept for the next time.
+	maps.DeleteFunc(a.parsed, func(name string, _ parsedPolicy) bool {
+		key := envoy.Key{Type: resource.AttestationPolicy, Name: name}
+		return !in(a.accepted, key) && !in(a.used.set, key)
+	})
 	return nil
 }
 

@@ -849,3 +849,18 @@ func TestStart(t *testing.T) {
 		t.Errorf("got %v", w)
 	}
 }
+
+// What a control plane names once and never again is not kept, whether it was accepted or not.
+func TestParsedPoliciesAreForgotten(t *testing.T) {
+	b := running(t, agent.Options{})
+	for i := range 20 {
+		name := fmt.Sprintf("mesh-%d", i)
+		b.ok(clusterText("two", "two", name))
+		b.ok(policyText(name, 1, pushedText))
+		b.ok(clusterText("two", "two", fmt.Sprintf("other-%d", i)))
+		b.refused(policyText(fmt.Sprintf("other-%d", i), 1, pushedText))
+	}
+	if n := b.Parsed(); n > 3 {
+		t.Errorf("%d policies are kept", n)
+	}
+}

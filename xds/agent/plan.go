@@ -333,8 +333,8 @@ func filesOf(p *api.Policy, references map[string]api.References) (map[string][]
 	return files, true
 }
 
-// parsed is a policy by what it was parsed of.
-type parsed struct {
+// parsedPolicy is a policy by what it was parsed of.
+type parsedPolicy struct {
 	digest [sha256.Size]byte
 	policy *policy.Policy
 }
@@ -362,6 +362,6 @@ func (a *Agent) parse(name string, pushed *api.Policy, files map[string][]byte) 
 	if err != nil {
 		return nil, err
 	}
-	a.parsed[name] = parsed{digest, p}
+	a.parsed[name] = parsedPolicy{digest, p}
 	return p, nil
 }

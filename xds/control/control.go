@@ -86,6 +86,9 @@ func (c *Control) recover() error {
 	if err != nil {
 		return err
 	}
+	if kept != nil {
+		c.opts.Log.Info("state", "serial", kept.Serial, "digest", kept.Digest, "history", c.store.digest)
+	}
 	from, err := versionsOf(kept)
 	if err != nil {
 		return brokenState(c.store.dir, err)
@@ -195,7 +198,7 @@ func (c *Control) apply(files Files, who string) error {
 	if from.replaced != nil {
 		close(from.replaced)
 	}
-	c.opts.Log.Info("change", "serial", next.serial, "resources", len(changes), "who", line.Who, "digest", next.digest)
+	c.opts.Log.Info("change", "serial", next.serial, "resources", len(changes), "who", line.Who, "digest", next.digest, "history", c.store.digest)
 	c.sweep(func(ss *session) bool { return ss.sending.Load() }) // the others judge themselves
 	return nil
 }

@@ -2,9 +2,12 @@ package control_test
 
 import (
 	"bufio"
+	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/http/httptest"
 	"os"
@@ -164,6 +167,37 @@ func TestRestart(t *testing.T) {
 	}
 	if _, err := control.Open(p.dir, p.state, decode, anything{}, control.Options{}); attest.CodeOf(err) != attest.CodeLogBroken {
 		t.Errorf("two at once: %v", err)
+	}
+}
+
+// The last line is named by no other one: the log does that, which is elsewhere.
+func TestHistoryIsAnchored(t *testing.T) {
+	var log bytes.Buffer
+	opts := control.Options{Log: slog.New(slog.NewTextHandler(&log, nil))}
+	p := at(t, good, opts)
+	p.mustApply(with(good, "g/a.yaml", "cds c changed"))
+	p.stop()
+	raw, err := os.ReadFile(filepath.Join(p.state, "history"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSuffix(string(raw), "\n"), "\n")
+	if len(lines) != 2 {
+		t.Fatalf("%d lines", len(lines))
+	}
+	for i, line := range lines {
+		if want := fmt.Sprintf("history=%x", sha256.Sum256([]byte(line))); !strings.Contains(log.String(), want) {
+			t.Errorf("the log does not have line %d, %s:\n%s", i, want, &log)
+		}
+	}
+	log.Reset()
+	if again, err := control.Open(p.dir, p.state, decode, anything{}, opts); err != nil {
+		t.Fatal(err)
+	} else {
+		again.Close()
+	}
+	if want := fmt.Sprintf("history=%x", sha256.Sum256([]byte(lines[1]))); !strings.Contains(log.String(), want) {
+		t.Errorf("a start does not say that it goes on from %s:\n%s", want, &log)
 	}
 }
 

@@ -1,12 +1,14 @@
 package control
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/jurat-tls/jurat/xds/resource"
@@ -61,6 +63,35 @@ func FuzzRequests(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Two bytes of a request can become a hundred in memory: as many as a message can hold are not read.
+func TestRequestsAreBounded(t *testing.T) {
+	const fields, value, list, values = 1, 2, 6, 1 // of Struct, Value and ListValue
+	within := func(n protowire.Number, b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), b)
+	}
+	for _, delta := range []bool{true, false} {
+		of := protowire.Number(1)
+		if !delta {
+			of = 2
+		}
+		request := func(n int) []byte {
+			empty := bytes.Repeat(within(values, nil), n)
+			return within(of, within(3, within(fields, within(value, within(list, empty)))))
+		}
+		if _, err := readRequest(request(1000), delta); err != nil {
+			t.Errorf("delta %v: %v", delta, err)
+		}
+		raw := request(2 << 20)
+		if n := testing.AllocsPerRun(1, func() {
+			if _, err := readRequest(raw, delta); err == nil {
+				t.Errorf("delta %v: it was read", delta)
+			}
+		}); n > maxParts+1000 { // of looking at them
+			t.Errorf("delta %v: %v allocations", delta, n)
+		}
+	}
 }
 
 // A history that anybody wrote is read or refused, and what is read goes on in order.

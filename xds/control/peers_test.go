@@ -130,6 +130,29 @@ func TestPolicyChange(t *testing.T) {
 	}
 }
 
+// A plan says of a proxy that calls itself what its group does not allow any more, or what the one that it comes to does not, that it
+// is cut.
+func TestPlanLooksAtNodes(t *testing.T) {
+	files := map[string]string{"groups.yaml": anyGroups, "policies/proxies.yaml": proxiesPolicy, "g/a.yaml": "cds c g"}
+	p := at(t, files, control.Options{})
+	d := p.delta(p.attest(identity(t, amd("genoa"), "pay.example")))
+	d.subscribe(resource.Cluster) // as "n"
+	d.want("Cluster c=g")
+	silent := p.delta(p.attest(identity(t, amd("genoa"), "pay.example")))
+	silent.send(&discovery.DeltaDiscoveryRequest{TypeUrl: resource.Cluster})
+	silent.want("Cluster c=g")
+	next := with(files, "groups.yaml", strings.Replace(anyGroups, "'*'", "'edge-*'", 1))
+	plan := p.Plan(toFiles(next))
+	if len(plan.Problem) != 0 || len(plan.Proxies) != 1 || plan.Proxies[0].ID != "n" || plan.Proxies[0].To != "" || !strings.Contains(plan.Proxies[0].Reason, "node.id") {
+		t.Errorf("plan %+v", plan)
+	}
+	p.mustApply(next)
+	if err := d.end(); status.Code(err) != codes.PermissionDenied {
+		t.Errorf("got %v", err)
+	}
+	silent.quiet("still here")
+}
+
 // One that changes groups gets what the other one has, and loses what it had.
 func TestGroupChange(t *testing.T) {
 	p := at(t, grouped, control.Options{})

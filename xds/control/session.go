@@ -14,9 +14,11 @@ import (
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/internal/bound"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -24,6 +26,7 @@ import (
 const (
 	maxTypes  = 64
 	maxNames  = 200_000
+	maxParts  = 250_000 // messages within a request: what a proxy has already, and what it says of itself
 	maxReason = 1 << 10 // bytes of a refusal that are kept
 	maxID     = 512
 )
@@ -193,13 +196,20 @@ func (ss *session) renew() error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	ss.st, ss.group, ss.result = st, g, result
-	return ss.agree()
+	return ss.agrees(g)
 }
 
-// agree checks that what the proxy calls itself agrees with what was verified.
-func (ss *session) agree() error {
-	if ss.asked && !ss.group.agrees(ss.s.Peer(), ss.node.id) {
-		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), ss.group.Name)}
+// agree is agrees, for whoever does not hold the lock.
+func (ss *session) agree(g *group) error {
+	ss.mu.Lock()
+	defer ss.mu.Unlock()
+	return ss.agrees(g)
+}
+
+// agrees checks that what the proxy calls itself agrees with what was verified, and with a group.
+func (ss *session) agrees(g *group) error {
+	if ss.asked && !g.agrees(ss.s.Peer(), ss.node.id) {
+		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), g.Name)}
 	}
 	return nil
 }
@@ -269,7 +279,7 @@ func (ss *session) take(r *request) error {
 	}
 	if !ss.asked {
 		ss.asked = true
-		if err := ss.agree(); err != nil {
+		if err := ss.agrees(ss.group); err != nil {
 			return err
 		}
 	}
@@ -331,7 +341,7 @@ func (ss *session) receive() (*request, error) {
 func readRequest(raw []byte, delta bool) (*request, error) {
 	if delta {
 		var m discovery.DeltaDiscoveryRequest
-		if err := proto.Unmarshal(raw, &m); err != nil {
+		if err := unmarshal(raw, &m); err != nil {
 			return nil, err
 		}
 		r := &request{
@@ -342,12 +352,33 @@ func readRequest(raw []byte, delta bool) (*request, error) {
 		return r, nil
 	}
 	var m discovery.DiscoveryRequest
-	if err := proto.Unmarshal(raw, &m); err != nil {
+	if err := unmarshal(raw, &m); err != nil {
 		return nil, err
 	}
 	r := &request{typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNames()}
 	r.about(m.GetNode(), m.GetErrorDetail())
 	return r, nil
+}
+
+// unmarshal reads a request, after a look at what would be made of it.
+func unmarshal(raw []byte, m proto.Message) error {
+	switch n, err := bound.Messages(shape{m.ProtoReflect().Descriptor()}, raw, maxParts); {
+	case err != nil:
+		return err
+	case n > maxParts:
+		return fmt.Errorf("more than %d messages in a request", maxParts)
+	}
+	return proto.Unmarshal(raw, m)
+}
+
+// shape is what package bound has to know.
+type shape struct{ protoreflect.MessageDescriptor }
+
+func (s shape) Message(field int32) bound.Shape {
+	if f := s.Fields().ByNumber(protoreflect.FieldNumber(field)); f != nil && f.Message() != nil {
+		return shape{f.Message()}
+	}
+	return nil
 }
 
 func (r *request) about(n *core.Node, refused *status.Status) {

@@ -275,13 +275,16 @@ func (c *Control) Plan(files Files) Plan {
 	for _, ss := range all {
 		cut := ss.cut()
 		g, err := c.admit(ss.s.Peer(), next)
+		if err == nil {
+			err = ss.agree(g)
+		}
 		switch {
 		case err != nil:
 			cut.Reason = err.Error()
 			if told, ok := err.(*attested.Status); ok {
 				cut.Reason = told.Message
 			}
-			if g := next.matching(ss.s.Peer()); g != nil && g.require != nil {
+			if g := next.matching(ss.s.Peer()); g != nil && g.require != nil { // for who calls itself wrongly the policy has nothing to say
 				if r := ss.s.Peer().Result().Rejudge(g.require, now); !r.Affirmed() {
 					cut.Code, cut.Line = r.Code(), r.Line()
 				}

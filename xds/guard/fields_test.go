@@ -129,7 +129,15 @@ var fields = map[string]string{
 	"route.RouteAction.MaxGRPCTimeout":        service,
 	"route.RouteAction.RetryPolicy":           "the same request, to the same cluster",
 	"route.RouteAction.RequestMirrorPolicies": judged,
-	"route.RouteAction.HashPolicy":            service,
+	"route.RouteAction.HashPolicy":            looked,
+	"route.HashPolicy.Header":                 service,
+	"route.HashPolicy.QueryParameter":         service,
+	"route.HashPolicy.Cookie":                 looked,
+	"route.HashPolicy.SourceIP":               service,
+	"route.HashPolicy.Terminal":               service,
+	"route.CookieHash.Name":                   service,
+	"route.CookieHash.Path":                   service,
+	"route.CookieHash.TTL":                    judged,
 
 	"route.WeightedCluster.Name":            judged,
 	"route.WeightedCluster.Weight":          service,
@@ -158,7 +166,7 @@ var fields = map[string]string{
 // whole are types whose fields are all as harmless, or as harmful, as what they are in.
 var whole = []string{
 	"config.Limits", "config.Times", "chain.Match", "config.Passthrough", "config.Forward", "upstream.CircuitBreakers", "upstream.HealthCheck", "upstream.OutlierDetection",
-	"route.RouteMatch", "route.RegexRewrite", "route.SetHeader", "route.RetryPolicy", "route.HashPolicy",
+	"route.RouteMatch", "route.RegexRewrite", "route.SetHeader", "route.RetryPolicy",
 }
 
 func TestEveryFieldIsThoughtOf(t *testing.T) {

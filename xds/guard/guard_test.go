@@ -6,8 +6,10 @@ import (
 	"math"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
@@ -312,6 +314,8 @@ func TestCheck(t *testing.T) {
 		"other paths":                         {route(`{match: {prefix: /}, route: {cluster: ledger, prefix_rewrite: /x}}`), "rewrite J908", `routes[0].route`},
 		"other paths by an expression":        {route(`{match: {prefix: /}, route: {cluster: ledger, regex_rewrite: {pattern: a}}}`), "rewrite J908", ``},
 		"another authority":                   {route(`{match: {prefix: /}, route: {cluster: ledger, host_rewrite_literal: x}}`), "rewrite J908", ``},
+		"a cookie of its own":                 {route(`{match: {prefix: /}, route: {cluster: ledger, hash_policy: [{source_ip: true}, {cookie: {name: session, ttl: 1h}}]}}`), "rewrite J908", `routes[0].route.hash_policy[1]`},
+		"a cookie for a session":              {route(`{match: {prefix: /}, route: {cluster: ledger, hash_policy: [{cookie: {name: session, ttl: session}}]}}`), "rewrite J908", `routes[0].route.hash_policy[0]`},
 		"other headers of a route":            {route(`{match: {prefix: /}, request_headers: {remove: [a]}, route: {cluster: ledger}}`), "rewrite J908", `routes[0]`},
 		"other headers of answers":            {route(`{match: {prefix: /}, response_headers: {set: [{name: a}]}, route: {cluster: ledger}}`), "rewrite J908", `routes[0]`},
 		"other headers of a share":            {route(`{match: {prefix: /}, route: {weighted_clusters: [{name: ledger, weight: 1, request_headers: {remove: [a]}}]}}`), "rewrite J908", `weighted_clusters[0]`},
@@ -450,6 +454,18 @@ func TestCheckValues(t *testing.T) {
 		"never attest anew": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("logs").Attested.Reattest = -1
 		}, "reattest J906"},
+		"seldom, by the second of two layers": {func(c *config.Config, p map[string]guard.Policy) {
+			p["mesh-strict"] = guard.Policy{Name: "mesh-strict", Pushed: true, Layers: []*policy.Policy{p["mesh-loose"].Layers[1], p["mesh-strict"].Layers[0]}}
+			c.Cluster("logs").Attested.Reattest = 45 * time.Minute
+		}, "reattest J906"},
+		"chains without end": {func(c *config.Config, _ map[string]guard.Policy) {
+			nobody := config.Chain{Serving: config.Serving{Plain: true, TCP: true, Cluster: "later"}}
+			for i := range c.Listeners {
+				if l := &c.Listeners[i]; l.Name == "in" {
+					l.Chains = slices.Repeat([]config.Chain{nobody}, 65536)
+				}
+			}
+		}, "most J909"},
 		"a socket with a zero byte": {func(c *config.Config, _ map[string]guard.Policy) {
 			c.Cluster("pay|one").Localities[1].Endpoints[1].Address = "unix:/run/peers/a\x00"
 		}, "target J904"},

@@ -36,13 +36,14 @@ type Limits struct {
 	Listeners []Listener `yaml:"listeners"` // where connections may come in, beside the listeners of this file
 
 	Redirects []string `yaml:"redirects"` // hosts that clients may be sent to: a name, *.example, an address or a prefix; a redirect that keeps the host, and the port or the listener's own, is allowed anyway
-	Rewrite   bool     `yaml:"rewrite"`   // requests and answers may be edited: headers, paths and hosts
+	Rewrite   bool     `yaml:"rewrite"`   // requests and answers may be edited: headers, cookies, paths and hosts
 	Answers   bool     `yaml:"answers"`   // requests may be answered without a service; errors without a body may be anyway
 
 	// Resources of every type have whole numbers as versions, which never go back. Without it that holds for the serials of policies and
 	// reference values alone, since most control planes have no such versions.
 	Versions bool `yaml:"ordered_versions"`
-	// How long what xDS has brought is used without a control plane; then nothing but this file is, default 24 h
+	// How long what xDS has brought is used without a control plane, counted anew with each start of the process; then nothing but this
+	// file is, default 24 h
 	Outage time.Duration `yaml:"longest_outage,negative=never"`
 
 	Most Most `yaml:"most"` // bounds

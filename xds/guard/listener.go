@@ -174,6 +174,12 @@ func (k *check) action(at string, a *route.RouteAction, limit *admitted) {
 	if a.PrefixRewrite != "" || a.RegexRewrite != nil || a.HostRewrite != "" {
 		k.rewrite(at, "another path or host")
 	}
+	for i, h := range a.HashPolicy {
+		// Where a client has no such cookie it gets one, in the answer of the peer: under the name of one of the peer's own.
+		if h.Cookie != nil && h.Cookie.TTL != 0 {
+			k.rewrite(fmt.Sprintf("%s.hash_policy[%d].cookie.ttl", at, i), "answers that set a cookie")
+		}
+	}
 }
 
 func (k *check) edits(at string, edits ...route.HeaderMutation) {

@@ -139,6 +139,9 @@ func TestExamples(t *testing.T) {
 				keep = append(keep, line)
 			}
 		}
+		if len(keep) == 0 {
+			continue // all of it comes from a control plane
+		}
 		docs, err := load(t, strings.Join(keep, ""))
 		if err == nil {
 			taken++
