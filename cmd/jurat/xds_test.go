@@ -10,49 +10,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jurat-tls/jurat/proxy/chain"
-	"github.com/jurat-tls/jurat/proxy/config"
 )
-
-// A chain has a place of its own, which stays when the policy there changes.
-func TestPlaceOf(t *testing.T) {
-	serving := func(require string) config.Serving { return config.Serving{Require: require, To: "127.0.0.1:1"} }
-	c := &config.Config{Listeners: []config.Listener{
-		{Name: "one", Address: ":1", Serving: serving("a")},
-		{Name: "many", Address: ":2", Serving: serving("rest"), Chains: []config.Chain{
-			{Name: "x", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("b")},
-			{Match: chain.Match{ServerNames: []string{"y.example"}}, Serving: serving("c")},
-			{Name: "same", Match: chain.Match{ServerNames: []string{"z.example"}}, Serving: serving("b")},
-			{Name: "like the rest", Serving: serving("rest")},
-		}},
-	}}
-	many := &c.Listeners[1]
-	for i, want := range []string{"listener many chain x", "listener many chain server_names=y.example", "listener many chain x", "listener many"} {
-		alone := many.Chain(i)
-		if got := placeOf(c, &alone); got != want {
-			t.Errorf("chain %d: got %q", i, got)
-		}
-	}
-	if rest, ok := many.Rest(); !ok || placeOf(c, &rest) != "listener many" {
-		t.Errorf("got %q", placeOf(c, &rest))
-	}
-	if got := placeOf(c, &c.Listeners[0]); got != "listener one" {
-		t.Errorf("got %q", got)
-	}
-	places := (&serveConfig{Proxy: *c, XDS: &xdsConfig{Require: "p"}}).places()
-	for place, want := range map[string]string{
-		"listener one": "a", "listener many": "rest", "listener many chain x": "b", "listener many chain server_names=y.example": "c",
-		"listener many chain same": "b", "listener many chain like the rest": "rest", atControlPlane: "p",
-	} {
-		if got := places[place]; len(got) != 1 || got[0] != want {
-			t.Errorf("%s demands %v", place, got)
-		}
-		delete(places, place)
-	}
-	if len(places) != 0 {
-		t.Errorf("there are more: %v", places)
-	}
-}
 
 func TestKeptFile(t *testing.T) {
 	f := keptFile(filepath.Join(t.TempDir(), "kept"))
