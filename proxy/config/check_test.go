@@ -130,6 +130,7 @@ func TestCheckRefuses(t *testing.T) {
 		{listen(`{address: ":1", to: "a:1", passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8]"},
 		{listen(`{name: web, address: ":1", to: "a:1"}`), value, "listen[8].name"},
 		{listen(`{name: "systemd:jurat", address: ":1", to: "a:1"}`), value, "listen[8].name"},
+		{listen("{name: \":2\", address: \":1\", to: \"a:1\"}\n  - {address: \":2\", to: \"a:1\"}"), value, "listen[9].name"},
 		{listen(`{address: ":8443", to: "a:1"}`), value, "listen[8].address"},
 		{listen(`{address: "unix:/run/in.sock", to: "a:1"}`), value, "listen[8].address"},
 		{listen(`{address: "unix:/a:b:c", to: "a:1"}`), "", ""},
