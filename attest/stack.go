@@ -61,7 +61,7 @@ func (s Stack) EvidenceAge() time.Duration {
 	least := time.Duration(0)
 	for _, l := range s {
 		if p, ok := l.Policy.(interface{ EvidenceAge() time.Duration }); ok {
-			if d := p.EvidenceAge(); least == 0 || d < least {
+			if d := p.EvidenceAge(); d > 0 && (least == 0 || d < least) { // 0 is that of a Stack that does not say
 				least = d
 			}
 		}

@@ -102,8 +102,11 @@ func TestStackAge(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	if got := (attest.Stack{minute, hour}).EvidenceAge(); got != time.Minute {
-		t.Error(got)
+	within := attest.Layer{"w", attest.Stack{silent}} // a Stack is a policy, and says nothing where its layers don't
+	for _, s := range []attest.Stack{{minute, hour}, {minute, within}, {within, minute}} {
+		if got := s.EvidenceAge(); got != time.Minute {
+			t.Errorf("%v: got %s", s, got)
+		}
 	}
 }
 

@@ -440,6 +440,21 @@ func TestChainsChange(t *testing.T) {
 	}
 	counts(5, 2, 2)
 
+	// A name that the chain is for no more: who has come by it may come again.
+	routed.Match = ofName("more.example")
+	narrow := with(routed, func(c *config.Chain) {})
+	apply(t, r, at(serving("c", ofName("c.example"), config.Serving{Cluster: "b"}), narrow, raw), "1", build)
+	if res, _ := get(t, h, "http://x/"); !res.Close {
+		t.Error("a connection goes on that the chain is not for")
+	}
+	routed.Match = ofName("routed.example", "more.example")
+	apply(t, r, at(serving("c", ofName("c.example"), config.Serving{Cluster: "b"}), routed, raw), "1", build)
+	echoes("after a narrower match")
+	if got := from(h); got != "b" {
+		t.Errorf("another name of a chain that is back: %q", got)
+	}
+	counts(6, 3, 2)
+
 	// What is wrong changes nothing.
 	for name, wrong := range map[string]config.Chain{
 		"match":     serving("new", ofName("c.example"), config.Serving{Cluster: "a"}),
@@ -463,12 +478,12 @@ func TestChainsChange(t *testing.T) {
 		}
 		echoes(name)
 	}
-	counts(5, 2, 2)
+	counts(6, 3, 2)
 
 	// A chain goes. What it has counted counts on for the listener.
 	all := statsOf(t, r, "p", "")
 	apply(t, r, at(raw, routed), "1", build)
-	if s := statsOf(t, r, "p", ""); s.Requests < all.Requests || s.Accepted != 5 || s.Handshakes < all.Handshakes {
+	if s := statsOf(t, r, "p", ""); s.Requests < all.Requests || s.Accepted != 6 || s.Handshakes < all.Handshakes {
 		t.Errorf("%+v, then %+v", all, s)
 	}
 	if res, _ := get(t, other, "http://x/"); res.Header.Get("X-From") != "b" || !res.Close {

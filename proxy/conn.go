@@ -96,6 +96,10 @@ func (l *link) explains() bool {
 // cutOff breaks the connection off, in its loop, so that nothing that is under way looks whole to a peer that is refused. It is
 // told why where its protocol can say it.
 func (l *link) cutOff(c *loop.Conn, r *attest.Result) {
+	if told, ok := l.conn.(interface{ RefuseSoon(*attest.Result) }); ok && c.Waits() {
+		told.RefuseSoon(r) // an end that does not read would hold up all others of the loop
+		return
+	}
 	if told, ok := l.conn.(interface{ Refuse(*attest.Result) }); ok {
 		told.Refuse(r) // the loop comes to the end of it, and tells the handler
 		return

@@ -20,6 +20,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/loop"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
@@ -311,6 +312,47 @@ func TestRefusedTCP(t *testing.T) {
 }
 
 func make5() []byte { return make([]byte, 5) }
+
+// waiting is a door that tells its peer why it is refused, and waits for one that does not read where the transport does.
+type waiting struct {
+	door
+	told func()
+}
+
+func (w waiting) Refuse(*attest.Result) {
+	if *portable {
+		w.told()
+	}
+	w.RefuseSoon(nil)
+}
+func (w waiting) RefuseSoon(*attest.Result) { loop.Reset(w.NetConn()) }
+
+// A peer that is refused, and does not read why, holds up nobody.
+func TestRefusedWithoutReading(t *testing.T) {
+	echo := rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	d := new(doors)
+	s := proxy.NewTCP(engine(t), func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
+		c, err := d.shake(affirmed())(ctx, raw)
+		if err != nil {
+			return nil, err
+		}
+		return waiting{c.(door), func() { t.Error("a loop waits for a peer that it refuses") }}, nil
+	}, cluster(t, upstream.Config{Name: "echo"}, echo), nil, proxy.Limits{})
+	c, err := dialTLS(t.Context(), start(t, s))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_, _ = io.WriteString(c, "hello")
+	if _, err := io.ReadFull(c, make5()); err != nil {
+		t.Fatal(err)
+	}
+	d.refuse(1)
+	if got, err := io.ReadAll(c); err == nil {
+		t.Errorf("an end that looks proper, after %q", got)
+	}
+	until(t, "all to be gone", func() bool { return s.Stats().Active == 0 })
+}
 
 // A connection that is refused before anything is carried over it.
 func TestRefusedEarly(t *testing.T) {

@@ -13,6 +13,7 @@ import (
 type lane struct {
 	server *Server
 	config config.Listener // what it would be alone
+	match  chain.Match     // which connections it is for
 }
 
 // ChainStatus is what is known of a chain.
@@ -43,14 +44,14 @@ func (n *next) chains(old *port, stays bool, l *config.Listener) error {
 	}
 	way, lanes := &ways{table: table}, map[string]*lane{}
 	for i := range l.Chains {
-		s, err := n.lane(old, stays, front.gate, base, lanes, l.Chains[i].Label(), l.Chain(i))
+		s, err := n.lane(old, stays, front.gate, base, lanes, l.Chains[i].Label(), &lane{config: l.Chain(i), match: l.Chains[i].Match})
 		if err != nil {
 			return within(l.Label(), err)
 		}
 		way.servers = append(way.servers, s)
 	}
 	if alone, ok := l.Rest(); ok {
-		if way.rest, err = n.lane(old, stays, front.gate, base, lanes, config.Rest, alone); err != nil {
+		if way.rest, err = n.lane(old, stays, front.gate, base, lanes, config.Rest, &lane{config: alone}); err != nil {
 			return within(l.Label(), err)
 		}
 	}
@@ -73,8 +74,9 @@ func (n *next) chains(old *port, stays bool, l *config.Listener) error {
 	return nil
 }
 
-// lane makes a chain that has a label, or takes the one that has it.
-func (n *next) lane(old *port, stays bool, g *gate, base *counters, lanes map[string]*lane, label string, as config.Listener) (*Server, error) {
+// lane makes a chain that has a label, or takes the one that has it. One is taken that is for all that it was for, at least: a
+// connection that it is not for any more could belong to another one, which demands more.
+func (n *next) lane(old *port, stays bool, g *gate, base *counters, lanes map[string]*lane, label string, as *lane) (*Server, error) {
 	if lanes[label] != nil {
 		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "chains", Got: label, Want: "a name that no other chain has"}
 	}
@@ -82,18 +84,18 @@ func (n *next) lane(old *port, stays bool, g *gate, base *counters, lanes map[st
 	if old != nil {
 		was = old.lanes[label]
 	}
-	if stays && was != nil && sameButRoutes(was.config, as) && n.sameClusters(&as.Serving) {
-		routing, err := n.routing(&as)
+	if stays && was != nil && was.match.Within(as.match) && sameButRoutes(was.config, as.config) && n.sameClusters(&as.config.Serving) {
+		routing, err := n.routing(&as.config)
 		if err != nil {
 			return nil, within(label, err)
 		}
 		if routing != nil {
 			n.swaps = append(n.swaps, func() { was.server.Reroute(routing) })
 		}
-		lanes[label] = &lane{was.server, as}
-		return was.server, nil
+		as.server, lanes[label] = was.server, as
+		return as.server, nil
 	}
-	s, err := n.server(&as, n.log.With("listener", as.Label(), "chain", label))
+	s, err := n.server(&as.config, n.log.With("listener", as.config.Label(), "chain", label))
 	if err != nil {
 		return nil, within(label, err)
 	}
@@ -103,8 +105,8 @@ func (n *next) lane(old *port, stays bool, g *gate, base *counters, lanes map[st
 	} else {
 		s.count(&counters{tally: base.tally}) // requests are told of the listener alone
 	}
-	s.Observe(n.observer, as.Label())
-	lanes[label] = &lane{s, as}
+	s.Observe(n.observer, as.config.Label())
+	as.server, lanes[label] = s, as
 	return s, nil
 }
 

@@ -610,7 +610,7 @@ func (c *counted) Close() error {
 
 func (c *counted) Polled() bool { return c.link.Polled() }
 
-// OnRefused, Explains and Refuse are those of the connection.
+// OnRefused, Explains, Refuse and RefuseSoon are those of the connection.
 func (c *counted) OnRefused(end func(*attest.Result)) {
 	if o, ok := c.Conn.(interface{ OnRefused(func(*attest.Result)) }); ok {
 		o.OnRefused(end)
@@ -625,6 +625,14 @@ func (c *counted) Explains() bool {
 func (c *counted) Refuse(r *attest.Result) {
 	if o, ok := c.Conn.(interface{ Refuse(*attest.Result) }); ok {
 		o.Refuse(r)
+		return
+	}
+	loop.Reset(c.Conn.NetConn())
+}
+
+func (c *counted) RefuseSoon(r *attest.Result) {
+	if o, ok := c.Conn.(interface{ RefuseSoon(*attest.Result) }); ok {
+		o.RefuseSoon(r)
 		return
 	}
 	loop.Reset(c.Conn.NetConn())

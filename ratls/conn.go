@@ -88,6 +88,15 @@ func (c *Conn) Refuse(r *attest.Result) {
 	}
 }
 
+// RefuseSoon is Refuse for who can't wait: nothing of the application moves from when it returns on, and the rest follows.
+func (c *Conn) RefuseSoon(r *attest.Result) {
+	if s, ok := c.stream.(*session.Conn); ok {
+		s.RefuseSoon(r)
+		return
+	}
+	c.Refuse(r) // which writes nothing
+}
+
 // Close tells the peer that everything was sent, and closes.
 func (c *Conn) Close() error {
 	c.standing.Done()
@@ -111,13 +120,10 @@ func (c subject) Refuse(r *attest.Result) {
 	end := c.end
 	c.refused = r
 	c.mu.Unlock()
-	switch s, ok := c.stream.(*session.Conn); {
-	case end != nil:
+	if end != nil {
 		end(r)
-	case ok:
-		s.RefuseSoon(r)
-	default:
-		c.Conn.Refuse(r)
+	} else {
+		c.RefuseSoon(r)
 	}
 }
 

@@ -240,7 +240,7 @@ func TestNodeMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := map[string]any{"A": "x", "B": map[string]any{"app": "pay"}, "C": []any{1.0}, "D": "1"}
-	if got := c.XDS.node(); got.ID != "n" || !reflect.DeepEqual(got.Metadata, want) {
+	if got := c.XDS.node(nil); got.ID != "n" || !reflect.DeepEqual(got.Metadata, want) {
 		t.Errorf("got %+v", got)
 	}
 }

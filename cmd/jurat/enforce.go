@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
-	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -18,38 +17,24 @@ import (
 	"github.com/jurat-tls/jurat/ratls/enforce"
 )
 
-// The places where peers are appraised, as long as configurations come and go.
-func atCluster(c *config.Cluster) string { return "cluster " + c.Name }
-
-func atForward(l *config.Listener, i int) string { return fmt.Sprintf("forward %s %d", l.Label(), i) }
-
-// A listener is called as the control plane likes: no name may be taken for that of a chain of another one, or what is demanded of its
-// clients would be demanded there, too.
-func atListener(l *config.Listener) string {
-	label := l.Label()
-	if strings.ContainsAny(label, ` "`) {
-		label = strconv.Quote(label)
-	}
-	return "listener " + label
-}
+// The places where peers are appraised, as long as configurations come and go. No two of them have one name, whatever listeners and
+// chains are called: what one demands would count for the other.
+func atListener(l *config.Listener) string { return "listener " + l.Label() }
+func atCluster(c *config.Cluster) string   { return "cluster " + c.Name }
 
 func atChain(l *config.Listener, chain string) string {
-	return atListener(l) + " chain " + chain
+	return "chain " + strconv.Quote(chain) + " of " + atListener(l)
 }
 
-// placeOf is the place of a listener of c, or of a chain of one, which comes as the listener that it would be alone. Chains that do the same
-// for their connections may share a place: they demand the same.
-func placeOf(c *config.Config, alone *config.Listener) string {
-	for i := range c.Listeners {
-		l := &c.Listeners[i]
-		if l.Address != alone.Address || reflect.DeepEqual(l.Serving, alone.Serving) {
-			continue
-		}
-		for j := range l.Chains {
-			if reflect.DeepEqual(l.Chains[j].Serving, alone.Serving) {
-				return atChain(l, l.Chains[j].Label())
-			}
-		}
+func atForward(alone *config.Listener, i int) string {
+	return fmt.Sprintf("forward %d of %s", i, placeOf(alone))
+}
+
+// placeOf is the place of a listener, or of a chain of one, which comes as the listener that it would be alone. It is no other chain's
+// that is like it: a chain stays when the other one is replaced, and would then be held to what that demands.
+func placeOf(alone *config.Listener) string {
+	if chain, ok := alone.ChainLabel(); ok {
+		return atChain(alone, chain)
 	}
 	return atListener(alone)
 }
@@ -63,18 +48,20 @@ func (c *serveConfig) places() map[string][]string {
 // what is named there.
 func (c *serveConfig) placesOf(conf *config.Config, demands func(name string) []string) map[string][]string {
 	all := map[string][]string{}
+	add := func(alone *config.Listener) {
+		if alone.Require != "" {
+			all[placeOf(alone)] = demands(alone.Require)
+		}
+		for i, f := range alone.Forward {
+			all[atForward(alone, i)] = demands(f.Require)
+		}
+	}
 	for i := range conf.Listeners {
 		l := &conf.Listeners[i]
-		if l.Require != "" {
-			all[atListener(l)] = demands(l.Require)
-		}
+		add(l)
 		for j := range l.Chains {
-			if ch := &l.Chains[j]; ch.Require != "" {
-				all[atChain(l, ch.Label())] = demands(ch.Require)
-			}
-		}
-		for j, f := range l.Forward {
-			all[atForward(l, j)] = demands(f.Require)
+			alone := l.Chain(j)
+			add(&alone)
 		}
 	}
 	for i := range conf.Clusters {

@@ -124,7 +124,7 @@ func (g *generation) Listen(address string) (net.Listener, error) {
 
 // Handshake makes the connections of a listener.
 func (g *generation) Handshake(l *config.Listener) (proxy.Handshake, error) {
-	return g.handshakeAt(l, placeOf(&g.Proxy, l))
+	return g.handshakeAt(l, placeOf(l))
 }
 
 // handshakeAt makes the connections of a listener whose clients are appraised at a place.

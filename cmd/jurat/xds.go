@@ -249,7 +249,7 @@ func (d *delivery) Handshake(l *config.Listener) (proxy.Handshake, error) {
 	if l.Require != "" && d.policies[l.Require].Layers == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: l.Label(), Want: "a policy"}
 	}
-	return d.handshakeAt(l, placeOf(d.config, l))
+	return d.handshakeAt(l, placeOf(l))
 }
 
 // Dial makes the connections to the endpoints of a cluster.

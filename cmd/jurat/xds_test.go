@@ -20,46 +20,6 @@ import (
 	"github.com/jurat-tls/jurat/xds/guard"
 )
 
-// A chain has a place of its own, which stays when the policy there changes.
-func TestPlaceOf(t *testing.T) {
-	serving := func(require string) config.Serving { return config.Serving{Require: require, To: "127.0.0.1:1"} }
-	c := &config.Config{Listeners: []config.Listener{
-		{Name: "one", Address: ":1", Serving: serving("a")},
-		{Name: "many", Address: ":2", Serving: serving("rest"), Chains: []config.Chain{
-			{Name: "x", Match: chain.Match{ServerNames: []string{"x.example"}}, Serving: serving("b")},
-			{Match: chain.Match{ServerNames: []string{"y.example"}}, Serving: serving("c")},
-			{Name: "same", Match: chain.Match{ServerNames: []string{"z.example"}}, Serving: serving("b")},
-			{Name: "like the rest", Serving: serving("rest")},
-		}},
-	}}
-	many := &c.Listeners[1]
-	for i, want := range []string{"listener many chain x", "listener many chain server_names=y.example", "listener many chain x", "listener many"} {
-		alone := many.Chain(i)
-		if got := placeOf(c, &alone); got != want {
-			t.Errorf("chain %d: got %q", i, got)
-		}
-	}
-	if rest, ok := many.Rest(); !ok || placeOf(c, &rest) != "listener many" {
-		t.Errorf("got %q", placeOf(c, &rest))
-	}
-	if got := placeOf(c, &c.Listeners[0]); got != "listener one" {
-		t.Errorf("got %q", got)
-	}
-	places := (&serveConfig{Proxy: *c, XDS: &xdsConfig{Require: "p"}}).places()
-	for place, want := range map[string]string{
-		"listener one": "a", "listener many": "rest", "listener many chain x": "b", "listener many chain server_names=y.example": "c",
-		"listener many chain same": "b", "listener many chain like the rest": "rest", atControlPlane: "p",
-	} {
-		if got := places[place]; len(got) != 1 || got[0] != want {
-			t.Errorf("%s demands %v", place, got)
-		}
-		delete(places, place)
-	}
-	if len(places) != 0 {
-		t.Errorf("there are more: %v", places)
-	}
-}
-
 // No name that a control plane gives is the place of something else: what is demanded there would be demanded instead.
 func TestPlacesAreApart(t *testing.T) {
 	serving := func(require string) config.Serving { return config.Serving{Require: require, To: "127.0.0.1:1"} }
@@ -74,8 +34,8 @@ func TestPlacesAreApart(t *testing.T) {
 		t.Errorf("%d listeners have %d places", len(c.Listeners), got)
 	}
 	alone := c.Listeners[0].Chain(0)
-	if demands := (&serveConfig{Proxy: *c}).places()[placeOf(c, &alone)]; len(demands) != 1 || demands[0] != "strict" {
-		t.Errorf("%s demands %v", placeOf(c, &alone), demands)
+	if demands := (&serveConfig{Proxy: *c}).places()[placeOf(&alone)]; len(demands) != 1 || demands[0] != "strict" {
+		t.Errorf("%s demands %v", placeOf(&alone), demands)
 	}
 }
 
@@ -109,7 +69,7 @@ func TestPlacesStandOnTheFloor(t *testing.T) {
 	}
 	change := d.change()
 	if want := map[string][]string{
-		"listener static": {"own.yaml"}, "listener in": {"xds:mesh", "floor.yaml"}, "listener in chain x": {"xds:own.yaml", "floor.yaml"},
+		"listener static": {"own.yaml"}, "listener in": {"xds:mesh", "floor.yaml"}, `chain "x" of listener in`: {"xds:own.yaml", "floor.yaml"},
 		"cluster ledger": {"own.yaml"}, "cluster pay": {"xds:mesh", "floor.yaml"}, "cluster side": {"xds:own.yaml", "floor.yaml"},
 	}; !reflect.DeepEqual(change.Places, want) {
 		t.Errorf("got %v", change.Places)

@@ -10,6 +10,7 @@
 package chain
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -31,6 +32,22 @@ type Match struct {
 	// It is for what goes to the most specific of these destinations, and is for nothing else that lists them. Beside it are
 	// DestinationPorts and PrefixRanges alone.
 	Default bool `yaml:"default"`
+}
+
+// Within reports whether all that a match is for is also what other is for, as far as the two alone say.
+func (m Match) Within(other Match) bool {
+	return within(m.DestinationPorts, other.DestinationPorts) && within(m.PrefixRanges, other.PrefixRanges) && within(m.ServerNames, other.ServerNames) &&
+		(other.TransportProtocol == "" || m.TransportProtocol == other.TransportProtocol) && within(m.ApplicationProtocols, other.ApplicationProtocols) &&
+		within(m.DirectSourceRanges, other.DirectSourceRanges) && (other.SourceType == "" || m.SourceType == other.SourceType) &&
+		within(m.SourceRanges, other.SourceRanges) && within(m.SourcePorts, other.SourcePorts) && m.Default == other.Default
+}
+
+// within reports whether a list, which is everything where it is empty, has nothing that another one has not.
+func within[T comparable](list, other []T) bool {
+	if len(other) == 0 || len(list) == 0 {
+		return len(other) == 0
+	}
+	return !slices.ContainsFunc(list, func(v T) bool { return !slices.Contains(other, v) })
 }
 
 // The words of Match.

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -507,6 +508,44 @@ func BenchmarkFind(b *testing.B) {
 		}
 		if got, _ := table.Find(c); got != i+1 {
 			b.Fatal(got)
+		}
+	}
+}
+
+// A match is within another one where it lists less, or something where the other one takes all, and nowhere else.
+func TestWithin(t *testing.T) {
+	whole := chain.Match{
+		DestinationPorts: []uint16{1, 2}, PrefixRanges: []string{"10.0.0.0/8", "::/0"}, ServerNames: []string{"a", "b"}, TransportProtocol: chain.TLS,
+		ApplicationProtocols: []string{"h2", "x"}, DirectSourceRanges: []string{"10.0.0.0/8", "::/0"}, SourceType: chain.Local,
+		SourceRanges: []string{"10.0.0.0/8", "::/0"}, SourcePorts: []uint16{1, 2},
+	}
+	if !whole.Within(whole) || !whole.Within(chain.Match{}) || (chain.Match{}).Within(whole) || whole.Within(chain.Match{Default: true}) {
+		t.Error("the whole")
+	}
+	fields := reflect.TypeFor[chain.Match]()
+	for i := range fields.NumField() {
+		name, without, less, other := fields.Field(i).Name, whole, whole, whole
+		f := reflect.ValueOf(&without).Elem().Field(i)
+		if f.Kind() == reflect.Bool {
+			continue
+		}
+		f.SetZero()
+		if !whole.Within(without) || without.Within(whole) {
+			t.Errorf("all of %s", name)
+		}
+		if f.Kind() == reflect.String {
+			reflect.ValueOf(&other).Elem().Field(i).SetString("other")
+		} else {
+			f := reflect.ValueOf(&less).Elem().Field(i)
+			f.Set(f.Slice(0, 1))
+			if !less.Within(whole) || whole.Within(less) {
+				t.Errorf("less of %s", name)
+			}
+			f = reflect.ValueOf(&other).Elem().Field(i)
+			f.Set(reflect.MakeSlice(f.Type(), 1, 1))
+		}
+		if other.Within(whole) || whole.Within(other) {
+			t.Errorf("another %s", name)
 		}
 	}
 }

@@ -151,10 +151,10 @@ func (k *checker) names(c *Config) {
 		l := &c.Listeners[i]
 		at := fmt.Sprintf("listen[%d]", i)
 		switch {
-		case l.Name != "" && labels[l.Name]:
-			k.bad(at+".name", quote(l.Name), "a name that no other listener has")
 		case l.Address != "" && addresses[l.Address]:
 			k.bad(at+".address", quote(l.Address), "an address that no other listener has")
+		case l.Label() != "" && labels[l.Label()]: // also that of one which is called by its address
+			k.bad(at+".name", quote(l.Label()), "a name that no other listener has")
 		}
 		labels[l.Label()], addresses[l.Address] = true, true
 	}

@@ -130,6 +130,7 @@ func TestCheckRefuses(t *testing.T) {
 		{listen(`{address: ":1", to: "a:1", passthrough: [{server_names: [a], cluster: local}]}`), value, "listen[8]"},
 		{listen(`{name: web, address: ":1", to: "a:1"}`), value, "listen[8].name"},
 		{listen(`{name: "systemd:jurat", address: ":1", to: "a:1"}`), value, "listen[8].name"},
+		{listen("{name: \":2\", address: \":1\", to: \"a:1\"}\n  - {address: \":2\", to: \"a:1\"}"), value, "listen[9].name"},
 		{listen(`{address: ":8443", to: "a:1"}`), value, "listen[8].address"},
 		{listen(`{address: "unix:/run/in.sock", to: "a:1"}`), value, "listen[8].address"},
 		{listen(`{address: "unix:/a:b:c", to: "a:1"}`), "", ""},
@@ -462,14 +463,29 @@ func TestChain(t *testing.T) {
 	l := c.Listeners[7]
 	first := l.Chain(0)
 	want := config.Listener{Name: "told-apart", Address: ":446", Serving: l.Chains[0].Serving, Limits: config.Limits{Times: config.Times{Header: 3 * time.Second, Tunnel: -1}}}
-	if !first.Equal(&want) || first.Attests() {
-		t.Errorf("got %+v", first)
+	got, wanted := reflect.ValueOf(first), reflect.ValueOf(want)
+	for i := range got.NumField() {
+		if f := got.Type().Field(i); f.IsExported() && !reflect.DeepEqual(got.Field(i).Interface(), wanted.Field(i).Interface()) {
+			t.Errorf("%s is %+v", f.Name, got.Field(i))
+		}
+	}
+	if label, ok := first.ChainLabel(); label != l.Chains[0].Label() || !ok || first.Attests() {
+		t.Errorf("got %q, %v", label, ok)
+	}
+	if label, ok := l.ChainLabel(); ok {
+		t.Errorf("the listener is the chain %q", label)
+	}
+	if again := l.Chain(0); !again.Equal(&first) {
+		t.Error("the same chain differs")
 	}
 	second := l.Chain(1)
 	if !second.Attests() || second.Require != "clients.yaml" || second.Cluster != "local" || second.Limits.Tunnel != 0 {
 		t.Errorf("got %+v", second)
 	}
 	rest, ok := l.Rest()
+	if label, chain := rest.ChainLabel(); chain {
+		t.Errorf("the rest is the chain %q", label)
+	}
 	if !ok || rest.To != "127.0.0.1:80" || rest.Transparent != "" || rest.Limits.Header != 3*time.Second || rest.Limits.Connections != 0 {
 		t.Errorf("got %+v, %v", rest, ok)
 	}

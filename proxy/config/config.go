@@ -52,6 +52,8 @@ type Listener struct {
 	Serving `yaml:",inline"`
 	Chains  []Chain `yaml:"chains"` // connections that something else becomes of than what is said here; where nothing is, all others are refused
 	Limits  Limits  `yaml:"limits"` // what strangers can make it hold
+
+	chain *string `yaml:"-"` // the label of the chain that it was made of; nil for none
 }
 
 // Chain is what becomes of some of the connections of a listener. Of several that are for a connection, the most specific one counts.
@@ -198,13 +200,22 @@ const Rest = "default"
 // Chain answers chain i as a listener of its own, with the name and the address of l, that knows nothing of how connections come there.
 func (l *Listener) Chain(i int) Listener {
 	c := &l.Chains[i]
-	alone := Listener{Name: l.Name, Address: l.Address, Serving: c.Serving}
+	label := c.Label()
+	alone := Listener{Name: l.Name, Address: l.Address, Serving: c.Serving, chain: &label}
 	t, own := &l.Limits.Times, &c.Times
 	alone.Limits.Times = Times{
 		cmp.Or(own.Handshake, t.Handshake), cmp.Or(own.Header, t.Header), cmp.Or(own.KeepAlive, t.KeepAlive),
 		cmp.Or(own.Tunnel, t.Tunnel), cmp.Or(own.Stall, t.Stall), cmp.Or(own.Answer, t.Answer),
 	}
 	return alone
+}
+
+// ChainLabel is that of the chain that l was made of (Chain). It answers false where it was made of none.
+func (l *Listener) ChainLabel() (string, bool) {
+	if l.chain == nil {
+		return "", false
+	}
+	return *l.chain, true
 }
 
 // Rest is Chain for connections that are for no chain. It answers false where they are refused.

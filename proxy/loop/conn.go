@@ -117,6 +117,12 @@ func (c *Conn) Ready() {
 	}
 }
 
+// Waits reports whether what stands above the transport may wait for it when it is written to, which a loop must not.
+func (c *Conn) Waits() bool {
+	_, waits := c.driver.(*blocking)
+	return waits
+}
+
 // Closed reports whether it is, or is about to be: what is written to it is dropped.
 func (c *Conn) Closed() bool { return c.dead || c.closes }
 

@@ -90,6 +90,7 @@ type peer struct {
 	standing *enforce.Standing
 
 	settling func() // called before Settle
+	showing  func() // called before Evidence
 }
 
 func (p *peer) Result() *attest.Result { return p.result.Load() }
@@ -108,6 +109,10 @@ func (p *peer) Refuse(r *attest.Result) {
 }
 
 func (p *peer) Evidence() (*attest.Evidence, error) {
+	if f := p.showing; f != nil {
+		p.showing = nil
+		f()
+	}
 	if p.evidence == nil {
 		return nil, errors.New("none")
 	}
@@ -545,6 +550,71 @@ func TestRetiredPlace(t *testing.T) {
 	// It comes back.
 	w.e.Apply(t.Context(), enforce.Change{Places: map[string][]string{"in": {"floor"}}})
 	w.stands(w.open("in", 3), "")
+}
+
+// A peer may attest anew just when the evidence that it has in common with others is verified again: it is theirs that counts for them.
+func TestEndorsedDuringReattestation(t *testing.T) {
+	w := newWorld(t)
+	shared := w.open("in", 5)
+	all := []*peer{shared}
+	for range 20 {
+		p := w.open("in", 5)
+		p.result.Store(shared.Result())
+		all = append(all, p)
+	}
+	fresh, _ := w.appraise("in", 15) // another piece of evidence, of the same generation
+	for _, p := range all {          // which of them is asked is nobody's choice
+		p.showing = func() {
+			p.evidence = fresh.evidence
+			p.result.Store(fresh.Result())
+		}
+	}
+	s := w.e.Endorsed(t.Context())
+	if s.Refused != 0 || s.Judged != 21 {
+		t.Errorf("%+v", s)
+	}
+	for _, p := range all {
+		w.stands(p, stackID(w, "in"))
+	}
+	// That another sweep has judged them meanwhile is no such thing.
+	w.hw.revoke("5", revoked)
+	for _, p := range all {
+		p.showing = func() {
+			for _, p := range all {
+				p.showing = nil
+			}
+			w.e.Sweep(t.Context())
+		}
+	}
+	if s := w.e.Endorsed(t.Context()); s.Refused != 21 {
+		t.Errorf("%+v", s)
+	}
+}
+
+// A change whose connections nobody has judged, as one that only announces what is to come, is owed to them: the next one judges them
+// by both, and verifies what the first one would have.
+func TestSweepOwed(t *testing.T) {
+	w := newWorld(t)
+	old, other := w.open("in", 3), w.open("in", 4)
+	w.e.Apply(t.Context(), enforce.Change{Places: map[string][]string{"out": {"floor"}}, Policies: map[string]attest.Policy{"pushed": nil}})
+	// The place comes back, with another policy: first beside what there is, then for good.
+	back := enforce.Change{Places: map[string][]string{"in": {"floor", "pushed"}, "out": {"floor"}}, Policies: map[string]attest.Policy{"pushed": &denying{id: "q", generation: "3"}}}
+	w.e.Publish(back)
+	w.stands(old, "")
+	if s := w.e.Publish(back)(t.Context()); s.Judged != 2 || s.Refused != 1 {
+		t.Errorf("%+v", s)
+	}
+	w.cut(old, attest.CodePlatformDenied)
+	w.stands(other, stackID(w, "in"))
+	if s := w.e.Apply(t.Context(), back); s.Judged != 0 {
+		t.Errorf("again: %+v", s)
+	}
+	// Likewise where evidence is to be verified anew, which another change does not undo.
+	w.hw.revoke("4", revoked)
+	w.e.Publish(enforce.Change{Endorsements: true})
+	w.stands(other, "")
+	w.e.Replace(t.Context(), "pushed", &denying{id: "r", generation: "3"})
+	w.cut(other, attest.CodeRevoked)
 }
 
 // Evidence grows old, and rules begin, without a change of policy.

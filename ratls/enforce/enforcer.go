@@ -41,7 +41,8 @@ type place struct {
 	demands []string // names of policies, all of which have to affirm
 	state   *state
 	open    int
-	retired bool // no configuration has it any more
+	retired bool   // no configuration has it any more
+	swept   uint64 // Epoch of the last state of which the open connections were judged, or are being
 }
 
 // state is what is in force at a place.
@@ -67,7 +68,7 @@ type Change struct {
 }
 
 // Publish puts a change into force. From when it returns on, no connection is admitted that the change refuses. Those that are
-// open are judged by the function that it answers, which is to be called at once.
+// open are judged by the function that it answers, which is to be called at once; where it is not, by that of the next change.
 func (e *Enforcer) Publish(c Change) (sweep func(context.Context) *Sweep) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -97,14 +98,32 @@ func (e *Enforcer) Publish(c Change) (sweep func(context.Context) *Sweep) {
 		changed[name] = true
 		e.renew(p, concerned, c.Endorsements)
 	}
-	list := e.list(func(s *Standing) bool { return changed[s.place] })
-	epoch := e.epoch
+	epoch, since := e.epoch, e.epoch // since is from before all that the connections have not been judged by
+	owed := map[string]bool{}
+	for name, p := range e.places {
+		if p.state.epoch > p.swept {
+			owed[name], since = true, min(since, p.swept)
+		}
+	}
+	list := e.list(func(s *Standing) bool { return owed[s.place] })
 	return func(ctx context.Context) *Sweep {
-		w := e.judge(ctx, list, epoch, func(st *state) bool { return st.verified >= epoch })
-		if len(changed) > 0 {
+		e.sweeping(owed, epoch)
+		w := e.judge(ctx, list, epoch, func(st *state) bool { return st.verified > since })
+		if len(changed) > 0 || len(list) > 0 {
 			e.tell(w)
 		}
 		return w
+	}
+}
+
+// sweeping takes note that the connections of places are judged by what has been in force since an Epoch.
+func (e *Enforcer) sweeping(places map[string]bool, epoch uint64) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for name := range places {
+		if p := e.places[name]; p != nil {
+			p.swept = max(p.swept, epoch)
+		}
 	}
 }
 

@@ -154,10 +154,19 @@ func (s *Standing) Done() {
 
 // verify verifies the evidence of a connection anew; nil where nothing can be said about it.
 func verify(ctx context.Context, st *state, subject Subject, now time.Time) *attest.Renewal {
+	return reverify(ctx, st, shown(subject), now)
+}
+
+// shown is the evidence of a connection; nil, which no Renewal takes, where it can't be read any more.
+func shown(subject Subject) *attest.Evidence {
 	ev, err := subject.Evidence()
 	if err != nil {
-		ev = nil // which no Renewal takes
+		return nil
 	}
+	return ev
+}
+
+func reverify(ctx context.Context, st *state, ev *attest.Evidence, now time.Time) *attest.Renewal {
 	v := st.appraiser.Reverify(ctx, ev, now)
 	if err := v.Err(); err != nil && attest.CodeOf(err).Undecidable() {
 		return nil

@@ -70,7 +70,8 @@ type pass struct {
 
 // verification is that of one piece of evidence, once.
 type verification struct {
-	once    sync.Once
+	mu      sync.Mutex
+	done    bool
 	renewal *attest.Renewal
 }
 
@@ -194,7 +195,7 @@ func (p *pass) judge(g *group) {
 	st := p.state(g.place)
 	var renewal *attest.Renewal
 	if p.fresh != nil && p.fresh(st) {
-		renewal = p.verify(st, g.standings[0], g.claims)
+		renewal = p.verify(st, g)
 	}
 	attest.RejudgeAlike(g.results, renewal, st.stack, p.now, func(i int, next *attest.Result) {
 		p.settle(&tally, st, renewal, g.standings[i], g.results[i], next)
@@ -243,25 +244,35 @@ func (p *pass) end(tally *Sweep, s *Standing, was, next *attest.Result) {
 	}
 }
 
-// verify verifies the evidence of a connection, once for all that stand on the same claims.
-func (p *pass) verify(st *state, s *Standing, claims *attest.Claims) *attest.Renewal {
+// verify verifies the evidence of the connections of a group, once for all that stand on the same claims.
+func (p *pass) verify(st *state, g *group) *attest.Renewal {
 	p.mu.Lock()
-	v := p.verified[claims]
+	v := p.verified[g.claims]
 	if v == nil {
 		v = new(verification)
-		p.verified[claims] = v
+		p.verified[g.claims] = v
 	}
 	p.mu.Unlock()
-	v.once.Do(func() {
-		v.renewal = verify(p.ctx, st, s.subject, p.now)
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for i, s := range g.standings {
+		if v.done {
+			break
+		}
+		ev := shown(s.subject)
+		// One that has attested anew meanwhile shows what the others of the group have nothing to do with.
+		if s.subject.Result().EvidenceDigest() != g.results[i].EvidenceDigest() {
+			continue
+		}
+		v.renewal, v.done = reverify(p.ctx, st, ev, p.now), true
 		p.mu.Lock()
-		defer p.mu.Unlock()
 		p.sweep.Verified++
 		if v.renewal == nil {
 			p.sweep.Unproven++
 		}
-	})
-	return v.renewal
+		p.mu.Unlock()
+	}
+	return v.renewal // nil where all have attested anew, which are rechecked
 }
 
 // totals are counted since the start.
