@@ -86,9 +86,7 @@ func runFleet(say *json.Encoder, hear *json.Decoder) error {
 	for err == nil {
 		used := fleetCPU()
 		if err = hear.Decode(&order); err == nil {
-			r := roundOf(&spec, all, order.Denied)
-			r.Used = fleetCPU() - used
-			err = say.Encode(fleetWord{Round: r})
+			err = say.Encode(fleetWord{Round: roundOf(&spec, all, order.Denied, used)})
 		}
 	}
 	return err
@@ -337,8 +335,9 @@ func moved(all []*visitor, which func(*visitor) bool) error {
 	return nil
 }
 
-// roundOf waits for the end of the connections of a generation, and looks whether all others go on.
-func roundOf(spec *fleetSpec, all []*visitor, denied string) *fleetRound {
+// roundOf waits for the end of the connections of a generation, and looks whether all others go on. used is how much time of the
+// processors the process has had before.
+func roundOf(spec *fleetSpec, all []*visitor, denied string, used time.Duration) *fleetRound {
 	r := &fleetRound{Last: make([]int64, spec.To-spec.From)}
 	stays := func(v *visitor) bool {
 		return v.generation != denied && (!v.gone() || !wasDenied(v.generation, denied))
@@ -359,6 +358,7 @@ func roundOf(spec *fleetSpec, all []*visitor, denied string) *fleetRound {
 		case <-limit:
 		}
 	}
+	r.Used = fleetCPU() - used
 	if err := moved(all, stays); err != nil {
 		r.Wrong = append(r.Wrong, err.Error())
 	}

@@ -57,7 +57,7 @@ type fleetRound struct {
 	Last          []int64 // by proxy: when the last connection of that generation ended, in ns
 	Others, Good  int     // of the others, how many have moved bytes since, none of them wrong
 	Bytes         int64
-	Used          time.Duration // of the processors
+	Used          time.Duration // of the processors, until then
 	Wrong         []string
 }
 
