@@ -13,3 +13,5 @@ func eventually(ts *testscript.TestScript, _ bool, _ []string) { ts.Fatalf("buil
 func controlInBackground(ts *testscript.TestScript, _ bool, _ []string) {
 	ts.Fatalf("built without xDS")
 }
+
+func fleet() {}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net"
 	"os"
 	"os/signal"
 	"strings"
@@ -60,6 +61,8 @@ type app struct {
 	stdout, stderr io.Writer
 	getenv         func(string) string
 	now            func() time.Time
+	listen         func(address string) (net.Listener, error) // opens the addresses of listeners; nil is the system
+	crowded        bool                                       // others are in this process, whose memory is not this one's to tidy
 }
 
 func main() {

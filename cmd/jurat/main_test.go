@@ -32,7 +32,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"jurat": main, "subscriber": subscriber})
+	testscript.Main(m, map[string]func(){"jurat": main, "subscriber": subscriber, "fleet": fleet})
 }
 
 func TestScripts(t *testing.T) {

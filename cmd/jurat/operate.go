@@ -106,7 +106,9 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	o.runtime = proxy.NewRuntime(engine, c.drain, observer, log)
 	var work sync.WaitGroup
 	work.Go(func() { endorser.run(ctx) })
-	work.Go(func() { tidy(ctx) })
+	if !a.crowded {
+		work.Go(func() { tidy(ctx) })
+	}
 	work.Go(func() { o.enforcing(ctx) })
 	defer work.Wait()
 	defer stop(nil)
@@ -332,7 +334,11 @@ func (o *operation) end(limit time.Duration) {
 
 // listen opens an address of a listener.
 func (o *operation) listen(address string) (net.Listener, error) {
-	return o.obtain(address, func() (net.Listener, error) { return o.listeners.open(address) })
+	open := o.listeners.open
+	if o.app.listen != nil {
+		open = o.app.listen
+	}
+	return o.obtain(address, func() (net.Listener, error) { return open(address) })
 }
 
 // obtain takes a socket over from the process before this one, or opens it where there is none.

@@ -441,6 +441,29 @@ func TestMakeBeforeBreak(t *testing.T) {
 	}
 }
 
+// A cluster takes the place of another one in one update, as a control plane says it to who comes back to it. What leads to the old
+// one, which has to be attested, keeps it until it leads to the new one, and nobody is refused for what is gone.
+func TestReplacedAtOnce(t *testing.T) {
+	b := newBench(t, limitsText+`attested: ["pay*"]`, agent.Options{})
+	b.ok(clusterText("pay", "pay", "mesh"))
+	b.ok(policyText("mesh", 5, pushedText))
+	b.ok(endpointsText("pay", "10.0.0.1:8443"))
+	b.ok(listenerText("out", "15001", "routes"))
+	b.ok(routesText("routes", "pay"))
+	if err := b.Offer(&client.Update{Type: resource.Cluster, Changed: load(t, "2", clusterText("pay2", "pay2", "mesh")), Removed: []string{"pay"}}); err != nil {
+		t.Fatal(err)
+	}
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	b.ok(endpointsText("pay2", "10.0.0.2:8443"))
+	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh pay2=10.0.0.2:8443,/xds:mesh")
+	b.ok(routesText("routes", "pay2"))
+	b.want("out>pay2 pay2=10.0.0.2:8443,/xds:mesh")
+	// What is wrong with the new one is said at once, all the same.
+	if err := b.Offer(&client.Update{Type: resource.Cluster, Changed: load(t, "3", clusterText("pay3", "pay3", "")), Removed: []string{"pay2"}}); err == nil || !strings.Contains(err.Error(), "pay3") || strings.Contains(err.Error(), "pay2") {
+		t.Errorf("got %v", err)
+	}
+}
+
 // Two listeners change places.
 func TestSwap(t *testing.T) {
 	b := running(t, agent.Options{})

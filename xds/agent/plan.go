@@ -57,12 +57,9 @@ func (a *Agent) plan(candidate envoy.Set, late map[envoy.Key]bool) (*plan, error
 		return nil, err
 	}
 	// What waits is looked at already as far as that can be, so that whoever sent it is told, and not who sends the rest.
-	if preview := withEmpty(candidate, p.whole, nil); preview != nil {
-		t := a.translate(preview)
-		if len(t.Problems) == 0 {
-			if _, _, err := a.allowed(preview, t); err != nil {
-				return nil, err
-			}
+	if preview, t := a.preview(candidate, p.whole); t != p.whole && len(t.Problems) == 0 {
+		if _, _, err := a.allowed(preview, t); err != nil {
+			return nil, err
 		}
 	}
 	p.set = candidate
@@ -118,6 +115,33 @@ func (a *Agent) denial(candidate envoy.Set, changed []resource.Resource) (*plan,
 func complete(p *api.Policy, references map[string]api.References) bool {
 	_, all := filesOf(p, references)
 	return all
+}
+
+// preview answers a candidate as if the endpoints that it waits for were there, and none, and its translation; whole where it waits for
+// none. What is gone and still led to is there, too, as settle has it: nobody is to be refused for how it would be without.
+func (a *Agent) preview(candidate envoy.Set, whole *envoy.Translation) (envoy.Set, *envoy.Translation) {
+	set := withEmpty(candidate, whole, nil)
+	if set == nil {
+		return candidate, whole
+	}
+	t := a.translate(set)
+	for range maxSteps {
+		next := withEmpty(set, t, nil)
+		for _, name := range t.Needs[resource.Cluster] {
+			key := envoy.Key{Type: resource.Cluster, Name: name}
+			if before, was := a.used.set[key]; was && !in(set, key) {
+				if next == nil {
+					next = maps.Clone(set)
+				}
+				next[key] = before
+			}
+		}
+		if next == nil {
+			break
+		}
+		set, t = next, a.translate(next)
+	}
+	return set, t
 }
 
 func problems(t *envoy.Translation) error {

@@ -142,7 +142,7 @@ func New(config Config, transport Transport, sink Sink) (*Client, error) {
 }
 
 // Subscribe says what is wanted of a type from now on, in place of what was: names, and "*" for everything. Names that are
-// new are to be answered within the time given, counted from now whether or not there is a stream (Envoy's
+// new are to be answered within the time given, counted from now, or from the end of an outage (Envoy's
 // initial_fetch_timeout); 0 waits for ever. What is not wanted any more is forgotten, and the sink is not told.
 func (c *Client) Subscribe(typ string, names []string, within time.Duration) error {
 	c.mu.Lock()

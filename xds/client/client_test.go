@@ -387,7 +387,7 @@ func TestOutage(t *testing.T) {
 		_ = c.Subscribe(resource.Listener, []string{"*"}, 10*time.Second)
 		s.expect(t, "answered Cluster a b")
 		time.Sleep(time.Hour)
-		s.expect(t, "answered Cluster a b", `missing Listener ["*"]`, "expired Cluster -a")
+		s.expect(t, "answered Cluster a b", "expired Cluster -a") // and nobody is late meanwhile
 		if r := c.Resources(resource.Cluster); len(r) != 1 || r[0].Name != "b" {
 			t.Error(r)
 		}

@@ -30,6 +30,7 @@ type Machine struct {
 	types    map[string]*state
 	order    []*state // by rank
 	open     bool
+	anew     bool   // an outage is over, and what is waited for has not got its time again yet
 	stream   uint64 // how many there were
 	node     bool   // has been sent on this stream
 	pending  *change
@@ -94,8 +95,9 @@ type state struct {
 }
 
 type wait struct {
-	until time.Time // zero is for ever
-	late  bool      // has been reported
+	until  time.Time // zero is for ever
+	within time.Duration
+	late   bool // has been reported
 }
 
 type entry struct {
@@ -127,7 +129,7 @@ func (s *state) takes(name string, aliases []string) bool {
 }
 
 // Subscribe says what is wanted of a type from now on, in place of what was: names, and "*" for everything. Names that are
-// new are to be answered within the time given, counted from now whether or not there is a stream; 0 waits for ever. What is
+// new are to be answered within the time given, counted from now, or from the end of an outage; 0 waits for ever. What is
 // not wanted any more is forgotten, and nobody is told.
 func (m *Machine) Subscribe(now time.Time, typ string, names []string, within time.Duration) error {
 	if err := resource.ValidType(typ); err != nil {
@@ -187,7 +189,7 @@ func (m *Machine) Subscribe(now time.Time, typ string, names []string, within ti
 		}
 		w := wait{}
 		if within > 0 {
-			w.until = now.Add(within)
+			w.until, w.within = now.Add(within), within
 			s.due = earlier(s.due, w.until)
 		}
 		s.waits[n] = w
@@ -266,6 +268,7 @@ func (m *Machine) Refresh(typ string, names []string) {
 
 // Opened says that there is a fresh stream.
 func (m *Machine) Opened() {
+	m.anew = m.stream > 0
 	m.open, m.node, m.server = true, false, ""
 	m.stream++
 	for _, s := range m.order {
@@ -308,7 +311,9 @@ func (m *Machine) Adrift() bool {
 func (m *Machine) Deadline(now time.Time) time.Time {
 	var t time.Time
 	for _, s := range m.order {
-		t = earlier(earlier(t, s.due), s.expires)
+		if t = earlier(t, s.expires); !m.away() {
+			t = earlier(t, s.due)
+		}
 		if m.open && len(s.acks) > 0 && s.acks[0].refusal != nil && s.hold.After(now) {
 			t = earlier(t, s.hold)
 		}
@@ -324,8 +329,35 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
+// away reports whether there was a stream, and is none. Nobody is late then: an outage must not have what works replaced by what its end
+// would have made complete.
+func (m *Machine) away() bool { return !m.open && m.stream > 0 }
+
+// renew gives all that is waited for its whole time again, after an outage.
+func (m *Machine) renew(now time.Time) {
+	if !m.anew {
+		return
+	}
+	m.anew = false
+	for _, s := range m.order {
+		for n, w := range s.waits {
+			if w.within > 0 && !w.late {
+				w.until = now.Add(w.within)
+				s.waits[n] = w
+			}
+		}
+		if !s.due.IsZero() {
+			s.due = now // to be found anew
+		}
+	}
+}
+
 // Missing gives the names of a type whose time to be answered is over, each once. It is to be called until typ is "".
 func (m *Machine) Missing(now time.Time) (typ string, names []string) {
+	if m.away() {
+		return "", nil
+	}
+	m.renew(now)
 	for _, s := range m.order {
 		if s.due.IsZero() || s.due.After(now) {
 			continue
@@ -337,7 +369,8 @@ func (m *Machine) Missing(now time.Time) (typ string, names []string) {
 			case w.until.After(now):
 				s.due = earlier(s.due, w.until)
 			default:
-				s.waits[n] = wait{w.until, true}
+				w.late = true
+				s.waits[n] = w
 				names = append(names, n)
 			}
 		}

@@ -565,6 +565,33 @@ func TestTimeToLive(t *testing.T) {
 	})
 }
 
+// While the control plane is away nobody is late, and once it is back all that is waited for has its whole time again.
+func TestNothingMissingWhileAway(t *testing.T) {
+	s := start(t, protocol.Delta)
+	s.Opened()
+	s.wantWithin(eds, 15*time.Second, "a")
+	s.now = s.now.Add(10 * time.Second)
+	s.Closed()
+	s.now = s.now.Add(time.Hour)
+	if d := s.Machine.Deadline(s.now); !d.IsZero() {
+		t.Error(d)
+	}
+	if typ, names := s.Missing(s.now); typ != "" {
+		t.Error(typ, names)
+	}
+	s.Opened()
+	if typ, names := s.Missing(s.now); typ != "" {
+		t.Error(typ, names)
+	}
+	if d := s.Machine.Deadline(s.now); !d.Equal(s.now.Add(15 * time.Second)) {
+		t.Error(d)
+	}
+	s.now = s.now.Add(15 * time.Second)
+	if typ, names := s.Missing(s.now); typ != eds || !slices.Equal(names, []string{"a"}) {
+		t.Error(typ, names)
+	}
+}
+
 func TestMissing(t *testing.T) {
 	for _, kind := range []protocol.Kind{protocol.StateOfTheWorld, protocol.Delta} {
 		t.Run(kind.String(), func(t *testing.T) {
