@@ -22,6 +22,7 @@ type RelyingParty struct {
 	policy    attest.Policy
 	place     *enforce.Place // in place of both, where it is not nil
 	now       func() time.Time
+	pinned    bool // who connects compares the key, and sees no evidence
 }
 
 // NewRelyingParty makes one. The clock is the relying party's own: that of an attester belongs to its host.
@@ -33,6 +34,14 @@ func NewRelyingParty(appraiser *attest.Appraiser, policy attest.Policy, now func
 // judged again whenever that changes: the connection of a peer that is then affirmed no more ends.
 func NewEnforcedParty(place enforce.Place, now func() time.Time) *RelyingParty {
 	return &RelyingParty{place: &place, now: now}
+}
+
+// ForPin is rp for peers whose keys somebody else is going to compare, on connections that rp does not see. In the certificate
+// tier it finds the level pinned, which is less than key: evidence was seen once, and not by who relies on it.
+func (rp *RelyingParty) ForPin() *RelyingParty {
+	out := *rp
+	out.pinned = true
+	return &out
 }
 
 // basis is what peers are appraised by now.
@@ -68,7 +77,11 @@ func AnyClient() Peer { return Peer{any: true} }
 // handshake completes.
 func (rp *RelyingParty) Appraise(ctx context.Context, chain [][]byte, peer Peer) *attest.Result {
 	now := rp.now()
-	ev, want, err := open(chain, peer, now)
+	level := attest.LevelKey
+	if rp.pinned {
+		level = attest.LevelPinned
+	}
+	ev, want, err := open(chain, peer, level, now)
 	if err != nil {
 		return attest.RefusedResult(err, now)
 	}
@@ -103,7 +116,7 @@ func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presente
 }
 
 // open checks the leaf and finds its evidence and what the hardware should have signed.
-func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Expectation, error) {
+func open(chain [][]byte, peer Peer, level attest.Level, now time.Time) (*attest.Evidence, attest.Expectation, error) {
 	leaf, err := parseLeaf(chain)
 	if err != nil {
 		return nil, attest.Expectation{}, err
@@ -116,7 +129,7 @@ func open(chain [][]byte, peer Peer, now time.Time) (*attest.Evidence, attest.Ex
 	if err != nil {
 		return nil, attest.Expectation{}, err
 	}
-	return c.Evidence, attest.Expect(c.ReportData, attest.LevelKey, leaf.NotBefore).WithConfig(c.Config).With(checks...), nil
+	return c.Evidence, attest.Expect(c.ReportData, level, leaf.NotBefore).WithConfig(c.Config).With(checks...), nil
 }
 
 // admitSession finds the leaf that was presented in a session and admits it.

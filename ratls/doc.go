@@ -9,5 +9,6 @@
 //   - verification runs in tls.Config.VerifyConnection, which unlike VerifyPeerCertificate also runs on resumption;
 //     resumption is off at both ends and a resumed connection is refused all the same;
 //   - TLS 1.3 only;
-//   - the private key of a leaf lives in memory and nowhere else.
+//   - the private key of a leaf lives in the memory of this process and nowhere else, but for an Identity that was made with
+//     UnsafeExport.
 package ratls

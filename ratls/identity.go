@@ -42,6 +42,9 @@ type IdentityOptions struct {
 	Now      func() time.Time   // nil means time.Now
 	OnRenew  func(*Leaf, error) // called after each renewal or failed try; may be nil
 	Batch    batch.Options      // of the quotes that sessions share
+	// UnsafeExport lets Export give the keys of this identity's leaves to another program. Whoever has one is taken for this
+	// identity in the certificate tier, for as long as its leaf is valid.
+	UnsafeExport bool
 }
 
 // Leaf is one certificate of an Identity.
@@ -284,6 +287,30 @@ func (id *Identity) bareCertificate(*tls.ClientHelloInfo) (*tls.Certificate, err
 		return nil, err
 	}
 	return &leaf.bare, nil
+}
+
+// Exported is a leaf with its private key, for a program that terminates TLS in this one's stead.
+type Exported struct {
+	Chain    [][]byte // DER, the leaf with evidence first
+	Key      []byte   // PKCS #8
+	NotAfter time.Time
+}
+
+// Export answers the current leaf with its private key. The error is an *attest.Error: CodeConfigValue for an identity that was
+// made to keep its keys, CodeLeafExpired where there is no leaf to serve.
+func (id *Identity) Export() (*Exported, error) {
+	if !id.opts.UnsafeExport {
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "identity", Got: "an identity that keeps its keys", Want: "one that was made with UnsafeExport"}
+	}
+	leaf, err := id.current()
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.MarshalPKCS8PrivateKey(leaf.own.Key)
+	if err != nil {
+		return nil, err
+	}
+	return &Exported{Chain: leaf.tls.Certificate, Key: key, NotAfter: leaf.Certificate.NotAfter}, nil
 }
 
 // Quotes is what was counted of the quotes that sessions shared.

@@ -2,6 +2,8 @@ package ratls_test
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -204,4 +206,46 @@ func (l attestedListener) Accept() (net.Conn, error) {
 			return struct{ net.Conn }{conn}, nil
 		}
 	}
+}
+
+// The key of a leaf is given to nobody, unless the identity was made for that.
+func TestExport(t *testing.T) {
+	if _, err := identity(t, "a.example").Export(); attest.CodeOf(err) != attest.CodeConfigValue {
+		t.Errorf("got %v", err)
+	}
+	now := time.Now()
+	id, err := ratls.NewIdentity(t.Context(), &hardware{}, []string{"127.0.0.1"}, [32]byte{7}, ratls.IdentityOptions{UnsafeExport: true, Now: func() time.Time { return now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	e, err := id.Export()
+	if err != nil || !e.NotAfter.Equal(id.Leaf().Certificate.NotAfter) {
+		t.Fatalf("got %+v, %v", e, err)
+	}
+	key, err := x509.ParsePKCS8PrivateKey(e.Key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another program serves with it, and is taken for this identity, in the certificate tier.
+	other := &tls.Config{Certificates: []tls.Certificate{{Certificate: e.Chain, PrivateKey: key}}, MinVersion: tls.VersionTLS13}
+	addr := listener(t, func(raw net.Conn) { _ = tls.Server(raw, other).Handshake() })
+	for level, want := range map[attest.Level]attest.Level{"": attest.LevelKey, "pin": attest.LevelPinned} {
+		rp := relyingParty(policy{min: attest.LevelPinned}, time.Now)
+		if level == "pin" {
+			rp = rp.ForPin()
+		}
+		conn, err := ratls.NewConnector(rp).Dial(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.Result().Level(); got != want {
+			t.Errorf("got level %s, want %s", got, want)
+		}
+		_ = conn.Close()
+	}
+	_, err = ratls.NewConnector(accepting().ForPin()).Dial(t.Context(), addr)
+	code(t, err, attest.CodeBindingTooWeak)
+	now = now.Add(2 * time.Hour)
+	_, err = id.Export()
+	code(t, err, attest.CodeLeafExpired)
 }

@@ -118,6 +118,9 @@ func (o *operation) configDump() (any, error) {
 	if d := o.following().dump(); d != nil {
 		out["xds"] = d
 	}
+	if d := o.handing().dump(); d != nil {
+		out["sds"] = d
+	}
 	return out, nil
 }
 

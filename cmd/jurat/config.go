@@ -25,6 +25,7 @@ type fileConfig struct {
 	Proxy     config.Config    `yaml:",inline"`
 	Upstreams []upstreamConfig `yaml:"upstreams"` // a short form: a plain listener, and a cluster with one attested endpoint
 	XDS       *xdsConfig       `yaml:"xds"`       // a control plane that more configuration comes from, and what it may bring about
+	SDS       *sdsConfig       `yaml:"sds"`       // secrets for an Envoy beside this process: certificates with evidence, and keys of peers that were appraised
 	Drain     time.Duration    `yaml:"drain"`     // how long open connections get at the end, default 30 s
 	Process   processConfig    `yaml:",inline"`
 }
@@ -76,7 +77,7 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 
 // into fills c. Errors have the paths of values as their subjects, of which place knows where they came from.
 func (f *fileConfig) into(c *serveConfig) error {
-	c.Proxy, c.XDS, c.Process, c.drain = f.Proxy, f.XDS, f.Process, f.Drain
+	c.Proxy, c.XDS, c.SDS, c.Process, c.drain = f.Proxy, f.XDS, f.SDS, f.Process, f.Drain
 	c.Session = sessionConfig{session.Profile(f.Session.Profile), f.Session.Extension}
 	taken := map[string]bool{}
 	for _, cl := range f.Proxy.Clusters {

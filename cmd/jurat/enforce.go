@@ -72,6 +72,7 @@ func (c *serveConfig) placesOf(conf *config.Config, demands func(name string) []
 	if c.XDS != nil {
 		all[atControlPlane] = []string{c.XDS.Require}
 	}
+	c.SDS.places(all)
 	return all
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"log/slog"
@@ -34,6 +35,13 @@ type generation struct {
 	end       context.CancelFunc
 	sweep     func(context.Context) *enforce.Sweep // of what Commit has put into force
 	replaced  *generation                          // the one before; nil for the first
+	given     []given
+}
+
+// given is an identity whose keys an Envoy gets.
+type given struct {
+	name string // of the secret
+	id   *ratls.Identity
 }
 
 // shared is what all generations of a process use.
@@ -43,6 +51,7 @@ type shared struct {
 	listeners func(address string) (net.Listener, error)
 	peers     *peerTallies
 	enforcer  *enforce.Enforcer
+	renewed   func() // an identity whose keys an Envoy gets has another leaf
 }
 
 // peerTallies count appraisals by who asked for them.
@@ -88,17 +97,63 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed}); err != nil {
 		return nil, err
 	}
+	if err := g.give(first, tee, digest); err != nil {
+		g.id.Close()
+		return nil, err
+	}
 	living, end := context.WithCancel(ctx)
 	var work sync.WaitGroup
 	work.Go(func() { g.id.Run(living) })
+	for _, h := range g.given {
+		work.Go(func() { h.id.Run(living) })
+	}
 	g.end = sync.OnceFunc(func() {
 		end()
 		work.Wait()
 		q := g.id.Quotes()
 		g.log.Info("quotes", "made", q.Quotes, "sessions", q.Sessions, "failed", q.Failures, "crowded_out", q.Crowded, "breaker", q.Breaker)
 		g.id.Close()
+		for _, h := range g.given {
+			h.id.Close()
+		}
 	})
 	return g, nil
+}
+
+// give makes the identities whose keys an Envoy gets: each has keys of its own, so that what Envoy loses is not what this process
+// has, and names of its own.
+func (g *generation) give(ctx context.Context, tee attest.Attester, digest [32]byte) error {
+	if g.SDS == nil {
+		return nil
+	}
+	for _, s := range g.SDS.Identities {
+		names := s.Names
+		if len(names) == 0 {
+			names = g.Names
+		}
+		id, err := ratls.NewIdentity(ctx, tee, names, digest, ratls.IdentityOptions{
+			Lifetime: cmp.Or(s.Lifetime, g.Lifetime), Now: g.app.now, UnsafeExport: s.UnsafeGivePrivateKeyToEnvoy,
+			OnRenew: func(leaf *ratls.Leaf, err error) {
+				if err != nil {
+					g.log.Error("no new leaf for Envoy", "secret", s.Name, "code", string(attest.CodeOf(err)), "error", err.Error())
+					return
+				}
+				g.log.Info("new leaf for Envoy", "secret", s.Name, "pin", ratls.Pin(leaf.Certificate), "names", names, "until", leaf.Certificate.NotAfter.UTC().Format(time.RFC3339))
+				if g.shared.renewed != nil {
+					g.shared.renewed()
+				}
+			},
+		})
+		if err != nil {
+			for _, h := range g.given {
+				h.id.Close()
+			}
+			return err
+		}
+		g.log.Warn("UNSAFE: a private key is given to Envoy", "secret", s.Name)
+		g.given = append(g.given, given{s.Name, id})
+	}
+	return nil
 }
 
 func (g *generation) renewed(leaf *ratls.Leaf, err error) {

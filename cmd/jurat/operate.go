@@ -62,6 +62,7 @@ type operation struct {
 	mu       sync.Mutex
 	current  *generation
 	follower *follower      // nil where there is no control plane
+	secrets  *secrets       // nil where no Envoy gets any
 	old      sync.WaitGroup // generations that are still needed
 }
 
@@ -85,7 +86,7 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.close()) }()
-	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies)}
+	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies), renewed: func() { o.handing().publish() }}
 	o.shared.enforcer = enforce.New((&appraisers{endorser: endorser}).of, a.now, swept(log))
 	observer, closeLogs, err := o.observe(c)
 	if err != nil {
@@ -123,6 +124,11 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	}
 	defer adminDone()
 	defer o.end(c.drain)
+	handed, err := o.hand(c)
+	if err != nil {
+		return err
+	}
+	defer handed()
 	offer, err := o.succeed(c)
 	if err != nil {
 		return err
@@ -203,6 +209,13 @@ func (o *operation) following() *follower {
 	return o.follower
 }
 
+// handing is who hands secrets out; nil where nobody does.
+func (o *operation) handing() *secrets {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.secrets
+}
+
 // begin applies the first configuration.
 func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
@@ -270,6 +283,10 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Warn("admin, access_log, tracing, takeover and drain change with a restart only")
 		c.Process, c.drain = first.Process, first.drain
 	}
+	if !c.SDS.movesTo(first.SDS) {
+		o.log.Warn("sds.address changes with a restart only")
+		return
+	}
 	o.changing.Lock()
 	defer o.changing.Unlock()
 	old := o.generation()
@@ -301,6 +318,7 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 	o.current = g
 	o.mu.Unlock()
 	o.draining.Store(false)
+	o.handing().use(g)
 	o.log.Info("configuration changed", "digest", g.epoch)
 	o.listening(before)
 	// Its connections may attest anew until they are drained.
@@ -362,6 +380,9 @@ func (o *operation) sockets() map[string]net.Listener {
 	if o.admin != nil {
 		all[adminSocket] = o.admin
 	}
+	if ln := o.handing().listener(); ln != nil {
+		all[sdsSocket] = ln
+	}
 	return all
 }
 
@@ -376,6 +397,9 @@ func (o *operation) leave() {
 	o.runtime.Leave()
 	if o.admin != nil {
 		_ = o.admin.Close()
+	}
+	if ln := o.handing().listener(); ln != nil {
+		_ = ln.Close()
 	}
 	o.stop(nil)
 }

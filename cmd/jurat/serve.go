@@ -34,6 +34,7 @@ type serveConfig struct {
 	Proxy    config.Config `json:"proxy"`         // names policies as policies does
 	Binding  string        `json:"binding"`       // --unsafe-binding of forward
 	XDS      *xdsConfig    `json:"xds,omitempty"` // nil for none
+	SDS      *sdsConfig    `json:"sds,omitempty"` // nil for none
 	Process  processConfig `json:"process"`
 
 	policies  map[string]*policy.Policy
@@ -64,7 +65,7 @@ func (c *serveConfig) digest() ([32]byte, error) {
 		}
 		return p.ID()
 	}
-	measured.Proxy, measured.XDS = c.Proxy.WithPolicies(id), c.XDS.measured(id)
+	measured.Proxy, measured.XDS, measured.SDS = c.Proxy.WithPolicies(id), c.XDS.measured(id), c.SDS.measured(id)
 	raw, err := json.Marshal(&measured)
 	return sha256.Sum256(raw), errors.Join(unknown, err)
 }
@@ -141,6 +142,9 @@ func (a *app) serve(ctx context.Context, args []string) error {
 		also := ""
 		if c.XDS != nil {
 			also = ", and what a control plane sends"
+		}
+		if c.SDS != nil {
+			also += fmt.Sprintf(", and %d secrets for Envoy", len(c.SDS.Identities)+len(c.SDS.Peers))
 		}
 		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward%s\n", len(c.Proxy.Listeners)-plain, plain, also)
 		return err
@@ -235,9 +239,9 @@ func logJSON(format string) (bool, error) {
 	return false, usageError("--log %.40q is not known; it is text or json", format)
 }
 
-// attests reports whether some client, or a control plane, gets our evidence.
+// attests reports whether some client, a control plane, or an Envoy, gets our evidence.
 func (c *serveConfig) attests() bool {
-	return c.XDS != nil || slices.ContainsFunc(c.Proxy.Listeners, func(l config.Listener) bool { return l.Attests() })
+	return c.XDS != nil || c.SDS.attests() || slices.ContainsFunc(c.Proxy.Listeners, func(l config.Listener) bool { return l.Attests() })
 }
 
 // complete checks what can be checked before anything is opened, reads the policies, and fills in the names. place turns
@@ -247,7 +251,7 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 		return err
 	}
 	c.policies = map[string]*policy.Policy{}
-	for _, name := range append(c.Proxy.Policies(), c.XDS.files()...) {
+	for _, name := range slices.Concat(c.Proxy.Policies(), c.XDS.files(), c.SDS.files()) {
 		if name == "-" && c.dir != "" {
 			return usageError("a configuration cannot name standard input")
 		}
@@ -266,6 +270,9 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 		if err := c.XDS.checkLimits(c.policies); err != nil {
 			return place(err)
 		}
+	}
+	if err := c.SDS.checkPolicies(c.policies, a.now()); err != nil {
+		return place(err)
 	}
 	if c.attests() && len(c.Names) == 0 {
 		c.Names = c.defaultNames()
@@ -307,7 +314,7 @@ func (c *serveConfig) check(place func(error) error) error {
 		return place(badValue("session.extension", fmt.Sprint(signatureAlgorithms)+", which is another extension's", "the codepoint of cmw_attestation"))
 	}
 	proxy := c.Proxy
-	if c.XDS != nil && len(proxy.Listeners) == 0 { // all of them may come from the control plane
+	if (c.XDS != nil || c.SDS != nil) && len(proxy.Listeners) == 0 { // all of them may come from the control plane, or be an Envoy's
 		proxy.Listeners = []config.Listener{{Address: "127.0.0.1:0", Serving: config.Serving{Plain: true, To: "127.0.0.1:1"}}}
 	}
 	if err := proxy.Check(); err != nil {
@@ -315,6 +322,11 @@ func (c *serveConfig) check(place func(error) error) error {
 	}
 	if c.XDS != nil {
 		if err := c.XDS.check(c); err != nil {
+			return place(err)
+		}
+	}
+	if c.SDS != nil {
+		if err := c.SDS.check(); err != nil {
 			return place(err)
 		}
 	}
