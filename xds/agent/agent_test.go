@@ -459,7 +459,7 @@ func TestReplacedAtOnce(t *testing.T) {
 	b.ok(routesText("routes", "pay2"))
 	b.want("out>pay2 pay2=10.0.0.2:8443,/xds:mesh")
 	// What is wrong with the new one is said at once, all the same.
-	if err := b.Offer(&client.Update{Type: resource.Cluster, Changed: load(t, "3", clusterText("pay3", "pay3", "")), Removed: []string{"pay2"}}); err == nil || !strings.Contains(err.Error(), "pay3") || strings.Contains(err.Error(), "pay2") {
+	if err := b.Offer(&client.Update{Type: resource.Cluster, Changed: load(t, "3", clusterText("pay3", "pay3", "")+"connect_timeout: 1s\n"), Removed: []string{"pay2"}}); err == nil || !strings.Contains(err.Error(), "pay3") || strings.Contains(err.Error(), "pay2") {
 		t.Errorf("got %v", err)
 	}
 }

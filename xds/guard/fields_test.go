@@ -25,6 +25,7 @@ var fields = map[string]string{
 
 	"config.Listener.Name":                   judged, // not that of a static one
 	"config.Listener.Address":                judged,
+	"config.Listener.chain":                  "a name, which Chain sets in what is made of a listener",
 	"config.Listener.UnsafeListen":           "the address and its clients are those of the limits",
 	"config.Listener.ProxyProtocol":          judged,
 	"config.Listener.Transparent":            judged,
