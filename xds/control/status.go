@@ -279,6 +279,7 @@ func (c *Control) Plan(files Files) Plan {
 			err = ss.agree(g)
 		}
 		switch {
+		case err != nil && cut.From == "": // nothing is served to it as it is
 		case err != nil:
 			cut.Reason = err.Error()
 			if told, ok := err.(*attested.Status); ok {
