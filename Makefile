@@ -68,9 +68,10 @@ soak: ## 20,000 connections (SOAK) with faults at every step, under the race det
 	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),10000) -chaos $(or $(CHAOS),2m)
 	go test -count=1 -timeout 60m -v -run '^TestCrowd$$' ./proxy -crowd $(or $(CROWD),5000) -chaos 1m -portable
 
-emergency: ## 10,000 open connections (OPEN) of three generations, of which one is denied: gone in 250 ms, and nobody else notices; 1,000 proxies (FLEET) of a control plane, 20 connections each (EACH): in 1 s
+emergency: ## 10,000 open connections (OPEN) of three generations, of which one is denied: gone in 250 ms, and nobody else notices; 1,000 proxies (FLEET) of a control plane, 20 connections each (EACH): in 1 s; a control plane killed during 1,000 changes (CHANGES)
 	go test -count=1 -timeout 20m -v -run '^TestEmergency$$' ./proxy -emergency $(or $(OPEN),10000)
 	go test -count=1 -timeout 30m -v -run '^TestFleetEmergency$$' ./cmd/jurat -fleet $(or $(FLEET),1000) -fleetopen $(or $(EACH),20)
+	go test -count=1 -timeout 60m -v -run '^TestControlPlaneKilled$$' ./test/e2e -changes $(or $(CHANGES),1000)
 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
