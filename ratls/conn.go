@@ -546,11 +546,24 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 
 // Dial connects to addr ("host:port") and makes an attested connection to its host.
 func (c *Connector) Dial(ctx context.Context, addr string) (*Conn, error) {
-	raw, host, err := Connect(ctx, addr)
-	if err != nil {
-		return nil, err
+	return c.Establish(ctx, func(ctx context.Context) (net.Conn, string, error) { return Connect(ctx, addr) })
+}
+
+// Establish makes an attested connection of a transport that open opens, to the name that it answers. Where either end's demands have
+// changed under a reconnect, which is then refused, it opens another one: what was kept is void by now, and evidence is shown.
+func (c *Connector) Establish(ctx context.Context, open func(context.Context) (net.Conn, string, error)) (*Conn, error) {
+	again := false
+	for {
+		raw, name, err := open(ctx)
+		if err != nil {
+			return nil, err
+		}
+		conn, err := c.Handshake(ctx, raw, name)
+		if err == nil || again || !session.Stale(err) {
+			return conn, err
+		}
+		again = true
 	}
-	return c.Handshake(ctx, raw, host)
 }
 
 // Connect opens the transport to addr ("host:port") for a Handshake, and answers the name to expect there.

@@ -6,7 +6,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -391,4 +393,98 @@ func TestEnforcedTransport(t *testing.T) {
 		_ = srv.Close()
 		<-done
 	}
+}
+
+// A change in the middle of a reconnect costs another attempt, with evidence, and not the connection; whichever end it is at. What
+// says so for ever is tried once more.
+func TestStaleReconnect(t *testing.T) {
+	for name, tt := range map[string]struct {
+		server bool
+		at     int64 // the question for the epoch at which it has changed
+		opened int
+	}{
+		"client":        {false, 3, 2},
+		"server":        {true, 3, 2},
+		"before it all": {false, 1, 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var asked, epoch atomic.Int64
+			asked.Store(-1 << 40)
+			moving := func() uint64 {
+				if asked.Add(1) == tt.at {
+					epoch.Add(1)
+				}
+				return uint64(epoch.Load())
+			}
+			still := func() uint64 { return 0 }
+			epochs := []func() uint64{moving, still}
+			if tt.server {
+				slices.Reverse(epochs)
+			}
+			server := ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), accepting()).WithSession(session.Options{Store: session.NewStore(10, time.Now), Epoch: epochs[1]})
+			client := ratls.NewMutualConnector(identity(t), accepting()).WithSession(session.Options{Store: session.NewStore(10, time.Now), Epoch: epochs[0]})
+			addr := accepts(t, server)
+			opened := 0
+			dial := func() (bool, error) {
+				conn, err := client.Establish(t.Context(), func(ctx context.Context) (net.Conn, string, error) {
+					opened++
+					return ratls.Connect(ctx, addr)
+				})
+				if err != nil {
+					return false, err
+				}
+				defer conn.Close()
+				return conn.Result().Reconnected(), nil
+			}
+			if again, err := dial(); err != nil || again {
+				t.Fatal(again, err)
+			}
+			if again, err := dial(); err != nil || !again {
+				t.Fatal(again, err)
+			}
+			opened = 0
+			asked.Store(0)
+			again, err := dial()
+			if err != nil || again || opened != tt.opened {
+				t.Errorf("got %v, reconnected %v, after %d attempts", err, again, opened)
+			}
+		})
+	}
+}
+
+func TestAlwaysStale(t *testing.T) {
+	refusing := ratls.NewRelyingParty(attest.NewAppraiser(attest.NoEndorser{}, verifier{}), policy{refuse: attest.CodeReconnectRefused}, time.Now)
+	addr := accepts(t, ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), refusing))
+	opened := 0
+	_, err := ratls.NewMutualConnector(identity(t), accepting()).Establish(t.Context(), func(ctx context.Context) (net.Conn, string, error) {
+		opened++
+		return ratls.Connect(ctx, addr)
+	})
+	if attest.CodeOf(err) != attest.CodePeerRefused || opened != 2 {
+		t.Errorf("got %v after %d attempts", err, opened)
+	}
+}
+
+// accepts has a reader for each connection, and answers where.
+func accepts(t testing.TB, a *ratls.Acceptor) string {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = ln.Close() })
+	go func() {
+		for {
+			raw, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				if conn, err := a.Handshake(context.Background(), raw); err == nil {
+					_, _ = io.Copy(io.Discard, conn)
+					_ = conn.Close()
+				}
+			}()
+		}
+	}()
+	return ln.Addr().String()
 }

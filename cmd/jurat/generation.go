@@ -275,19 +275,15 @@ func (d *dialer) dial(ctx context.Context, to upstream.Identity, protocols ...st
 	return conn, nil
 }
 
-func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstream.Identity) (*ratls.Conn, string, error) {
-	raw, host, err := connectTo(ctx, to.Address)
-	if err != nil {
-		return nil, "", err
-	}
-	name := host
-	switch {
-	case d.name != "":
-		name = d.name
-	case to.Hostname != "":
-		name = to.Hostname
-	}
-	conn, err := connector.Handshake(ctx, proxy.Watch(raw), name)
+func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstream.Identity) (conn *ratls.Conn, name string, err error) {
+	conn, err = connector.Establish(ctx, func(ctx context.Context) (net.Conn, string, error) {
+		raw, host, err := connectTo(ctx, to.Address)
+		if err != nil {
+			return nil, "", err
+		}
+		name = cmp.Or(d.name, to.Hostname, host)
+		return proxy.Watch(raw), name, nil
+	})
 	return conn, name, err
 }
 

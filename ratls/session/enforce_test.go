@@ -63,6 +63,9 @@ func TestEpochDuringExchange(t *testing.T) {
 			return 0
 		}
 		c, srv := s.run(m)
+		if session.Stale(c.err) != (want != "") || session.Stale(srv.err) != (want != "") {
+			t.Errorf("stale: %v, %v", c.err, srv.err)
+		}
 		if code(t, c.err, want); want == "" {
 			if c.conn.Result().Reconnected() {
 				t.Error("reconnected across a change")

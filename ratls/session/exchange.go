@@ -499,7 +499,23 @@ func (v verdict) refusal() error {
 	if v.Code == string(attest.CodeNoEvidence) {
 		return &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.session", Got: "a client that has none"}
 	}
-	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: "the peer gave up: " + codeText(v.Code), Hint: "its log for the same moment says more"}
+	return &attest.Error{Code: attest.CodePeerRefused, Check: "binding.session", Got: gaveUp(v.Code), Hint: "its log for the same moment says more"}
+}
+
+func gaveUp(code string) string { return "the peer gave up: " + codeText(code) }
+
+// Stale reports whether an exchange has failed because one of the ends demands evidence where the other one proved a secret of an
+// earlier session. Both agree on that before, so something has changed in between, and the next exchange will be one with evidence.
+// The other end's word for it is good enough: it costs another attempt.
+func Stale(err error) bool {
+	switch attest.CodeOf(err) {
+	case attest.CodeReconnectRefused:
+		return true
+	case attest.CodePeerRefused:
+		var coded *attest.Error
+		return errors.As(err, &coded) && coded.Got == gaveUp(string(attest.CodeReconnectRefused))
+	}
+	return false
 }
 
 // codeText is a code that came from the other end, fit for a log.
