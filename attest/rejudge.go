@@ -21,7 +21,7 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 		return r.Rejudge(policy, now)
 	}
 	if worst, best, ok := extremes(all, now); ok && olderIsWorse(policy) {
-		if next := renew(worst); next.situation != nil && next.Affirmed() {
+		if next := renew(worst); next.Affirmed() {
 			for i, r := range all {
 				each(i, r.settled(next))
 			}
@@ -50,7 +50,7 @@ func extremes(all []*Result, now time.Time) (worst, best *Result, ok bool) {
 	oldest, youngest := first.situation.Made, first.situation.Made
 	longest, shortest := first.situation.waited(), first.situation.waited()
 	for _, r := range all {
-		if !r.Affirmed() || r.claims != first.claims || r.digest != first.digest || r.level != first.level {
+		if !r.Affirmed() || r.claims != first.claims || r.digest != first.digest {
 			return nil, nil, false
 		}
 		a, b := *r.situation, *first.situation
@@ -98,15 +98,10 @@ func (r *Result) settled(next *Result) *Result {
 	s := *r.situation
 	s.Now = next.situation.Now
 	mine.situation = &s
-	renewed := next.claims != r.claims
 	own, theirs := r.checks[r.verified+len(r.claims.Checks):r.before], next.checks[next.before:]
 	mine.checks = make([]Check, 0, r.verified+len(next.claims.Checks)+len(own)+len(theirs))
 	mine.checks = append(mine.checks, r.checks[:r.verified]...)
-	if renewed {
-		mine.checks = append(mine.checks, next.claims.Checks...)
-	} else {
-		mine.checks = append(mine.checks, r.checks[r.verified:r.verified+len(r.claims.Checks)]...)
-	}
+	mine.checks = append(mine.checks, next.claims.Checks...)
 	mine.checks = append(mine.checks, own...)
 	mine.before = len(mine.checks)
 	mine.checks = append(mine.checks, theirs...)
