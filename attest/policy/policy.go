@@ -246,7 +246,6 @@ func (p *Policy) eachTerms(f func(*terms)) {
 	for i := range p.scopes {
 		s := &p.scopes[i]
 		f(&s.terms)
-		platforms(s.platforms)
 		s.eachTerms(f)
 	}
 	w := &p.workload

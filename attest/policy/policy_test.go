@@ -605,6 +605,9 @@ func TestChanges(t *testing.T) {
 		"privilege":   {"debug: off", "debug: off\n  privilege: " + dated("max: 1")},
 		"binding":     {"binding: key", "binding: " + dated("min: key")},
 		"revocation":  {"binding: key", "binding: key\nrevocation: " + dated("is: required")},
+		"scope":       {"snp: 23", "snp: 23, per: [" + dated("platforms: [amd *], snp: 24") + "]"},
+		"in a scope":  {"snp: 23", "snp: 23, per: [{platforms: [amd *], snp: " + dated("min: 24") + "}]"},
+		"register":    {"debug: off", "debug: off\n  registers: {rtmr1: {any_of: [" + dated("value: "+other) + "]}}"},
 		"rule":        {"binding: key", "binding: key\nrules: [" + dated("name: r, when: claims.simulated, effect: deny") + "]"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -628,7 +631,48 @@ func TestChanges(t *testing.T) {
 			}
 		})
 	}
+	// The next of several, in whichever order they stand.
+	for _, days := range [][2]string{{"2026-12-01", "2027-12-01"}, {"2027-12-01", "2026-12-01"}} {
+		text := strings.Replace(base, "  allow:", "  deny: [{vendor: intel, until: "+days[0]+"}, {vendor: arm, until: "+days[1]+"}]\n  allow:", 1)
+		if at := parse(t, text).Changes(now); at.Format(time.DateOnly) != "2026-12-01" {
+			t.Errorf("%v: got %s", days, at)
+		}
+	}
 	if at := parse(t, base).Changes(now); !at.IsZero() {
 		t.Errorf("%s in a policy without dates", at)
+	}
+}
+
+// LeastBinding is the weakest level that can be affirmed at any time, under all that is stacked.
+func TestLeastBinding(t *testing.T) {
+	at := func(binding string) string { return strings.Replace(base, "binding: key", binding, 1) }
+	for name, c := range map[string]struct {
+		text, floor string
+		unsafe      attest.Level
+		want        attest.Level
+	}{
+		"said":                       {at("binding: nonce"), "", "", attest.LevelNonce},
+		"by default":                 {at(""), "", "", attest.LevelSession},
+		"for a time":                 {at("binding: {min: key, until: 2027-01-01}"), "", "", attest.LevelKey},
+		"in a shadow":                {at("binding: {min: session, shadow: true}"), "", "", attest.LevelNone},
+		"tolerated":                  {at("binding: session"), "", attest.LevelPinned, attest.LevelPinned},
+		"tolerated, and weaker said": {at("binding: pinned"), "", attest.LevelKey, attest.LevelPinned},
+		"above a stronger floor":     {"floor: below.yaml\n" + at("binding: session"), at("binding: nonce"), "", attest.LevelSession},
+		"tolerated above a floor":    {"floor: below.yaml\n" + at("binding: session"), at("binding: nonce"), attest.LevelPinned, attest.LevelNonce},
+		"above the same floor":       {"floor: below.yaml\n" + at("binding: nonce"), at("binding: nonce"), "", attest.LevelNonce},
+	} {
+		p, err := policy.Parse("p.yaml", []byte(c.text), func(string) ([]byte, error) { return []byte(c.floor), nil })
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if c.unsafe != "" {
+			p = p.UnsafeBinding(c.unsafe)
+		}
+		if got := p.LeastBinding(); got != c.want {
+			t.Errorf("%s: got %s", name, got)
+		}
+	}
+	if got := new(policy.Policy).LeastBinding(); got != attest.LevelNone {
+		t.Errorf("got %s", got)
 	}
 }
