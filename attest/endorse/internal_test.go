@@ -238,3 +238,41 @@ func TestFlightsAreForgotten(t *testing.T) {
 		t.Errorf("%d requests remembered, %v", len(f.by), err)
 	}
 }
+
+// What says something else than before is told of, and nothing else: those who stand on it are judged again.
+func TestCacheTellsWhatChanged(t *testing.T) {
+	c, err := newCache("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(e *Entry, all ...attest.Endorsement) *Entry {
+		out := *e
+		out.Endorsements = all
+		return &out
+	}
+	e := entry(t, "/", t0.AddDate(1, 0, 0))
+	one, other := e.Endorsements[0], entry(t, "/", t0.AddDate(1, 0, 0)).Endorsements[0]
+	kind := one
+	kind.Kind = attest.KindTCBInfo
+	for i, step := range []struct {
+		e    *Entry
+		want bool
+	}{
+		{e, false},                           // the first
+		{with(e, one), false},                // the same again
+		{with(e, other), true},               // other bytes
+		{with(e, other), false},              //
+		{with(e, other, one), true},          // one more
+		{with(e, one, other), true},          // another order
+		{at(with(e, kind), "/other"), false}, // something else
+		{with(e, one), true},                 // one less
+	} {
+		if got := c.put(step.e, 0); got != step.want {
+			t.Errorf("step %d: %v", i, got)
+		}
+	}
+	c.kept[e.Ref].Endorsements = []attest.Endorsement{kind}
+	if !c.put(with(e, one), 0) {
+		t.Error("the same bytes of another kind are the same")
+	}
+}

@@ -2,6 +2,7 @@ package session_test
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync/atomic"
 	"testing"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/merkle"
+	"github.com/jurat-tls/jurat/ratls/cmw"
 	"github.com/jurat-tls/jurat/ratls/session"
 	"github.com/jurat-tls/jurat/test/tlspair"
 )
@@ -225,4 +228,172 @@ func TestCloseWhileRefused(t *testing.T) {
 		}
 		<-closed
 	}
+}
+
+// Between the failure of a connection and the word about it, whoever uses it neither says that it has ended properly nor closes it.
+func TestBetweenFailureAndWord(t *testing.T) {
+	client, server, _, _, _ := openBoth(t, 0, false)
+	atServer := drain(server)
+	why := errors.New("why")
+	session.Doom(client, why)
+	if err := client.CloseWrite(); !errors.Is(err, why) {
+		t.Errorf("got %v", err)
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		_ = client.Close()
+	}()
+	select {
+	case <-closed:
+		t.Error("closed before the other end was told")
+	case err := <-atServer:
+		t.Errorf("the other end has come to an end: %v", err)
+	case <-time.After(50 * time.Millisecond): // nothing happens
+	}
+	session.Tell(client)
+	<-closed
+	code(t, <-atServer, attest.CodePeerRefused)
+}
+
+// mute is a prover that answers nothing more once it is told so.
+type mute struct {
+	*prover
+	now atomic.Bool
+}
+
+func (s *mute) Attest(ctx context.Context, peer string, leaf merkle.Hash, patient bool) (*cmw.Session, error) {
+	if s.now.Load() {
+		s.quotes.Add(1)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	return s.prover.Attest(ctx, peer, leaf, patient)
+}
+
+// timed has both ends of a connection in time that is not real. The client asks after pace, and waits for an answer for a minute.
+func timed(t *testing.T, pace time.Duration, f func(client *session.Conn, p *mute, atClient <-chan error)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		hw := newHardware(t)
+		p, v := &mute{prover: newProver(t, hw)}, newVerifier(hw, accept)
+		a, b := net.Pipe()
+		s := setup{serverProver: p, clientVerify: v, clientOpts: session.Options{Answer: time.Minute, Pace: func() time.Duration { return pace }}}
+		s.client, s.server = tlspair.Over(t, a, b, p.tls, session.ALPN)
+		c, srv := s.run(t)
+		ok(t, c, srv)
+		atClient, atServer := drain(c.conn), drain(srv.conn)
+		f(c.conn, p, atClient)
+		_ = c.conn.Close()
+		_ = srv.conn.Close()
+		<-atServer
+	})
+}
+
+// A time that comes while the other end is being asked, and a Result that is settled meanwhile, do not put off the end of who does
+// not answer.
+func TestNoAnswer(t *testing.T) {
+	for name, meanwhile := range map[string]func(*session.Conn){
+		"settled": func(c *session.Conn) {
+			was := c.Result()
+			c.Settle(was, was.Rejudge(policyFunc(accept), time.Now()))
+		},
+		"due again": session.Due,
+	} {
+		timed(t, time.Hour, func(c *session.Conn, p *mute, atClient <-chan error) {
+			p.now.Store(true)
+			before := p.quotes.Load()
+			time.Sleep(time.Hour + time.Second) // it is asked
+			meanwhile(c)
+			synctest.Wait()
+			if n := p.quotes.Load() - before; n != 1 {
+				t.Errorf("%s: asked %d times", name, n)
+			}
+			time.Sleep(time.Minute)
+			synctest.Wait()
+			select {
+			case err := <-atClient:
+				code(t, err, attest.CodeReattest)
+			default:
+				t.Errorf("%s: still open", name)
+			}
+		})
+	}
+}
+
+// A time that comes although another one was set just then leaves none of the two behind.
+func TestTimesDoNotPileUp(t *testing.T) {
+	timed(t, time.Hour, func(c *session.Conn, p *mute, _ <-chan error) {
+		before := p.quotes.Load()
+		time.Sleep(30 * time.Minute)
+		session.Due(c)
+		synctest.Wait()
+		if n := p.quotes.Load() - before; n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		time.Sleep(59 * time.Minute)
+		synctest.Wait()
+		if n := p.quotes.Load() - before; n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+		time.Sleep(2 * time.Minute)
+		synctest.Wait()
+		if n := p.quotes.Load() - before; n != 2 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+	timed(t, 0, func(c *session.Conn, p *mute, _ <-chan error) { // no time was ever set
+		before := p.quotes.Load()
+		session.Due(c)
+		synctest.Wait()
+		if n := p.quotes.Load() - before; n != 1 {
+			t.Errorf("asked %d times", n)
+		}
+	})
+}
+
+// Who was refused is not looked at once more, and a refusal for anything but a reconnect is no reason to try again.
+func TestRefusedIsRefused(t *testing.T) {
+	hw := newHardware(t)
+	p, v := newProver(t, hw), &rechecked{verifier: newVerifier(hw, accept)}
+	s := setup{serverProver: p, clientVerify: v, clientOpts: session.Options{Reattest: time.Hour}}
+	s.client, s.server = pair(t, p)
+	c, srv := s.run(t)
+	ok(t, c, srv)
+	v.set(refuse)
+	atServer, atClient := drain(srv.conn), drain(c.conn)
+	session.Due(c.conn)
+	for _, err := range []error{<-atClient, <-atServer} {
+		if err == nil || session.Stale(err) {
+			t.Errorf("got %v", err)
+		}
+	}
+	if v.asked.Load() != 0 {
+		t.Error("looked at again")
+	}
+	_ = c.conn.Close()
+	_ = srv.conn.Close()
+	first := setup{serverProver: p, clientVerify: newVerifier(hw, refuse)}
+	first.client, first.server = pair(t, p)
+	fc, fs := first.run(t)
+	code(t, fs.err, attest.CodePeerRefused)
+	if session.Stale(fc.err) || session.Stale(fs.err) {
+		t.Errorf("stale: %v, %v", fc.err, fs.err)
+	}
+}
+
+// Who can't wait refuses as well as anybody, and once.
+func TestRefuseSoon(t *testing.T) {
+	client, server, _, _, _ := openBoth(t, 0, false)
+	atServer, atClient := drain(server), drain(client)
+	r := client.Result().Rejudge(policyFunc(refuse), time.Now())
+	for range 3 {
+		client.RefuseSoon(r)
+		if _, err := client.Write([]byte("x")); err == nil {
+			t.Error("bytes move")
+		}
+	}
+	code(t, <-atClient, attest.CodeDebug)
+	code(t, <-atServer, attest.CodePeerRefused)
+	_ = client.Close() // which waits for the word
 }

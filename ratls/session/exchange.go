@@ -463,7 +463,7 @@ func (e *end) judgeProof(sender ea.Role, q *question, past *earlier) error {
 		return &attest.Error{Code: attest.CodeReconnectProof, Check: "binding.reconnect"}
 	}
 	result := e.verifier.Reconnect(past.found.result, past.found.presented)
-	if result.Affirmed() && past.epoch != e.opts.epoch() {
+	if past.epoch != e.opts.epoch() {
 		// What this end demands has changed since the exchange began: with a revoked key, the policy is the same as before.
 		result = attest.RefusedResult(&attest.Error{Code: attest.CodeReconnectRefused, Check: "binding.reconnect", Got: "a session from before a change of policy or endorsements", Want: "evidence"}, e.now())
 	}
