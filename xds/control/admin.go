@@ -5,6 +5,8 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+
+	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // Admin answers questions about a Control, in JSON. It asks nobody who they are: it belongs on a unix socket that its owner alone can
@@ -42,7 +44,7 @@ func (c *Control) Admin() http.Handler {
 		reply(w, http.StatusOK, c.Plan(files))
 	})
 	mux.HandleFunc("POST /reload", func(w http.ResponseWriter, r *http.Request) {
-		if err := c.Reload(printable(r.Header.Get("Jurat-Who"), 128) + ", by the admin socket"); err != nil {
+		if err := c.Reload(resource.Printable(r.Header.Get("Jurat-Who"), 128) + ", by the admin socket"); err != nil {
 			reply(w, http.StatusUnprocessableEntity, problemsOf(err))
 			return
 		}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // Options tune a Control. Zero values are the defaults.
@@ -187,7 +188,7 @@ func (c *Control) apply(files Files, who string) error {
 	if err != nil {
 		return err
 	}
-	line := &Change{Serial: next.serial, Time: now.UTC(), Who: printable(who, 256), Digest: next.digest, Resource: changes}
+	line := &Change{Serial: next.serial, Time: now.UTC(), Who: resource.Printable(who, 256), Digest: next.digest, Resource: changes}
 	if len(changes) > maxListed {
 		line.Resource, line.More = changes[:maxListed], len(changes)-maxListed
 	}
@@ -278,7 +279,7 @@ func (c *Control) admit(p *attested.Peer, st *state) (*group, error) {
 }
 
 func refusal(r *attest.Result, by string) error {
-	return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("%s refuses: %s", by, printable(errorText(r), 512))}
+	return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("%s refuses: %s", by, resource.Printable(errorText(r), 512))}
 }
 
 func errorText(r *attest.Result) string {

@@ -15,6 +15,7 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/internal/request"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -79,9 +80,9 @@ func bodyValue(b []byte) string {
 }
 
 func (m *model) request(typ, nonce string, refused bool, subscribe, unsubscribe []string) {
-	r := &request{typ: typ, nonce: nonce, refused: refused, reason: "no", subscribe: subscribe, unsubscribe: unsubscribe}
+	r := &request.Request{Type: typ, Nonce: nonce, Refused: refused, Reason: "no", Subscribe: subscribe, Unsubscribe: unsubscribe}
 	if !m.delta {
-		r.subscribe, r.unsubscribe = m.names[typ], nil
+		r.Subscribe, r.Unsubscribe = m.names[typ], nil
 	}
 	if err := m.ss.take(r); err != nil {
 		m.t.Fatal(err)

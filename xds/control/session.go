@@ -10,25 +10,17 @@ import (
 	"sync/atomic"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
-
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/attested"
-	"github.com/jurat-tls/jurat/xds/internal/bound"
+	"github.com/jurat-tls/jurat/xds/internal/request"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // Bounds on what one stream can make us hold.
 const (
-	maxTypes  = 64
-	maxNames  = 200_000
-	maxParts  = 250_000 // messages within a request: what a proxy has already, and what it says of itself
-	maxReason = 1 << 10 // bytes of a refusal that are kept
-	maxID     = 512
+	maxTypes = 64
+	maxNames = 200_000
+	maxParts = 250_000 // messages within a request: what a proxy has already, and what it says of itself
 )
 
 // Methods that are served.
@@ -67,7 +59,7 @@ type session struct {
 	group  *group
 	result *attest.Result // that was judged
 	asked  bool           // there was a request: node is what it says
-	node   node
+	node   request.Node
 	subs   map[string]*subscription
 	order  []*subscription // by the order in which changes have to travel
 	names  int
@@ -122,7 +114,7 @@ func (ss *session) run() error {
 	if err := ss.renew(); err != nil {
 		return err
 	}
-	requests := make(chan *request)
+	requests := make(chan *request.Request)
 	failed := make(chan error, 1)
 	go func() {
 		for {
@@ -208,8 +200,8 @@ func (ss *session) agree(g *group) error {
 
 // agrees checks that what the proxy calls itself agrees with what was verified, and with a group.
 func (ss *session) agrees(g *group) error {
-	if ss.asked && !g.agrees(ss.s.Peer(), ss.node.id) {
-		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", printable(ss.node.id, 128), g.Name)}
+	if ss.asked && !g.agrees(ss.s.Peer(), ss.node.ID) {
+		return &attested.Status{Code: attested.PermissionDenied, Message: fmt.Sprintf("node.id %s is none of the names that the evidence is for, and none that group %s allows", resource.Printable(ss.node.ID, 128), g.Name)}
 	}
 	return nil
 }
@@ -268,14 +260,14 @@ func (ss *session) free(typ string) bool {
 }
 
 // take carries out a request.
-func (ss *session) take(r *request) error {
+func (ss *session) take(r *request.Request) error {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
-	if r.node != nil {
+	if r.Node != nil {
 		if !ss.asked {
-			ss.node.id, ss.node.agent = r.node.id, r.node.agent
+			ss.node.ID, ss.node.Agent = r.Node.ID, r.Node.Agent
 		}
-		ss.node.open, ss.node.refused = r.node.open, r.node.refused
+		ss.node.Open, ss.node.Refused = r.Node.Open, r.Node.Refused
 	}
 	if !ss.asked {
 		ss.asked = true
@@ -284,26 +276,26 @@ func (ss *session) take(r *request) error {
 		}
 	}
 	if ss.only != "" {
-		if r.typ != "" && r.typ != ss.only {
+		if r.Type != "" && r.Type != ss.only {
 			return &attested.Status{Code: attested.InvalidArgument, Message: "this service is for " + ss.only}
 		}
-		r.typ = ss.only
+		r.Type = ss.only
 	}
-	sub := ss.subs[r.typ]
+	sub := ss.subs[r.Type]
 	first := sub == nil
 	if first {
-		if err := resource.ValidType(r.typ); err != nil {
+		if err := resource.ValidType(r.Type); err != nil {
 			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
 		}
 		if len(ss.subs) == maxTypes {
 			return &attested.Status{Code: attested.ResourceExhausted, Message: fmt.Sprintf("more than %d types", maxTypes)}
 		}
-		sub = &subscription{typ: r.typ, names: map[string]uint64{}}
-		ss.subs[r.typ] = sub
+		sub = &subscription{typ: r.Type, names: map[string]uint64{}}
+		ss.subs[r.Type] = sub
 		ss.order = append(ss.order, sub)
 		slices.SortStableFunc(ss.order, func(a, b *subscription) int { return resource.Rank(a.typ) - resource.Rank(b.typ) })
 	}
-	for _, n := range r.subscribe {
+	for _, n := range r.Subscribe {
 		if err := resource.ValidName(n); err != nil {
 			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
 		}
@@ -314,7 +306,7 @@ func (ss *session) take(r *request) error {
 		sub.wantDelta(r, first)
 	} else {
 		// What goes with the nonce of an older response was overtaken by the one that is on its way.
-		if r.nonce != "" && sub.last != "" && r.nonce != sub.last {
+		if r.Nonce != "" && sub.last != "" && r.Nonce != sub.last {
 			return nil
 		}
 		sub.wantSotw(r)
@@ -326,77 +318,14 @@ func (ss *session) take(r *request) error {
 }
 
 // receive reads the next request.
-func (ss *session) receive() (*request, error) {
+func (ss *session) receive() (*request.Request, error) {
 	raw, err := ss.s.Recv()
 	if err != nil {
 		return nil, err
 	}
-	r, err := readRequest(raw, ss.delta)
+	r, err := request.Read(raw, ss.delta, maxParts)
 	if err != nil {
 		return nil, &attested.Status{Code: attested.InvalidArgument, Message: "the request is not understood"}
 	}
 	return r, nil
-}
-
-func readRequest(raw []byte, delta bool) (*request, error) {
-	if delta {
-		var m discovery.DeltaDiscoveryRequest
-		if err := unmarshal(raw, &m); err != nil {
-			return nil, err
-		}
-		r := &request{
-			typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNamesSubscribe(), unsubscribe: m.GetResourceNamesUnsubscribe(),
-			initial: m.GetInitialResourceVersions(),
-		}
-		r.about(m.GetNode(), m.GetErrorDetail())
-		return r, nil
-	}
-	var m discovery.DiscoveryRequest
-	if err := unmarshal(raw, &m); err != nil {
-		return nil, err
-	}
-	r := &request{typ: m.GetTypeUrl(), nonce: m.GetResponseNonce(), subscribe: m.GetResourceNames()}
-	r.about(m.GetNode(), m.GetErrorDetail())
-	return r, nil
-}
-
-// unmarshal reads a request, after a look at what would be made of it.
-func unmarshal(raw []byte, m proto.Message) error {
-	switch n, err := bound.Messages(shape{m.ProtoReflect().Descriptor()}, raw, maxParts); {
-	case err != nil:
-		return err
-	case n > maxParts:
-		return fmt.Errorf("more than %d messages in a request", maxParts)
-	}
-	return proto.Unmarshal(raw, m)
-}
-
-// shape is what package bound has to know.
-type shape struct{ protoreflect.MessageDescriptor }
-
-func (s shape) Message(field int32) bound.Shape {
-	if f := s.Fields().ByNumber(protoreflect.FieldNumber(field)); f != nil && f.Message() != nil {
-		return shape{f.Message()}
-	}
-	return nil
-}
-
-func (r *request) about(n *core.Node, refused *status.Status) {
-	if refused != nil {
-		r.refused, r.reason = true, printable(refused.GetMessage(), maxReason)
-	}
-	if n == nil {
-		return
-	}
-	r.node = &node{id: printable(n.GetId(), maxID), agent: printable(n.GetUserAgentName()+" "+n.GetUserAgentVersion(), 128)}
-	report := n.GetMetadata().GetFields()["jurat"].GetStructValue().GetFields()
-	count := func(name string) *uint64 {
-		v := report[name].GetNumberValue()
-		if report[name] == nil || !(v >= 0 && v < 1<<53) {
-			return nil
-		}
-		n := uint64(v)
-		return &n
-	}
-	r.node.open, r.node.refused = count("open"), count("refused")
 }

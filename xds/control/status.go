@@ -101,7 +101,7 @@ const maxRefused = 100
 
 func (c *Control) refuse(ss *session, reason string) {
 	ss.mu.Lock()
-	id := ss.node.id
+	id := ss.node.ID
 	ss.mu.Unlock()
 	p := ss.s.Peer()
 	r := Refused{Time: c.opts.Now(), Address: p.Address(), Names: p.Names(), ID: id, Reason: reason}
@@ -175,8 +175,8 @@ func (ss *session) status() (Proxy, bool) {
 	}
 	peer, now := ss.s.Peer(), ss.c.state.Load()
 	p := Proxy{
-		ID: ss.node.id, Names: append([]string{}, peer.Names()...), Group: ss.group.Name, Address: peer.Address(), Agent: ss.node.agent, Since: ss.since, Protocol: "sotw",
-		Standing: Synced, Open: ss.node.open, Refused: ss.node.refused, Types: map[string]TypeOf{},
+		ID: ss.node.ID, Names: append([]string{}, peer.Names()...), Group: ss.group.Name, Address: peer.Address(), Agent: ss.node.Agent, Since: ss.since, Protocol: "sotw",
+		Standing: Synced, Open: ss.node.Open, Refused: ss.node.Refused, Types: map[string]TypeOf{},
 	}
 	if ss.delta {
 		p.Protocol = "delta"
@@ -325,7 +325,7 @@ func (ss *session) cut() Cut {
 	ss.mu.Lock()
 	defer ss.mu.Unlock()
 	p := ss.s.Peer()
-	cut := Cut{ID: ss.node.id, Names: append([]string{}, p.Names()...), Address: p.Address()}
+	cut := Cut{ID: ss.node.ID, Names: append([]string{}, p.Names()...), Address: p.Address()}
 	if ss.group != nil {
 		cut.From = ss.group.Name
 	}

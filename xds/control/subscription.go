@@ -4,9 +4,9 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
+	"github.com/jurat-tls/jurat/xds/internal/request"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
@@ -348,13 +348,13 @@ func (sub *subscription) takeSotw(s *set, nonce func() string) [][]byte {
 }
 
 // answer takes an acknowledgement or a refusal, where a request is one.
-func (sub *subscription) answer(r *request, delta bool, now time.Time) {
-	if r.nonce == "" || r.nonce != sub.nonce {
+func (sub *subscription) answer(r *request.Request, delta bool, now time.Time) {
+	if r.Nonce == "" || r.Nonce != sub.nonce {
 		return
 	}
 	sub.nonce = ""
-	if r.refused {
-		sub.nacked, sub.reason, sub.nackedAt = sub.version, r.reason, now
+	if r.Refused {
+		sub.nacked, sub.reason, sub.nackedAt = sub.version, r.Reason, now
 		if sub.rejected == nil {
 			sub.rejected = map[string]bool{}
 		}
@@ -382,12 +382,12 @@ func (sub *subscription) forgive() {
 }
 
 // wantDelta takes what a delta request says about names. first is whether it is the first of the type.
-func (sub *subscription) wantDelta(r *request, first bool) {
+func (sub *subscription) wantDelta(r *request.Request, first bool) {
 	if first {
-		sub.initial = r.initial
-		sub.wildcard = len(r.subscribe) == 0 && len(r.unsubscribe) == 0
+		sub.initial = r.Initial
+		sub.wildcard = len(r.Subscribe) == 0 && len(r.Unsubscribe) == 0
 	}
-	for _, n := range r.subscribe {
+	for _, n := range r.Subscribe {
 		if n == resource.Wildcard {
 			if !sub.wildcard {
 				sub.wildcard, sub.at, sub.answered = true, nil, false
@@ -408,7 +408,7 @@ func (sub *subscription) wantDelta(r *request, first bool) {
 		sub.fresh = append(sub.fresh, n)
 	}
 	var out []string
-	for _, n := range r.unsubscribe {
+	for _, n := range r.Unsubscribe {
 		if n == resource.Wildcard {
 			sub.wildcard = false
 			if sub.at != nil {
@@ -430,17 +430,17 @@ func (sub *subscription) wantDelta(r *request, first bool) {
 }
 
 // wantSotw takes the names of a request of the state of the world.
-func (sub *subscription) wantSotw(r *request) {
-	if len(r.subscribe) > 0 {
+func (sub *subscription) wantSotw(r *request.Request) {
+	if len(r.Subscribe) > 0 {
 		sub.explicit = true
 	}
-	wildcard := !sub.explicit || slices.Contains(r.subscribe, resource.Wildcard)
+	wildcard := !sub.explicit || slices.Contains(r.Subscribe, resource.Wildcard)
 	if wildcard && !sub.wildcard {
 		sub.at, sub.answered = nil, false
 	}
 	sub.wildcard = wildcard
-	wanted := make(map[string]uint64, len(r.subscribe))
-	for _, n := range r.subscribe {
+	wanted := make(map[string]uint64, len(r.Subscribe))
+	for _, n := range r.Subscribe {
 		if n == resource.Wildcard {
 			continue
 		}
@@ -459,34 +459,4 @@ func (sub *subscription) wantSotw(r *request) {
 			sub.forgive()
 		}
 	}
-}
-
-// request is a DiscoveryRequest or a DeltaDiscoveryRequest.
-type request struct {
-	typ, nonce  string
-	node        *node
-	refused     bool
-	reason      string
-	subscribe   []string // all names in the state of the world
-	unsubscribe []string
-	initial     map[string]string
-}
-
-// node is what a request says about its sender, which nobody has verified.
-type node struct {
-	id, agent     string
-	open, refused *uint64 // connections, where the proxy reports them
-}
-
-// printable is text of a peer as it may be shown and logged.
-func printable(s string, most int) string {
-	if len(s) > most {
-		s = s[:most] + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if resource.ValidName(string(r)) != nil {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
 }

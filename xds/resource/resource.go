@@ -198,3 +198,16 @@ func Rank(typ string) int {
 	}
 	return 7
 }
+
+// Printable is text that anybody wrote, as it may be shown and logged: its first bytes, at most that many, and "…" where there are more.
+func Printable(s string, most int) string {
+	if len(s) > most {
+		s = s[:most] + "…"
+	}
+	return strings.Map(func(r rune) rune {
+		if ValidName(string(r)) != nil {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "?"))
+}

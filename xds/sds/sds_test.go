@@ -510,6 +510,7 @@ func TestBadRequests(t *testing.T) {
 		"too many":      {&discovery.DiscoveryRequest{ResourceNames: many}, attested.ResourceExhausted},
 		"too many more": {nil, attested.ResourceExhausted},
 		"no message":    {&discovery.Resource{Name: "\x01"}, attested.InvalidArgument},
+		"too large":     {&discovery.DiscoveryRequest{Node: &core.Node{Extensions: slices.Repeat([]*core.Extension{{}}, 10_000)}}, attested.InvalidArgument},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := sds.New(nil)

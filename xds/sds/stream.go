@@ -5,25 +5,22 @@ import (
 	"maps"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
-	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/jurat-tls/jurat/xds/attested"
+	"github.com/jurat-tls/jurat/xds/internal/request"
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // Bounds on what one stream can make us hold.
 const (
-	maxNames  = 1024
-	maxReason = 1 << 10
-	maxNode   = 256
+	maxNames = 1024
+	maxParts = 10_000 // messages within a request: what a client says of itself
 )
 
 // stream is one client. There is one response at most that was not answered.
@@ -67,14 +64,16 @@ func (s *Server) serve(conn attested.Stream, delta bool) error {
 }
 
 func (st *stream) run() error {
-	requests, failed, ended := make(chan *request), make(chan error, 1), make(chan struct{})
+	requests, failed, ended := make(chan *request.Request), make(chan error, 1), make(chan struct{})
 	defer close(ended)
 	go func() {
 		for {
 			raw, err := st.conn.Recv()
 			if err == nil {
-				var r *request
-				if r, err = readRequest(raw, st.delta); err == nil {
+				var r *request.Request
+				if r, err = request.Read(raw, st.delta, maxParts); err != nil {
+					err = &attested.Status{Code: attested.InvalidArgument, Message: "the request is not understood"}
+				} else {
 					select {
 					case requests <- r:
 						continue
@@ -109,54 +108,29 @@ func (st *stream) run() error {
 	}
 }
 
-// request is a DiscoveryRequest or a DeltaDiscoveryRequest.
-type request struct {
-	node                   *core.Node
-	typ, nonce             string
-	refused                *status.Status
-	subscribe, unsubscribe []string // subscribe has all names in the state of the world
-	initial                map[string]string
-}
-
-func readRequest(raw []byte, delta bool) (*request, error) {
-	bad := &attested.Status{Code: attested.InvalidArgument, Message: "the request is not understood"}
-	if delta {
-		var m discovery.DeltaDiscoveryRequest
-		if proto.Unmarshal(raw, &m) != nil {
-			return nil, bad
-		}
-		return &request{m.GetNode(), m.GetTypeUrl(), m.GetResponseNonce(), m.GetErrorDetail(), m.GetResourceNamesSubscribe(), m.GetResourceNamesUnsubscribe(), m.GetInitialResourceVersions()}, nil
-	}
-	var m discovery.DiscoveryRequest
-	if proto.Unmarshal(raw, &m) != nil {
-		return nil, bad
-	}
-	return &request{m.GetNode(), m.GetTypeUrl(), m.GetResponseNonce(), m.GetErrorDetail(), m.GetResourceNames(), nil, nil}, nil
-}
-
 // take carries out a request.
-func (st *stream) take(r *request) error {
+func (st *stream) take(r *request.Request) error {
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if r.typ != "" && r.typ != resource.Secret {
+	if r.Type != "" && r.Type != resource.Secret {
 		return &attested.Status{Code: attested.InvalidArgument, Message: "this service is for " + resource.Secret}
 	}
-	if r.node != nil {
-		st.node, st.agent = printable(r.node.GetId(), maxNode), printable(r.node.GetUserAgentName(), maxNode)
+	if r.Node != nil {
+		st.node, st.agent = r.Node.ID, r.Node.Agent
 	}
-	for _, n := range r.subscribe {
+	for _, n := range r.Subscribe {
 		if err := resource.ValidName(n); err != nil {
 			return &attested.Status{Code: attested.InvalidArgument, Message: err.Error()}
 		}
 	}
-	if len(r.subscribe) > maxNames || len(r.initial) > maxNames {
+	if len(r.Subscribe) > maxNames || len(r.Initial) > maxNames {
 		return tooMany()
 	}
 	st.answer(r)
 	if st.delta {
 		st.want(r)
-	} else if r.nonce == "" || r.nonce == strconv.FormatUint(st.nonces, 10) { // else it was overtaken by the response on its way
-		st.wantAll(r.subscribe)
+	} else if r.Nonce == "" || r.Nonce == strconv.FormatUint(st.nonces, 10) { // else it was overtaken by the response on its way
+		st.wantAll(r.Subscribe)
 	}
 	st.asked = true
 	if len(st.wanted) > maxNames {
@@ -170,14 +144,13 @@ func tooMany() error {
 }
 
 // answer takes an acknowledgement or a refusal, where the request is one.
-func (st *stream) answer(r *request) {
-	if r.nonce == "" || r.nonce != st.unheard {
+func (st *stream) answer(r *request.Request) {
+	if r.Nonce == "" || r.Nonce != st.unheard {
 		return
 	}
 	reason := ""
-	if r.refused != nil {
-		reason = printable(r.refused.GetMessage(), maxReason)
-		if reason == "" {
+	if r.Refused {
+		if reason = r.Reason; reason == "" {
 			reason = "no reason was given"
 		}
 		st.server.refused(Refusal{Time: time.Now(), Names: slices.Clone(st.inFlight), Reason: reason})
@@ -193,19 +166,19 @@ func (st *stream) answer(r *request) {
 }
 
 // want takes the names of a delta request.
-func (st *stream) want(r *request) {
-	if !st.asked && len(r.subscribe) == 0 && len(r.unsubscribe) == 0 {
+func (st *stream) want(r *request.Request) {
+	if !st.asked && len(r.Subscribe) == 0 && len(r.Unsubscribe) == 0 {
 		st.all = true
 	}
-	for _, n := range r.subscribe {
+	for _, n := range r.Subscribe {
 		if n == resource.Wildcard {
 			st.all = true
 			continue
 		}
 		// Where it is subscribed to already, the client has lost it.
-		st.wanted[n] = &told{named: true, version: r.initial[n], taken: r.initial[n]}
+		st.wanted[n] = &told{named: true, version: r.Initial[n], taken: r.Initial[n]}
 	}
-	for _, n := range r.unsubscribe {
+	for _, n := range r.Unsubscribe {
 		if n == resource.Wildcard {
 			st.all = false
 			maps.DeleteFunc(st.wanted, func(_ string, t *told) bool { return !t.named })
@@ -297,17 +270,4 @@ func (st *stream) show(now *snapshot) Client {
 		c.Secrets = append(c.Secrets, Held{Name: n, Version: t.taken, Synced: there && t.taken == s.version && t.refusal == "", Refusal: t.refusal})
 	}
 	return c
-}
-
-// printable is text of a client as it may be shown and logged.
-func printable(s string, most int) string {
-	if len(s) > most {
-		s = s[:most]
-	}
-	return strings.Map(func(r rune) rune {
-		if resource.ValidName(string(r)) != nil {
-			return '?'
-		}
-		return r
-	}, strings.ToValidUTF8(s, "?"))
 }
