@@ -42,6 +42,7 @@ type Server struct {
 	ctx    context.Context // ends when Shutdown begins
 	cancel context.CancelFunc
 	gone   chan struct{} // closed when no more connections are taken
+	crew   *crew         // shakes hands
 	work   sync.WaitGroup
 
 	mu        sync.Mutex
@@ -60,9 +61,11 @@ func newServer(engine *Engine, limits Limits, logger *slog.Logger) *Server {
 	}
 	limits = limits.withDefaults()
 	ctx, cancel := context.WithCancel(context.Background())
+	gone := make(chan struct{})
 	return &Server{
 		engine: engine, limits: limits, log: logger, stats: newCounters(len(engine.group.Loops())), gate: newGate(limits), ctx: ctx, cancel: cancel,
-		gone:      make(chan struct{}),
+		gone:      gone,
+		crew:      newCrew(gone),
 		listeners: make(map[net.Listener]struct{}),
 		open:      make(map[*link]struct{}),
 		empty:     make(chan struct{}),
@@ -140,7 +143,7 @@ func (s *Server) Admit(raw net.Conn) bool {
 		s.gate.left()
 		return false
 	}
-	go func() {
+	s.crew.do(func() {
 		a := &arrival{peer: raw, raw: raw, began: time.Now()}
 		if s.sorter != nil {
 			s.sort(a)
@@ -148,7 +151,7 @@ func (s *Server) Admit(raw net.Conn) bool {
 		}
 		defer s.work.Done()
 		s.handle(a)
-	}()
+	})
 	return true
 }
 

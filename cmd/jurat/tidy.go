@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"os"
 	"runtime/debug"
 	"runtime/metrics"
 	"time"
@@ -14,6 +15,28 @@ const (
 	quiet     = 256 << 10 // bytes allocated since the last look
 	worth     = 4 << 20   // bytes that would be given back, at least
 )
+
+// A small heap that may double before it is collected is collected for every hundred handshakes, at a twentieth of what they cost.
+const (
+	garbage = 32 << 20 // bytes that may be made before a collection, whatever is live
+	most    = 400      // percent of what is live, at most
+)
+
+// pace is the percentage that GOGC stands for, for a heap of which that many bytes are live.
+func pace(live uint64) int { return int(min(most, max(100, garbage*100/max(live, 1)))) }
+
+// paced has the collector keep to pace as the heap grows and shrinks, unless GOGC says what it is to keep to.
+type paced struct {
+	off bool
+	now int
+}
+
+func (p *paced) set(live uint64) {
+	if next := pace(live); !p.off && (next > p.now+p.now/4 || next < p.now-p.now/4) {
+		p.now = next
+		debug.SetGCPercent(next)
+	}
+}
 
 // memory is what is known of the heap, in bytes.
 type memory struct {
@@ -49,14 +72,15 @@ func tidy(ctx context.Context) {
 	ticker := time.NewTicker(tidyEvery)
 	defer ticker.Stop()
 	var before, last, now memory
+	collector := paced{off: os.Getenv("GOGC") != ""}
 	for {
+		collector.set(now.live)
 		select {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
 		}
-		now.read()
-		if now.untidy(before) && now.allocated-last.allocated > worth {
+		if now.read(); now.untidy(before) && now.allocated-last.allocated > worth {
 			debug.FreeOSMemory()
 			now.read()
 			last = now

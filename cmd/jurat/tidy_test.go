@@ -32,8 +32,44 @@ func TestUntidy(t *testing.T) {
 	}
 }
 
+func TestPace(t *testing.T) {
+	for live, want := range map[uint64]int{0: 400, 1 << 20: 400, 8 << 20: 400, 16 << 20: 200, 32 << 20: 100, 1 << 40: 100} {
+		if got := pace(live); got != want {
+			t.Errorf("%d: %d", live, got)
+		}
+	}
+	t.Setenv("GOGC", "") // not to be kept to
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	percent := func() int {
+		now := debug.SetGCPercent(100)
+		debug.SetGCPercent(now)
+		return now
+	}
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		var work sync.WaitGroup
+		work.Go(func() { tidy(ctx) })
+		synctest.Wait()
+		if got := percent(); got != 400 {
+			t.Errorf("a new process has %d", got)
+		}
+		cancel()
+		work.Wait()
+	})
+	(&paced{off: true, now: 400}).set(1 << 40)
+	if got := percent(); got != 400 {
+		t.Errorf("%d in place of what was asked for", got)
+	}
+	(&paced{now: 400}).set(1 << 40)
+	if got := percent(); got != 100 {
+		t.Errorf("%d for a large heap", got)
+	}
+}
+
 // TestTidy makes garbage, and sees it go without another allocation to speak of; then nothing more is done.
 func TestTidy(t *testing.T) {
+	t.Setenv("GOGC", "off")
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else does it
 	debug.FreeOSMemory()
 	var start memory

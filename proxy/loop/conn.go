@@ -297,6 +297,7 @@ func (c *Conn) send() {
 			break
 		}
 		if err == nil {
+			c.part() // the end of the stream leaves with its last byte
 			left, err = c.driver.flush()
 		}
 	}
@@ -334,13 +335,10 @@ func (c *Conn) farewell() bool {
 			return false
 		}
 	}
-	if c.closes && !c.parted {
-		c.parted = true
-		c.driver.goodbye()
-	}
 	if !c.closes {
 		return true
 	}
+	c.part()
 	left, err := c.driver.flush()
 	switch {
 	case err != nil:
@@ -358,6 +356,14 @@ func (c *Conn) farewell() bool {
 		c.shut(false)
 	}
 	return false
+}
+
+// part says that everything was sent, once the driver has all of it.
+func (c *Conn) part() {
+	if c.closes && !c.parted && c.taken == len(c.out) && (!c.ending || c.halved) {
+		c.parted = true
+		c.driver.goodbye()
+	}
 }
 
 // deliver gives the handler what has arrived.
@@ -380,8 +386,12 @@ func (c *Conn) finish(err error) {
 			return
 		}
 		c.ended = true
-		if c.closes {
-			c.soil() // a lingering connection has waited for this
+		if c.closes { // a lingering connection has waited for this
+			if c.parted {
+				c.farewell()
+			} else {
+				c.soil()
+			}
 			return
 		}
 		c.handler.End(nil)

@@ -261,10 +261,10 @@ func (d *polled) pull() {
 		case d.wire.Truncated() && !(c.ended && d.goes):
 			c.finish(ErrTruncated)
 		default:
+			c.finish(nil)
 			if !d.goes {
 				d.watch(false)
 			}
-			c.finish(nil)
 		}
 		return
 	}
