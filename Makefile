@@ -2,13 +2,21 @@
 GOFLAGS_BUILD = -trimpath -buildvcs=false -ldflags='-s -w -buildid='
 TOOL = go tool -modfile=test/tools/go.mod
 
-.PHONY: help build demo test ego interop lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
+.PHONY: help build libjurat demo test ego interop lint bench bench-ratio bench-session bench-proxy bench-control soak emergency fuzz fuzz-smoke model relaylab repro generate mutation mutation-ego
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 build: ## build bin/jurat: static, reproducible
 	CGO_ENABLED=0 go build $(GOFLAGS_BUILD) -o bin/jurat ./cmd/jurat
+
+LIBDIR ?= bin
+
+libjurat: ## build $(LIBDIR)/libjurat.so, the same appraisal for other languages, and its header: reproducible (needs a C compiler)
+	@test/setup.sh cc
+	@mkdir -p $(LIBDIR)
+	CGO_ENABLED=1 go build $(GOFLAGS_BUILD) -tags netgo,osusergo -buildmode=c-shared -o $(LIBDIR)/libjurat.so ./cmd/libjurat
+	@cp cmd/libjurat/jurat.h $(LIBDIR)/ && rm $(LIBDIR)/libjurat.h
 
 demo: ## the main job in under a minute: an attested page, then a refusal (KEEP=1 leaves it running)
 	@test/setup.sh curl python3

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the binary from two directories with two empty caches and compares the bytes.
+# Builds the binary and the library from two directories with two empty caches and compares the bytes.
 set -eu
 cd "$(dirname "$0")/.."
 tmp=$(mktemp -d)
@@ -7,8 +7,10 @@ trap 'chmod -R u+w "$tmp"; rm -rf "$tmp"' EXIT
 for copy in first a/second/deeper; do
 	mkdir -p "$tmp/$copy"
 	git ls-files -z --cached --others --exclude-standard | xargs -0 -I{} sh -c 'test -e "$1" && cp --parents "$1" "$2"' _ {} "$tmp/$copy"
-	(cd "$tmp/$copy" && GOCACHE="$tmp/cache-$(basename "$copy")" make --no-print-directory build)
+	(cd "$tmp/$copy" && GOCACHE="$tmp/cache-$(basename "$copy")" make --no-print-directory build libjurat)
 done
-sha256sum "$tmp/first/bin/jurat" "$tmp/a/second/deeper/bin/jurat" | sed "s|$tmp/||"
-cmp "$tmp/first/bin/jurat" "$tmp/a/second/deeper/bin/jurat"
+for made in jurat libjurat.so; do
+	sha256sum "$tmp/first/bin/$made" "$tmp/a/second/deeper/bin/$made" | sed "s|$tmp/||"
+	cmp "$tmp/first/bin/$made" "$tmp/a/second/deeper/bin/$made"
+done
 echo "repro: identical"

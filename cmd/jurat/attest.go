@@ -7,6 +7,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 )
 
 // attest makes evidence over report data and writes it as a record, or as the bare report.
@@ -142,6 +143,6 @@ func tryOut(ctx context.Context, t *tee) error {
 	if err != nil {
 		return err
 	}
-	_, err = decode(ev)
+	_, err = judge.Decode(ev)
 	return err
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/sim"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -277,7 +278,7 @@ func (c *collector) evidence(ctx context.Context, ev *attest.Evidence) error {
 }
 
 func (c *collector) verify(ctx context.Context, ev *attest.Evidence, roots []string) error {
-	for _, v := range trusting(c, nil, roots).verifiers() {
+	for _, v := range judge.Trusting(c, nil, roots).Verifiers() {
 		if _, err := v.Verify(ctx, ev, c, c.a.now()); !errors.Is(err, attest.ErrNotMine) {
 			return err
 		}
@@ -300,7 +301,7 @@ func (a *app) evidenceOf(ctx context.Context, source string) (*attest.Evidence, 
 		if rec.Evidence != nil {
 			return rec.Evidence, nil
 		}
-		shown = presented(rec)
+		shown = judge.Presented(rec)
 	} else {
 		var err error
 		if shown.Chain, err = peek(ctx, source, defaultTimeout); err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/endorse"
-	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/tpm"
 )
 
@@ -109,20 +108,4 @@ func (f *endorserFlags) endorser(a *app) (*endorsers, error) {
 	}
 	e.vendors, e.Chain = service, append(e.Chain, service)
 	return e, nil
-}
-
-// recorded answers as it was recorded, and asks the operator for the keys that are anchors: a record must not bring its own.
-func recorded(rec *record.Record, operator attest.Endorser) attest.Endorser {
-	return endorse.Chain{rec.Endorser(), anchors{operator}}
-}
-
-// anchors passes on requests for public keys only. No vendor's service has any, so that nothing is fetched.
-type anchors struct{ next attest.Endorser }
-
-// Endorse implements attest.Endorser.
-func (a anchors) Endorse(ctx context.Context, ref attest.Ref) ([]attest.Endorsement, error) {
-	if ref.Kind != attest.KindPublicKey {
-		return attest.NoEndorser{}.Endorse(ctx, ref)
-	}
-	return a.next.Endorse(ctx, ref)
 }

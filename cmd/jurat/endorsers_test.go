@@ -14,6 +14,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/test/fakepcs"
 )
 
@@ -61,13 +62,13 @@ func TestPublicKeysAreTheOperators(t *testing.T) {
 	theirs[len(theirs)-1] ^= 1
 	crl := attest.Ref{Service: "aws-nitro", Path: "/crl", Kind: attest.KindCRL}
 	rec := &record.Record{Fetched: []record.Fetched{{Ref: ref, Endorsements: []attest.Endorsement{{Kind: attest.KindPublicKey, Raw: theirs}}}}}
-	if list, err := recorded(rec, rp.endorser).Endorse(t.Context(), ref); err != nil || !bytes.Equal(list[0].Raw, key) {
+	if list, err := judge.Recorded(rec, rp.endorser).Endorse(t.Context(), ref); err != nil || !bytes.Equal(list[0].Raw, key) {
 		t.Fatalf("%v, %v", list, err)
 	}
-	if list, err := recorded(rec, attest.NoEndorser{}).Endorse(t.Context(), ref); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+	if list, err := judge.Recorded(rec, attest.NoEndorser{}).Endorse(t.Context(), ref); attest.CodeOf(err) != attest.CodeEndorsementMissing {
 		t.Fatalf("%v, %v", list, err)
 	}
-	if _, err := recorded(rec, asked{t}).Endorse(t.Context(), crl); attest.CodeOf(err) != attest.CodeEndorsementMissing {
+	if _, err := judge.Recorded(rec, asked{t}).Endorse(t.Context(), crl); attest.CodeOf(err) != attest.CodeEndorsementMissing {
 		t.Fatal(err)
 	}
 }

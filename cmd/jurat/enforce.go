@@ -13,6 +13,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls/enforce"
 )
@@ -157,7 +158,7 @@ func (a *appraisers) of(stack attest.Stack) *attest.Appraiser {
 			a.known = map[string]*attest.Appraiser{}
 		}
 		endorser := recording{a.endorser}
-		a.known[key] = attest.NewAppraiser(endorser, attest.NewMemo(trusting(endorser, a.endorser.tpm, roots).verifiers()...))
+		a.known[key] = attest.NewAppraiser(endorser, attest.NewMemo(judge.Trusting(endorser, a.endorser.tpm, roots).Verifiers()...))
 	}
 	return a.known[key]
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/snp"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -43,7 +44,7 @@ func (a *app) inspect(ctx context.Context, args []string) error {
 	fs := a.flags("inspect TARGET | FILE")
 	asJSON := fs.Bool("json", false, "write JSON")
 	timeout := fs.Duration("timeout", defaultTimeout, "time to connect")
-	name := fs.String("format", "", "`format` of bare evidence in a file: "+formatNames()+" (default: the first as which it decodes)")
+	name := fs.String("format", "", "`format` of bare evidence in a file: "+judge.FormatNames()+" (default: the first as which it decodes)")
 	var parts list
 	fs.Var(&parts, "part", "`NAME=FILE` of evidence that is in several files; see jurat verify -h")
 	rest, err := a.parse(fs, args)
@@ -98,13 +99,13 @@ func (a *app) inspectFile(in *inspection, file, name string, parts list) error {
 	if block, _ := pem.Decode(raw); block != nil && block.Type == "CERTIFICATE" && bytes.HasPrefix(bytes.TrimSpace(raw), []byte("-----BEGIN")) {
 		return in.chain([][]byte{block.Bytes})
 	}
-	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) && guessFormat(raw) == nil {
+	if bytes.HasPrefix(bytes.TrimSpace(raw), []byte("{")) && judge.GuessFormat(raw) == nil {
 		rec, err := record.Decode(raw)
 		if err != nil {
 			return err
 		}
 		if len(rec.Chain) > 0 {
-			return in.presented(presented(rec))
+			return in.presented(judge.Presented(rec))
 		}
 		return in.evidence(rec.Evidence)
 	}
@@ -116,21 +117,21 @@ func (a *app) inspectFile(in *inspection, file, name string, parts list) error {
 
 // inspectEvidence decodes a bare piece of evidence.
 func (a *app) inspectEvidence(in *inspection, raw []byte, name string, list list) error {
-	f := formatNamed(attest.Format(name))
+	f := judge.FormatNamed(attest.Format(name))
 	if name == "" {
-		f = guessFormat(raw)
+		f = judge.GuessFormat(raw)
 	}
 	if f == nil {
-		return &attest.Error{Code: attest.CodeUnknownFormat, Check: "evidence", Got: fmt.Sprintf("%.40q", name), Want: "evidence of format " + formatNames()}
+		return &attest.Error{Code: attest.CodeUnknownFormat, Check: "evidence", Got: fmt.Sprintf("%.40q", name), Want: "evidence of format " + judge.FormatNames()}
 	}
 	if name == "" {
-		name = string(f.name)
+		name = string(f.Name)
 	}
 	parts, err := a.parts(list)
 	if err != nil {
 		return err
 	}
-	packed, err := f.pack(raw, parts)
+	packed, err := f.Pack(raw, parts)
 	if err != nil {
 		return err
 	}
@@ -159,7 +160,7 @@ func (in *inspection) evidence(ev *attest.Evidence) error {
 	for _, e := range ev.Endorsements {
 		in.Endorsements = append(in.Endorsements, fmt.Sprintf("%s, %d bytes", e.Kind, len(e.Raw)))
 	}
-	report, err := decode(ev)
+	report, err := judge.Decode(ev)
 	if err == nil {
 		in.Report = report
 	}
@@ -180,7 +181,7 @@ func (in *inspection) write(a *app) {
 		row("expects report data", "%s", in.ReportData)
 	}
 	format := string(in.Format)
-	if strings.HasPrefix(format, simulatedPrefix) {
+	if strings.HasPrefix(format, judge.SimulatedPrefix) {
 		format += " (SIMULATED)"
 	}
 	row("evidence", "%s, %d bytes, sha256 %s", format, in.Size, in.Evidence)

@@ -1,66 +1,21 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"io"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
-	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 )
 
-// verdict is the JSON of verify. Its names are a contract.
-type verdict struct {
-	Verdict    string          `json:"verdict"` // affirmed, refused, undecided
-	Code       attest.Code     `json:"code"`
-	Target     string          `json:"target,omitempty"`
-	TEE        string          `json:"tee"`
-	Binding    attest.Level    `json:"binding"`
-	Simulated  bool            `json:"simulated"`
-	Claims     *attest.Claims  `json:"claims"`
-	Checks     []attest.Check  `json:"checks"`
-	NotChecked []string        `json:"not_checked"`
-	Policy     policyReference `json:"policy"`
-	Evidence   string          `json:"evidence_sha256"`
-	Pin        string          `json:"pin"`
-	Time       time.Time       `json:"time"`
-}
+func writeJSON(w io.Writer, v any) error { return judge.WriteJSON(w, v) }
 
-type policyReference struct {
-	ID   string `json:"id"`
-	Line int    `json:"line"` // 0 where no line of the policy refused
-}
-
-func verdictOf(ap *appraisal) verdict {
-	r := ap.result
-	v := verdict{
-		Verdict: r.Verdict().String(), Code: r.Code(), Target: ap.target, Binding: r.Level(), Claims: r.Claims(),
-		Checks: r.Checks(), NotChecked: r.NotChecked(), Policy: policyReference{r.PolicyID(), r.Line()},
-		Evidence: r.EvidenceDigest(), Time: r.Time().UTC(),
-	}
-	if v.Claims != nil {
-		v.TEE, v.Simulated = v.Claims.TEE, v.Claims.Simulated
-	}
-	if v.NotChecked == nil {
-		v.NotChecked = []string{}
-	}
-	if content, err := ratls.OpenPresented(ap.shown); err == nil {
-		v.Pin = ratls.Pin(content.Leaf)
-	}
-	return v
-}
-
-func writeJSON(w io.Writer, v any) error {
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	return enc.Encode(v)
-}
+func verdictOf(ap *appraisal) judge.Verdict { return judge.VerdictOf(ap.target, ap.shown, ap.result) }
 
 // transcript writes the checks of an appraisal for people. Every line of a simulated platform says so.
-func transcript(w io.Writer, v verdict, policyFile string) {
+func transcript(w io.Writer, v judge.Verdict, policyFile string) {
 	p := &printer{w: w}
 	if v.Simulated {
 		p.prefix = "SIMULATED  "

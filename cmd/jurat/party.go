@@ -17,9 +17,8 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/tpm"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
-	"github.com/jurat-tls/jurat/ratls/ea"
-	"github.com/jurat-tls/jurat/ratls/session"
 )
 
 const defaultTimeout = 10 * time.Second
@@ -67,14 +66,15 @@ const unsafeBindingUsage = "take evidence that is bound more weakly than the pol
 
 // tolerate lowers the least level of a policy, and says so.
 func (a *app) tolerate(p *policy.Policy, level string) (*policy.Policy, error) {
-	switch l := attest.Level(level); l {
-	case "":
+	if level == "" {
 		return p, nil
-	case attest.LevelKey, attest.LevelNonce, attest.LevelPinned:
-		fmt.Fprintf(a.stderr, "jurat: UNSAFE: evidence bound at level %s is taken, where the policy says %s\n", l, p.Binding(a.now()))
-		return p.UnsafeBinding(l), nil
 	}
-	return nil, usageError("--unsafe-binding %.40q is not known; it is key, nonce or pinned", level)
+	l, err := judge.UnsafeLevel(level)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.stderr, "jurat: UNSAFE: evidence bound at level %s is taken, where the policy says %s\n", l, p.Binding(a.now()))
+	return p.UnsafeBinding(l), nil
 }
 
 func (a *app) loadPolicy(file string) (*policy.Policy, error) {
@@ -127,13 +127,12 @@ type relying struct {
 	timeout  time.Duration
 }
 
-// verifiers of this relying party, which ask endorser.
-func (r *relying) verifiers(endorser attest.Endorser) []attest.Verifier {
-	return trusting(endorser, r.tpmRoots, r.policy.SimulationRoots()).verifiers()
+func (r *relying) judge() judge.Party {
+	return judge.Party{Policy: r.policy, Endorser: r.endorser, TPM: r.tpmRoots}
 }
 
 func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(r.verifiers(endorser)...)), r.policy, r.now)
+	return r.judge().Asking(endorser, r.now)
 }
 
 // appraisal is one peer, judged.
@@ -182,7 +181,7 @@ func (r *relying) dialBy(ctx context.Context, target string, tier func(*ratls.Co
 	return ap, nil
 }
 
-// keepPresented puts what a peer presented into a record, and presented takes it out again.
+// keepPresented puts what a peer presented into a record; judge.Presented takes it out again.
 func keepPresented(rec *record.Record, p ratls.Presented) {
 	rec.Chain = p.Chain
 	if s := p.Session; s != nil {
@@ -190,33 +189,10 @@ func keepPresented(rec *record.Record, p ratls.Presented) {
 	}
 }
 
-func presented(rec *record.Record) ratls.Presented {
-	p := ratls.Presented{Chain: rec.Chain}
-	if s := rec.Session; s != nil {
-		sender := ea.Server
-		if rec.Client {
-			sender = ea.Client
-		}
-		p.Session = &session.Presented{Profile: session.Profile(s.Profile), Suite: s.Suite, Sender: sender, Chain: rec.Chain, Attestation: s.Attestation, Challenge: s.Challenge, Exporter: s.Exporter, Asked: s.Asked}
-	}
-	return p
-}
-
 // replay appraises a recorded chain at a time, with the endorsements of that day.
 func (r *relying) replay(ctx context.Context, rec *record.Record, at time.Time) *appraisal {
-	past := *r
-	past.now = func() time.Time { return at }
-	shown := presented(rec)
-	result := past.party(recorded(rec, r.endorser)).AppraisePresented(ctx, shown, peerOf(rec))
+	shown, result := r.judge().Chain(ctx, rec, at)
 	return &appraisal{target: rec.Target, name: rec.ServerName, shown: shown, result: result, record: rec}
-}
-
-// peerOf is whom a recorded appraisal was of.
-func peerOf(rec *record.Record) ratls.Peer {
-	if rec.Client {
-		return ratls.AnyClient()
-	}
-	return ratls.Server(rec.ServerName)
 }
 
 // targetAddress makes "host:port" of HOST, HOST:PORT or an https URL.

@@ -13,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/sim"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -86,7 +87,7 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 		if len(rec.Chain) == 0 {
 			return usageError("%s holds bare evidence, which is bound to no peer; a policy is made from a peer", rest[0])
 		}
-		shown, host, now, endorser, whom = presented(rec), rec.ServerName, rec.Time, recorded(rec, source), peerOf(rec)
+		shown, host, now, endorser, whom = judge.Presented(rec), rec.ServerName, rec.Time, judge.Recorded(rec, source), judge.PeerOf(rec)
 	} else {
 		if addr, err = targetAddress(rest[0]); err != nil {
 			return err
@@ -108,7 +109,7 @@ func (a *app) policyInit(ctx context.Context, args []string) error {
 		return withSubject(err, rest[0])
 	}
 	// The zero policy refuses everything, after the evidence was found authentic and bound: those are the claims to show.
-	appraiser := attest.NewAppraiser(endorser, trusting(endorser, source.tpm, roots).verifiers()...)
+	appraiser := attest.NewAppraiser(endorser, judge.Trusting(endorser, source.tpm, roots).Verifiers()...)
 	party := ratls.NewRelyingParty(appraiser, new(policy.Policy), func() time.Time { return now })
 	var result *attest.Result
 	if addr == "" {

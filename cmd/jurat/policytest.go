@@ -18,6 +18,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/evlog"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
 )
 
@@ -42,7 +43,7 @@ func (a *app) judge(ctx context.Context, from evidenceFlags, paths []string, pol
 	if err != nil {
 		return nil, err
 	}
-	vs := trusting(operator, operator.tpm, roots).verifiers()
+	vs := judge.Trusting(operator, operator.tpm, roots).Verifiers()
 	out := make([]judged, len(files))
 	errs := make([]error, len(files))
 	var wg sync.WaitGroup
@@ -143,10 +144,10 @@ func (a *app) judgeOne(ctx context.Context, from recordedPeer, at string, operat
 		return judged{}, err
 	}
 	out := judged{file: file, target: rec.Target}
-	appraiser := attest.NewAppraiser(recorded(rec, operator), vs...)
+	appraiser := attest.NewAppraiser(judge.Recorded(rec, operator), vs...)
 	var first *attest.Result
 	if len(rec.Chain) > 0 {
-		first = ratls.NewRelyingParty(appraiser, policies[0], func() time.Time { return now }).AppraisePresented(ctx, presented(rec), peerOf(rec))
+		first = ratls.NewRelyingParty(appraiser, policies[0], func() time.Time { return now }).AppraisePresented(ctx, judge.Presented(rec), judge.PeerOf(rec))
 	} else {
 		first = appraiser.Appraise(ctx, rec.Evidence, attest.UnsafeExpectAnything(), policies[0], now)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/record"
+	"github.com/jurat-tls/jurat/cmd/internal/judge"
 )
 
 type verifyFlags struct {
@@ -37,7 +38,7 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	fs.StringVar(&f.save, "save", "", "record the appraisal in `F.jurat`")
 	fs.StringVar(&f.at, "at", "", "judge at this `TIME` (RFC 3339, a date, or now); for records and bare evidence")
 	fs.StringVar(&f.evidence, "evidence", "", "bare evidence in `FILE`, bound to nothing")
-	fs.StringVar(&f.format, "format", "", "`format` of the evidence: "+formatNames())
+	fs.StringVar(&f.format, "format", "", "`format` of the evidence: "+judge.FormatNames())
 	fs.Var(&f.parts, "part", "`NAME=FILE` of evidence that is in several files: tpm-quote, tpm-signature, pcrs, td-quote of the azure formats; repeat for more")
 	fs.StringVar(&f.eventLog, "event-log", "", "`FILE` with the log of what was measured (CCEL or TCG2), which has to lead to the signed registers")
 	fs.Var(&f.endorsements, "endorsement", "`FILE` that counts as stapled to the evidence: certificates, CRLs, Intel collateral or a bundle; a public key is a trust anchor; repeat for more")
@@ -70,7 +71,8 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	}
 	if err != nil {
 		if f.json && attest.CodeOf(err).Exit() != 2 {
-			ap = &appraisal{result: attest.RefusedResult(err, a.now())}
+			at, _ := a.parseTime(f.at, a.now()) // where that is the error, it is one of usage
+			ap = &appraisal{result: attest.RefusedResult(err, at)}
 			if len(rest) == 1 {
 				ap.target = rest[0]
 			}
@@ -197,17 +199,13 @@ func (a *app) verifyRecord(ctx context.Context, f *verifyFlags, rp *relying, fil
 	if len(stapled) > 0 {
 		return nil, usageError("a record has its endorsements; beside it --endorsement gives public keys only")
 	}
-	result := attest.NewAppraiser(recorded(rec, rp.endorser), rp.verifiers(rp.endorser)...).Appraise(ctx, rec.Evidence, want, rp.policy, at)
+	result := rp.judge().Bare(ctx, judge.Recorded(rec, rp.endorser), rec.Evidence, want, at)
 	return &appraisal{target: file, result: result, record: rec}, nil
 }
 
 func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (*appraisal, error) {
-	if f.format == "" {
-		return nil, usageError("--evidence needs --format: %s", formatNames())
-	}
-	kind := formatNamed(attest.Format(f.format))
-	if kind == nil {
-		return nil, usageError("format %.40q is not known; formats: %s", f.format, formatNames())
+	if judge.FormatNamed(attest.Format(f.format)) == nil {
+		return nil, usageError("--evidence needs --format, got %.40q; formats: %s", f.format, judge.FormatNames())
 	}
 	want, err := f.expectation()
 	if err != nil {
@@ -225,17 +223,15 @@ func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (
 	if err != nil {
 		return nil, err
 	}
-	if raw, err = kind.pack(raw, parts); err != nil {
-		return nil, err
-	}
-	ev := &attest.Evidence{Format: attest.Format(f.format), Raw: raw}
+	var log []byte
 	if f.eventLog != "" {
-		if !kind.log {
-			return nil, usageError("--event-log belongs to the formats %s: %s has no registers that it could lead to", logFormats(), f.format)
-		}
-		if ev.EventLog, err = a.readFile(f.eventLog); err != nil {
+		if log, err = a.readFile(f.eventLog); err != nil {
 			return nil, err
 		}
+	}
+	ev, err := judge.Evidence(f.format, raw, parts, log)
+	if err != nil {
+		return nil, err
 	}
 	if ev.Endorsements, err = a.given(f.endorsements, rp); err != nil {
 		return nil, err
@@ -243,7 +239,7 @@ func (a *app) verifyEvidence(ctx context.Context, f *verifyFlags, rp *relying) (
 	ctx, cancel := context.WithTimeout(ctx, rp.timeout)
 	defer cancel()
 	recorder := record.NewRecorder(rp.endorser)
-	result := attest.NewAppraiser(recorder, rp.verifiers(rp.endorser)...).Appraise(ctx, ev, want, rp.policy, at)
+	result := rp.judge().Bare(ctx, recorder, ev, want, at)
 	rec := &record.Record{Time: at, Target: filepath.Base(f.evidence), Evidence: ev, Fetched: recorder.Fetched()}
 	return &appraisal{target: rec.Target, result: result, record: rec}, nil
 }
@@ -265,17 +261,15 @@ func (f *verifyFlags) expectation() (attest.Expectation, error) {
 	return attest.Expect(data, attest.LevelNone, time.Time{}), nil
 }
 
-// parseReportData reads 64 bytes in hex. Shorter input is refused rather than padded: padding would let two different
-// values be equal.
+// parseReportData reads 64 bytes in hex.
 func parseReportData(s string) (attest.ReportData, error) {
-	var data attest.ReportData
 	raw, err := hex.DecodeString(s)
-	if err != nil || len(raw) != len(data) {
-		return data, &attest.Error{Code: attest.CodeUsage, Check: "usage", Got: fmt.Sprintf("report data of %d characters", len(s)), Want: "64 bytes in hex (128 characters)"}
+	if err != nil {
+		return attest.ReportData{}, usageError("want 64 bytes in hex (128 characters) as report data: %v", err)
 	}
-	copy(data[:], raw)
-	if data.IsZero() {
-		return data, &attest.Error{Code: attest.CodeUsage, Check: "usage", Got: "report data of zeros", Want: "a value that commits to something"}
+	data, err := judge.ReportData(raw)
+	if err != nil {
+		return data, usageError("%w", err)
 	}
 	return data, nil
 }
@@ -295,10 +289,9 @@ func (a *app) parseTime(s string, absent time.Time) (time.Time, error) {
 	return time.Time{}, usageError("time %.40q is not RFC 3339 (2026-11-23T12:00:00Z), a date, or now", s)
 }
 
-// given reads the files of --endorsement and answers what counts as stapled to the evidence. Public keys among them are the
-// operator's anchors, and must never pass for something that came with the evidence: rp is asked for those.
-func (a *app) given(files []string, rp *relying) (stapled []attest.Endorsement, err error) {
-	var keys []attest.Endorsement
+// given reads the files of --endorsement and answers what counts as stapled to the evidence; for the anchors among them rp is asked.
+func (a *app) given(files []string, rp *relying) ([]attest.Endorsement, error) {
+	var given []attest.Endorsement
 	for _, file := range files {
 		raw, err := a.readFile(file)
 		if err != nil {
@@ -308,17 +301,10 @@ func (a *app) given(files []string, rp *relying) (stapled []attest.Endorsement, 
 		if err != nil {
 			return nil, withSubject(err, file)
 		}
-		for _, e := range all {
-			if e.Kind == attest.KindPublicKey {
-				keys = append(keys, e)
-			} else {
-				stapled = append(stapled, e)
-			}
-		}
+		given = append(given, all...)
 	}
-	if len(keys) > 0 {
-		rp.endorser = endorse.Chain{endorse.NewStatic(keys...), rp.endorser}
-	}
+	party, stapled := rp.judge().With(given)
+	rp.endorser = party.Endorser
 	return stapled, nil
 }
 

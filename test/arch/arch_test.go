@@ -209,7 +209,12 @@ func TestImports(t *testing.T) {
 		{ours("xds/client/grpcads"), module, []string{ours("attest$"), ours("xds/resource"), ours("xds/client")}, "a stream carries what it carries; what protects it is handed in"},
 		{ours("xds/client/grpcads"), "crypto/tls", nil, "what protects a connection is handed in"},
 		{ours("xds/client/grpcads"), "github.com/envoyproxy", nil, "generated code allocates what a server says before anything can be looked at"},
-		{anyone, ours("cmd"), nil, "nothing depends on the wiring"},
+		{anyone, ours("cmd"), []string{ours("cmd/internal")}, "nothing depends on the wiring"},
+		{ours("cmd/internal/judge"), module, []string{ours("attest"), ours("ratls")}, "judging what is at hand knows neither a data plane nor text"},
+		{ours("cmd/internal/judge"), "os", nil, "what is judged is handed in"},
+		{ours("cmd/libjurat"), module, []string{ours("attest"), ours("ratls$"), ours("cmd/internal/judge")}, "a library in other people's programs opens no connection"},
+		{ours("cmd/libjurat"), "net/http", nil, "a library in other people's programs opens no connection"},
+		{ours("cmd/libjurat"), "os", nil, "another program's files, signals and environment are its own"},
 		{anyone, ours("test"), nil, "nothing that ships depends on test code"},
 		{anyone, "testing", nil, "the testing package registers flags and does not belong into a measured binary"},
 	}
@@ -258,6 +263,16 @@ func TestNoGRPC(t *testing.T) {
 		if inside(p.ImportPath, "google.golang.org/grpc") || inside(p.ImportPath, "github.com/envoyproxy") {
 			t.Errorf("%s is linked", p.ImportPath)
 		}
+	}
+}
+
+// A C compiler is needed for the one thing that is for C.
+func TestCgo(t *testing.T) {
+	cmd := exec.Command("go", "list", "-f", "{{if .CgoFiles}}{{.ImportPath}}{{end}}", "./...")
+	cmd.Dir, cmd.Env = root, append(os.Environ(), "CGO_ENABLED=1")
+	out, err := cmd.Output()
+	if got := strings.Fields(string(out)); err != nil || !slices.Equal(got, []string{module + "/cmd/libjurat"}) {
+		t.Errorf("import \"C\" is in %v (%v)", got, err)
 	}
 }
 
