@@ -470,6 +470,7 @@ type Connector struct {
 	protos      []string
 	session     session.Options
 	certificate bool
+	successor   bool
 }
 
 // NewConnector connects to servers that rp affirms. It offers the session tier, and beside it the certificate tier, which a
@@ -510,6 +511,9 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 	unjudged := false // the handshake leads to an exchange
 	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
 	config.NextProtos = c.protos
+	if c.successor {
+		config.NextProtos = append(slices.Clone(c.protos), successorALPN)
+	}
 	if !c.certificate {
 		offerSession(config, c.protos...)
 		appraise := config.VerifyConnection

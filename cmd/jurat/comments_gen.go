@@ -150,7 +150,7 @@ var comments = map[string]string{
 	"main.sdsIdentity.Names":                                   "by which clients connect to that Envoy, default those of identity",
 	"main.sdsIdentity.UnsafeGivePrivateKeyToEnvoy":             "Required to be true. A key is made for this certificate, apart from that of identity, and leaves this process: whoever gets hold of it is taken for this TEE, until its certificate ends.",
 	"main.sdsPeers":                                            "Are peers that Envoy is to take for one purpose, such as the endpoints of a cluster.",
-	"main.sdsPeers.Every":                                      "How often each is appraised, default 10 s. When a peer has replaced its key Envoy refuses it for that long at most.",
+	"main.sdsPeers.Every":                                      "How often each is appraised, default 10 s. Where a peer replaces its key without showing the next one beforehand, Envoy refuses it for that long at most.",
 	"main.sdsPeers.Name":                                       "by which Envoy asks for it",
 	"main.sdsPeers.Require":                                    "the policy that they have to meet, a file beside this one; it has to take binding: pinned",
 	"main.sdsPeers.Targets":                                    "where they are",

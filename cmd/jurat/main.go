@@ -31,8 +31,8 @@ Usage:
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat
   jurat verify  -p policy.yaml --evidence FILE --format snp --report-data HEX [--endorsement FILE]...
   jurat inspect TARGET | FILE                                decodes, never judges
-  jurat exec    -p policy.yaml --to HOST[:PORT]... -- CMD ARGS...
-  jurat pin     -p policy.yaml TARGET                        sha256//... for curl --pinnedpubkey
+  jurat exec    -p policy.yaml [--watch] --to HOST[:PORT]... -- CMD ARGS...
+  jurat pin     -p policy.yaml [--pem] TARGET                sha256//... for curl --pinnedpubkey, or PEM for --cacert
   jurat policy  init TARGET | check FILE [--floor FILE] | explain FILE | lint FILE | schema
   jurat policy  test FILE EVIDENCE... | diff OLD NEW EVIDENCE...    over recorded peers
   jurat result  FILE --key VERIFIER.pem                      checks what another verifier found and signed

@@ -155,6 +155,11 @@ func (r *relying) dialCertificate(ctx context.Context, target string) (*appraisa
 	return r.dialBy(ctx, target, (*ratls.Connector).CertificateOnly)
 }
 
+// dialSuccessor is dialCertificate for the leaf that the target is going to serve with next, or that of now where there is none.
+func (r *relying) dialSuccessor(ctx context.Context, target string) (*appraisal, error) {
+	return r.dialBy(ctx, target, (*ratls.Connector).Successor)
+}
+
 func (r *relying) dialBy(ctx context.Context, target string, tier func(*ratls.Connector) *ratls.Connector) (*appraisal, error) {
 	addr, err := targetAddress(target)
 	if err != nil {

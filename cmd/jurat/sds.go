@@ -123,7 +123,7 @@ func (s *secrets) use(g *generation) {
 		var targets []pins.Target
 		for _, t := range p.Targets {
 			address, name, _ := t.target() // which was checked
-			targets = append(targets, pins.Target{Address: address, Name: name})
+			targets = append(targets, pins.Target{Address: address, Name: name}, pins.Target{Address: address, Name: name, Successor: true})
 		}
 		aims[k] = func() { k.Aim(targets, p.every()) }
 	}
@@ -142,18 +142,25 @@ func (s *secrets) keeper(g *generation, name string) *pins.Keeper {
 	place := g.shared.enforcer.Place(atSDS(name))
 	party := ratls.NewEnforcedParty(place, g.app.now).ForPin()
 	appraise := func(ctx context.Context, t pins.Target) (*attest.Result, ratls.Presented, error) {
-		connector := ratls.NewConnector(party)
+		var protocols []string
+		if t.Successor {
+			protocols = []string{"h2", "http/1.1"}
+		}
+		connector := ratls.NewConnector(party, protocols...)
 		s.mu.Lock()
 		id := s.current.id
 		s.mu.Unlock()
 		if id != nil { // for peers that ask for evidence
-			connector = ratls.NewMutualConnector(id, party)
+			connector = ratls.NewMutualConnector(id, party, protocols...)
+		}
+		if connector = connector.CertificateOnly(); t.Successor {
+			connector = connector.Successor()
 		}
 		raw, _, err := ratls.Connect(ctx, t.Address)
 		if err != nil {
 			return nil, ratls.Presented{}, err
 		}
-		conn, err := connector.CertificateOnly().Handshake(ctx, raw, t.Name)
+		conn, err := connector.Handshake(ctx, raw, t.Name)
 		var refusal *ratls.Refusal
 		switch {
 		case errors.As(err, &refusal):
@@ -184,6 +191,9 @@ func (s *secrets) tell(name string, t pins.Target, r *attest.Result, err error) 
 	s.told[t] = what
 	s.mu.Unlock()
 	log := s.log.With("secret", name, "peer", t.Address)
+	if t.Successor {
+		log = log.With("leaf", "successor")
+	}
 	switch {
 	case again:
 	case err == nil:

@@ -34,7 +34,8 @@ type sdsIdentity struct {
 type sdsPeers struct {
 	Name    string `yaml:"name,required" json:"name"`       // by which Envoy asks for it
 	Require string `yaml:"require,required" json:"require"` // the policy that they have to meet, a file beside this one; it has to take binding: pinned
-	// How often each is appraised, default 10 s. When a peer has replaced its key Envoy refuses it for that long at most.
+	// How often each is appraised, default 10 s. Where a peer replaces its key without showing the next one beforehand, Envoy refuses it for
+	// that long at most.
 	Every   time.Duration `yaml:"every" json:"every"`
 	Targets []sdsTarget   `yaml:"targets,required" json:"targets"` // where they are
 }

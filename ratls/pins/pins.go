@@ -24,6 +24,8 @@ type Key [sha256.Size]byte
 type Target struct {
 	Address string // host:port
 	Name    string // that its evidence has to be for
+	// Successor is for the leaf that the peer is going to serve with next, which is another target than that of now.
+	Successor bool
 }
 
 // Appraise connects to a target in the certificate tier and appraises it, by a RelyingParty that is ForPin, at the place of the
@@ -145,18 +147,31 @@ func (k *Keeper) Close() {
 
 // Keys are those that are kept, in order. There are none where nobody is affirmed.
 func (k *Keeper) Keys() []Key {
+	return slices.SortedFunc(maps.Keys(k.kept()), func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
+}
+
+// Leaves are the certificates of Keys (DER), in their order.
+func (k *Keeper) Leaves() (all [][]byte) {
+	kept := k.kept()
+	for _, key := range slices.SortedFunc(maps.Keys(kept), func(a, b Key) int { return bytes.Compare(a[:], b[:]) }) {
+		all = append(all, kept[key].leaf.Raw)
+	}
+	return all
+}
+
+func (k *Keeper) kept() map[Key]*pin {
 	now := k.opts.Now()
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	all := map[Key]bool{}
+	all := map[Key]*pin{}
 	for _, w := range k.watch {
 		for key, p := range w.pins {
 			if now.Before(p.deadline(k.place)) {
-				all[key] = true
+				all[key] = p
 			}
 		}
 	}
-	return slices.SortedFunc(maps.Keys(all), func(a, b Key) int { return bytes.Compare(a[:], b[:]) })
+	return all
 }
 
 // Next is when the first of the keys ends; the zero time where there is none.
