@@ -203,6 +203,14 @@ const (
 	CodeAttesterBroken Code = "J806"
 	// CodeNotPermitted: the system does not permit this.
 	CodeNotPermitted Code = "J807"
+	// CodeNoSealing: no sealing is to be had.
+	CodeNoSealing Code = "J808"
+	// CodeSealForeign: another machine or other software sealed this.
+	CodeSealForeign Code = "J809"
+	// CodeSealContext: what was sealed is something else.
+	CodeSealContext Code = "J810"
+	// CodeSealBroken: what was sealed is damaged.
+	CodeSealBroken Code = "J811"
 	// CodeLimitMeasured: the control plane would change what the static file says.
 	CodeLimitMeasured Code = "J901"
 	// CodeLimitListener: the limits do not allow this listener.
@@ -334,6 +342,10 @@ var codeTable = map[Code]codeInfo{
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
 	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
+	CodeNoSealing:            {exit: 8, title: "no sealing is to be had", remedy: "keep nothing secret on a disk; what has to outlive a restart needs a TEE that seals"},
+	CodeSealForeign:          {exit: 1, title: "another machine or other software sealed this", remedy: "remove what was kept, and it is made anew; an update of the software, or a move, looks like this"},
+	CodeSealContext:          {exit: 1, title: "what was sealed is something else", remedy: "put the file back where it was; somebody moved or renamed it"},
+	CodeSealBroken:           {exit: 1, title: "what was sealed is damaged", remedy: "remove what was kept; it was cut short or tampered with"},
 	CodeLimitMeasured:        {exit: 5, title: "the control plane would change what the static file says", remedy: "let it use other names and addresses; what the file says is measured"},
 	CodeLimitListener:        {exit: 5, title: "the limits do not allow this listener", remedy: "name its address in listeners of the limits if it is meant"},
 	CodeLimitClients:         {exit: 5, title: "clients would have to prove less than the limits demand", remedy: "let the control plane ask clients for evidence or change clients in the limits"},

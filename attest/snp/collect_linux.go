@@ -36,6 +36,9 @@ func (g sevGuest) open() error {
 	return f.Close()
 }
 
+// keyDevice is where keys are to be had: configfs-tsm gives none.
+func keyDevice() (guestDevice, error) { return sevGuest{devicePath}, nil }
+
 // guestRequest is struct snp_guest_request_ioctl. Its fields of addresses are integers to Go, hence the pinning.
 type guestRequest struct {
 	version            uint8

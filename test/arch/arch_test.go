@@ -110,6 +110,8 @@ func TestImports(t *testing.T) {
 		{ours("attest/merkle"), module, nil, "a hash tree knows nothing of its leaves"},
 		{ours("attest/ear"), ours("attest"), []string{ours("attest$"), ours("attest/cose"), ours("attest/strictcbor"), ours("attest/strictjson")}, "a result is about any TEE"},
 		{ours("attest/record"), ours("attest"), []string{ours("attest$"), ours("attest/strictjson")}, "a record holds bytes of any TEE"},
+		{ours("attest/seal"), module, []string{ours("attest$")}, "sealing does not know whose secret it is"},
+		{ours("attest/seal"), "third party", nil, "what keeps a secret can be read here"},
 		{ours("attest/endorse"), ours("attest"), []string{ours("attest$")}, "fetching does not know what it fetches"},
 		{ours("attest/strictcbor"), ours("attest"), nil, "encoding does not know what it encodes"},
 		{ours("attest/cose"), ours("attest"), []string{ours("attest$"), ours("attest/strictcbor")}, "a signed message is read alike, whatever TEE it is of"},

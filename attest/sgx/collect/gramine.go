@@ -15,7 +15,10 @@ import (
 // made when the file is opened, over what user_report_data held then; both are of the whole process.
 type gramine struct{ dir string }
 
-const dcap = "dcap"
+const (
+	gramineDirectory = "/dev/attestation"
+	dcap             = "dcap"
+)
 
 func (gramine) name() string { return SourceGramine }
 

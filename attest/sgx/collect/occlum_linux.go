@@ -13,11 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// Where the library operating systems keep their devices.
-const (
-	gramineDirectory = "/dev/attestation"
-	occlumDevice     = "/dev/sgx"
-)
+const occlumDevice = "/dev/sgx"
 
 func sources() []source { return []source{gramine{gramineDirectory}, occlum{occlumDevice}} }
 

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/seal"
 	"github.com/jurat-tls/jurat/test/trap"
 )
 
@@ -432,5 +433,63 @@ func TestNoKeyOfZeros(t *testing.T) {
 	}})
 	if _, err := e.RestoreSealer(Product, info); attest.CodeOf(err) != attest.CodeAttesterFailed {
 		t.Errorf("restored: %v", err)
+	}
+}
+
+// TestKeySource seals across an update, and for another program.
+func TestKeySource(t *testing.T) {
+	if !trap.Again(t, nil) {
+		return
+	}
+	p := start(t)
+	e, err := Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer := func(scope Scope) *seal.Sealer {
+		t.Helper()
+		s, err := seal.New("ego", e.NewKeySource(scope))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for _, scope := range []Scope{Unique, Product} {
+		p.run(emulated{})
+		sealed, err := sealer(scope).Seal("c", []byte("plain"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for name, c := range map[string]struct {
+			enclave emulated
+			scope   Scope
+			code    attest.Code
+		}{
+			"the same":        {emulated{}, scope, ""},
+			"an update":       {emulated{svn: 6}, scope, ""},
+			"an older one":    {emulated{svn: 4}, scope, attest.CodeSealForeign},
+			"another scope":   {emulated{}, Unique + Product - scope, attest.CodeSealForeign},
+			"another program": {emulated{other: true}, scope, map[Scope]attest.Code{Unique: attest.CodeSealForeign}[scope]},
+			"keys that are not usable": {emulated{key: func(key, request []byte) { // the fresh one is
+				if bytes.Contains(sealed, request) {
+					clear(key)
+				}
+			}}, scope, attest.CodeSealForeign},
+		} {
+			p.run(c.enclave)
+			got, err := sealer(c.scope).Open("c", sealed)
+			if attest.CodeOf(err) != c.code || err == nil && string(got) != "plain" {
+				t.Errorf("scope %d, %s: %q, %v", scope, name, got, err)
+			}
+		}
+	}
+	p.run(emulated{noKeys: unix.EIO})
+	if _, err := seal.New("ego", e.NewKeySource(Unique)); attest.CodeOf(err) != attest.CodeAttesterFailed {
+		t.Error(err)
+	}
+	for _, e := range []*Enclave{nil, {}} {
+		if root, _, err := e.NewKeySource(Unique).Root(nil); attest.CodeOf(err) != attest.CodeNoTEE || root != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -96,3 +96,30 @@ func (s *Sealer) SealKey(context string) (key [32]byte, err error) {
 	copy(key[:], derived)
 	return key, err
 }
+
+// KeySource gives keys to seal with, as package seal asks for them. The hint of each is what Info gives.
+type KeySource struct {
+	enclave *Enclave
+	scope   Scope
+}
+
+// NewKeySource makes a KeySource of the keys of a Scope.
+func (e *Enclave) NewKeySource(scope Scope) *KeySource { return &KeySource{e, scope} }
+
+// Root implements seal.Source. The secret for a nil hint is a new one every time.
+func (k *KeySource) Root(hint []byte) (root, again []byte, err error) {
+	var s *Sealer
+	if hint == nil {
+		s, err = k.enclave.NewSealer(k.scope)
+	} else if s, err = k.enclave.RestoreSealer(k.scope, hint); attest.CodeOf(err) == attest.CodeAttesterFailed {
+		err = &attest.Error{Code: attest.CodeSealForeign, Check: "seal", Subject: "ego", Err: err}
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	key, err := s.SealKey("root")
+	if err != nil {
+		return nil, nil, err
+	}
+	return key[:], s.Info(), nil
+}
