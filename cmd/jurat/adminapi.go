@@ -32,7 +32,7 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 		return nil, err
 	}
 	s, err := admin.New(ln, admin.Source{
-		State: o.state, ServerInfo: o.serverInfo, Listeners: o.adminListeners, Clusters: o.adminClusters, Certs: o.certs, ConfigDump: o.configDump,
+		State: o.state, ServerInfo: o.serverInfo, Listeners: o.adminListeners, Clusters: o.adminClusters, Certs: o.certs, ConfigDump: o.configDump, Configs: o.envoyConfigs,
 		Stats: o.metrics.Each, Metrics: o.metrics.Handler(), LogLevel: o.level.Level, SetLogLevel: o.level.Set, ReopenLogs: o.reopenLogs,
 		Drain: o.drain, Quit: func() { o.stop(nil) },
 	}, opts)

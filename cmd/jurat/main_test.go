@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 			"origin":  origin,
 			"exits":   exits,
 			"control": controlInBackground, "eventually": eventually,
-			"flip":    flip,
+			"flip": flip, "strictly": strictly,
 			"edit":    edit,
 			"keygen":  keygen,
 			"keyid":   keyid,

@@ -37,6 +37,7 @@ type follower struct {
 	ctx       context.Context
 	floor     string // the name of its policy, "" for none
 	agent     *agent.Agent
+	settings  client.Config
 	client    *client.Client
 	current   *delivery // nil for the file alone
 }
@@ -81,6 +82,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	if err != nil {
 		return nil, err
 	}
+	f.settings = settings
 	if f.client, err = client.New(settings, transport, f.agent); err == nil {
 		err = f.agent.Start(f.client)
 	}

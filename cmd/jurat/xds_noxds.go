@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
@@ -23,5 +24,8 @@ func (o *operation) follow(context.Context, *serveConfig) (done func(), err erro
 func (*follower) running() (*config.Config, proxy.Builder) { return nil, nil }
 
 func (*follower) dump() any { return nil }
+
+// envoyConfigs are none: what they are written in is not part of this build.
+func (o *operation) envoyConfigs(bool) ([]json.RawMessage, error) { return nil, nil }
 
 func (*follower) stats() *metrics.ControlPlane { return nil }

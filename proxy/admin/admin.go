@@ -7,6 +7,7 @@ package admin
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"log/slog"
 	"net"
@@ -26,11 +27,13 @@ type Source struct {
 	Listeners  func() []Listener
 	Clusters   func() []Cluster
 	Certs      func() []Certificate
-	// ConfigDump answers what JSON is made of, as an array of Envoy's would be. It has no secrets; what looks like one is not
-	// shown.
+	// ConfigDump answers what runs in words of our own, of which JSON is made. It has no secrets; what looks like one is not shown.
 	ConfigDump func() (any, error)
-	Stats      func(emit func(name string, value float64))
-	Metrics    http.Handler // of /stats/prometheus
+	// Configs answers what a control plane has brought, as the configs of an envoy.admin.v3.ConfigDump: messages in JSON, with their
+	// "@type". Nothing in them is hidden here. May be nil.
+	Configs func(endpoints bool) ([]json.RawMessage, error)
+	Stats   func(emit func(name string, value float64))
+	Metrics http.Handler // of /stats/prometheus
 
 	LogLevel    func() slog.Level
 	SetLogLevel func(slog.Level)

@@ -44,7 +44,7 @@ func newAPI(source Source, opts Options) *api {
 	add(s.Listeners != nil, "/listeners", "what is listened on (?format=json)", a.listeners)
 	add(s.Clusters != nil, "/clusters", "clusters, their endpoints, and what those proved (?format=json)", a.clusters)
 	add(s.Certs != nil, "/certs", "certificates, and what is attested with them", a.certs)
-	add(s.ConfigDump != nil, "/config_dump", "the configuration, without secrets", a.configDump)
+	add(s.ConfigDump != nil, "/config_dump", "the configuration, without secrets (?resource, ?mask, ?name_regex, ?include_eds)", a.configDump)
 	add(s.Stats != nil, "/stats", "all numbers (?filter=REGEX, ?usedonly, ?format=json or prometheus)", a.stats)
 	add(s.Metrics != nil, "/stats/prometheus", "all numbers for Prometheus", a.prometheus)
 	add(true, "/memory", "memory in use", a.memory)

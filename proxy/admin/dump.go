@@ -4,80 +4,215 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"regexp"
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/redact"
 )
 
-func (a *api) configDump(w http.ResponseWriter, _ *http.Request) {
-	v, err := a.source.ConfigDump()
-	var shown any
-	if err == nil {
-		shown, err = redacted(v)
+const (
+	anyType    = "@type"
+	structType = "type.googleapis.com/google.protobuf.Struct"
+	adminTypes = "type.googleapis.com/envoy.admin.v3."
+)
+
+// elements are the repeated fields that ?resource= can name, with the type of what is in them.
+var elements = map[string]string{
+	"static_listeners": "ListenersConfigDump.StaticListener", "dynamic_listeners": "ListenersConfigDump.DynamicListener",
+	"static_clusters": "ClustersConfigDump.StaticCluster", "dynamic_active_clusters": "ClustersConfigDump.DynamicCluster", "dynamic_warming_clusters": "ClustersConfigDump.DynamicCluster",
+	"static_route_configs": "RoutesConfigDump.StaticRouteConfig", "dynamic_route_configs": "RoutesConfigDump.DynamicRouteConfig",
+	"static_secrets": "SecretsConfigDump.StaticSecret", "dynamic_active_secrets": "SecretsConfigDump.DynamicSecret", "dynamic_warming_secrets": "SecretsConfigDump.DynamicSecret",
+	"static_endpoint_configs": "EndpointsConfigDump.StaticEndpointConfig", "dynamic_endpoint_configs": "EndpointsConfigDump.DynamicEndpointConfig",
+}
+
+// configDump shows what Envoy would, and after that what runs in words of our own: as a Struct, which whoever reads a ConfigDump knows.
+func (a *api) configDump(w http.ResponseWriter, r *http.Request) {
+	query := r.URL.Query()
+	only, err := readSelection(query.Get("resource"), query.Get("mask"), query.Get("name_regex"))
+	if err != nil {
+		fail(w, http.StatusBadRequest, err.Error())
+		return
 	}
+	if only.field != "" && elements[only.field] == "" {
+		fail(w, http.StatusNotFound, "no field of a ConfigDump that repeats is called so: "+printable(only.field))
+		return
+	}
+	configs, err := a.configs(only, query.Has("include_eds"))
 	if err != nil {
 		code := attest.CodeOf(err)
 		fail(w, http.StatusInternalServerError, code.Title()+" ("+string(code)+")")
 		return
 	}
-	writeJSON(w, map[string]any{"configs": shown})
+	writeJSON(w, map[string]any{"configs": configs})
 }
 
-const hidden = "[redacted]"
-
-// redacted is v without what looks like a secret. That nothing secret is in v is for whoever makes it; this is for the day on
-// which a field is added there and nobody thinks of it.
-func redacted(v any) (any, error) {
-	raw, err := json.Marshal(v)
+func (a *api) configs(only *selection, endpoints bool) ([]any, error) {
+	out := []any{}
+	if a.source.Configs != nil {
+		configs, err := a.source.Configs(endpoints)
+		if err != nil {
+			return nil, err
+		}
+		for _, raw := range configs {
+			if only.all() {
+				out = append(out, raw)
+				continue
+			}
+			v, err := plain(raw)
+			if err != nil {
+				return nil, err
+			}
+			message, _ := v.(map[string]any)
+			out = append(out, only.of(message)...)
+		}
+	}
+	if !only.all() {
+		return out, nil
+	}
+	own, err := a.source.ConfigDump()
 	if err != nil {
 		return nil, err
 	}
-	dec := json.NewDecoder(bytes.NewReader(raw))
-	dec.UseNumber()
-	var plain any
-	if err := dec.Decode(&plain); err != nil {
+	raw, err := json.Marshal(own)
+	if err != nil {
 		return nil, err
 	}
-	return hide(plain), nil
+	v, err := plain(raw)
+	if err != nil {
+		return nil, err
+	}
+	return append(out, map[string]any{anyType: structType, "value": map[string]any{"jurat": redact.Value(v)}}), nil
 }
 
-func hide(v any) any {
-	switch v := v.(type) {
-	case map[string]any:
-		// A header, or whatever else is a name and a value.
-		name, _ := v["name"].(string)
-		if name == "" {
-			name, _ = v["key"].(string)
+// plain is JSON as maps, lists and texts, with numbers as they are written.
+func plain(raw []byte) (v any, err error) {
+	dec := json.NewDecoder(bytes.NewReader(raw))
+	dec.UseNumber()
+	err = dec.Decode(&v)
+	return v, err
+}
+
+// selection is what is asked for of a dump.
+type selection struct {
+	field string         // ?resource=
+	mask  [][]string     // ?mask=, a google.protobuf.FieldMask
+	name  *regexp.Regexp // ?name_regex=
+}
+
+func (s *selection) all() bool { return s.field == "" && s.mask == nil && s.name == nil }
+
+type badQuery string
+
+func (b badQuery) Error() string { return string(b) }
+
+func readSelection(field, mask, name string) (*selection, error) {
+	s := &selection{field: field}
+	if mask != "" {
+		for path := range strings.SplitSeq(mask, ",") {
+			parts := strings.Split(path, ".")
+			for _, p := range parts {
+				if p == "" || strings.Trim(p, "abcdefghijklmnopqrstuvwxyz0123456789_") != "" {
+					return nil, badQuery("mask is a list of paths such as cluster.name, with commas between them")
+				}
+			}
+			s.mask = append(s.mask, parts)
 		}
-		for k := range v {
-			if secret(k) || k == "value" && secret(name) {
-				v[k] = hidden
-			} else {
-				v[k] = hide(v[k])
+	}
+	if name != "" {
+		re, err := regexp.Compile("^(?:" + name + ")$")
+		if err != nil {
+			return nil, badQuery("name_regex is not understood")
+		}
+		s.name = re
+	}
+	return s, nil
+}
+
+// of answers what is selected of a message: nothing where none of it is.
+func (s *selection) of(message map[string]any) (out []any) {
+	if s.field == "" {
+		for field := range message {
+			if list, ok := message[field].([]any); ok && s.name != nil {
+				if message[field] = s.named(list); len(message[field].([]any)) == 0 {
+					delete(message, field)
+				}
 			}
 		}
-	case []any:
-		for i := range v {
-			v[i] = hide(v[i])
+		if kept := s.masked(message); len(kept) > 1 || s.mask == nil {
+			out = append(out, kept)
 		}
-	case string:
-		if strings.Contains(v, "PRIVATE KEY-----") {
-			return hidden
+		return out
+	}
+	list, _ := message[s.field].([]any)
+	for _, e := range s.named(list) {
+		if e, ok := e.(map[string]any); ok {
+			e[anyType] = adminTypes + elements[s.field]
+			out = append(out, s.masked(e))
 		}
 	}
-	return v
+	return out
 }
 
-// secret reports whether what is called name is one: "private_key", "privateKey", "Proxy-Authorization", "api_token".
-func secret(name string) bool {
-	name = strings.ToLower(strings.NewReplacer("_", "", "-", "", ".", "", " ", "").Replace(name))
-	for _, end := range []string{
-		"privatekey", "password", "passwd", "passphrase", "secret", "token", "authorization", "credential", "credentials", "apikey", "accesskey", "psk", "sharedkey", "ticketkey",
-		"ticketkeys", "setcookie",
-	} {
-		if strings.HasSuffix(name, end) {
-			return true
+// named answers the elements whose name is asked for.
+func (s *selection) named(list []any) []any {
+	if s.name == nil {
+		return list
+	}
+	kept := []any{}
+	for _, e := range list {
+		e, _ := e.(map[string]any)
+		name, ok := e["name"].(string)
+		for _, field := range []string{"cluster", "route_config", "endpoint_config"} {
+			if inner, there := e[field].(map[string]any); there && !ok {
+				if name, ok = inner["name"].(string); !ok {
+					name, ok = inner["cluster_name"].(string)
+				}
+			}
+		}
+		if ok && s.name.MatchString(name) {
+			kept = append(kept, e)
 		}
 	}
-	return name == "cookie"
+	return kept
+}
+
+// masked answers what a mask leaves of a message; its type stays.
+func (s *selection) masked(message map[string]any) map[string]any {
+	if s.mask == nil {
+		return message
+	}
+	kept := map[string]any{}
+	for _, path := range s.mask {
+		copyPath(kept, message, path)
+	}
+	if typ, ok := message[anyType]; ok {
+		kept[anyType] = typ
+	}
+	return kept
+}
+
+// copyPath copies what is at a path. It does not go through lists, as a FieldMask does not.
+func copyPath(to, from map[string]any, path []string) {
+	v, ok := from[path[0]]
+	if !ok {
+		return
+	}
+	inner, message := v.(map[string]any)
+	if len(path) == 1 {
+		to[path[0]] = v
+		return
+	}
+	if !message {
+		return
+	}
+	into, ok := to[path[0]].(map[string]any)
+	if !ok {
+		into = map[string]any{}
+		if typ, ok := inner[anyType]; ok {
+			into[anyType] = typ
+		}
+	}
+	copyPath(into, inner, path[1:])
+	to[path[0]] = into
 }

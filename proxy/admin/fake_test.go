@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"errors"
 	"flag"
 	"io"
@@ -128,7 +129,21 @@ func source(d *did) admin.Source {
 			return []admin.Certificate{{Name: "public", Chain: []*x509.Certificate{leaf()}, CA: []*x509.Certificate{leaf()}, Pin: "sha256//abc", TEE: "snp", Simulated: true, Evidence: "feed"}, {Name: "none"}}
 		},
 		ConfigDump: func() (any, error) {
-			return []any{map[string]any{"name": "static", "private_key": "hunter2", "drain": 12345678901234567}}, nil
+			return map[string]any{"name": "static", "private_key": "hunter2", "drain": 12345678901234567}, nil
+		},
+		Configs: func(endpoints bool) ([]json.RawMessage, error) {
+			all := []json.RawMessage{
+				json.RawMessage(`{"@type": "type.googleapis.com/envoy.admin.v3.BootstrapConfigDump", "bootstrap": {"node": {"id": "a", "cluster": "b"}}}`),
+				json.RawMessage(`{"@type": "type.googleapis.com/envoy.admin.v3.ClustersConfigDump", "version_info": "12345678901234567", "dynamic_active_clusters": [` +
+					`{"version_info": "1", "cluster": {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "pay", "type": "STATIC"}},` +
+					`{"version_info": "2", "cluster": {"@type": "type.googleapis.com/envoy.config.cluster.v3.Cluster", "name": "side"}}]}`),
+				json.RawMessage(`{"@type": "type.googleapis.com/envoy.admin.v3.ListenersConfigDump", "dynamic_listeners": [{"name": "out", "active_state": {"version_info": "3"}}]}`),
+			}
+			if endpoints {
+				all = append(all, json.RawMessage(`{"@type": "type.googleapis.com/envoy.admin.v3.EndpointsConfigDump", "dynamic_endpoint_configs": [`+
+					`{"endpoint_config": {"@type": "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment", "cluster_name": "pay"}}]}`))
+			}
+			return all, nil
 		},
 		Stats: func(emit func(string, float64)) {
 			emit("jurat_a{x=\""+evil+"\"}", 0)

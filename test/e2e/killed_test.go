@@ -389,23 +389,27 @@ func (f *follower) watch(ctx context.Context) {
 			}
 		}
 		var dump struct {
-			Configs struct {
-				XDS struct {
-					Status struct {
-						Policies []struct {
-							Name   string
-							Serial uint64
+			Configs []struct {
+				Value struct {
+					Jurat struct {
+						XDS struct {
+							Status struct {
+								Policies []struct {
+									Name   string
+									Serial uint64
+								}
+							}
 						}
 					}
 				}
 			}
 		}
-		if err := f.over(f.admin, "/config_dump", &dump); err != nil {
+		if err := f.over(f.admin, "/config_dump", &dump); err != nil || len(dump.Configs) == 0 {
 			f.Errorf("%s: %v", f.name, err)
 			return
 		}
 		var pair [2]uint64
-		for _, p := range dump.Configs.XDS.Status.Policies {
+		for _, p := range dump.Configs[len(dump.Configs)-1].Value.Jurat.XDS.Status.Policies {
 			for i, name := range twins {
 				if p.Name == name {
 					pair[i] = p.Serial

@@ -355,8 +355,14 @@ func TestWarming(t *testing.T) {
 	if len(s.Warming) != 1 || s.Warming[0].Name != "out" || s.Warming[0].Old || !slices.Equal(s.Warming[0].For, []string{"RouteConfiguration routes"}) {
 		t.Errorf("got %+v", s.Warming)
 	}
+	if _, ok := b.Running()[envoy.Key{Type: resource.Listener, Name: "out"}]; ok || len(b.Running()) != 3 {
+		t.Errorf("running: %v", b.Running())
+	}
 	b.ok(routesText("routes", "pay"))
 	b.want("out>pay pay=10.0.0.1:8443,/xds:mesh")
+	if _, ok := b.Running()[envoy.Key{Type: resource.Listener, Name: "out"}]; !ok || len(b.Running()) != 5 {
+		t.Errorf("running: %v", b.Running())
+	}
 	if s := b.Status(); len(s.Warming) != 0 || len(s.Policies) != 1 || s.Policies[0].Serial != 1 || s.Types[resource.Cluster].Resources != 1 || s.Types[resource.Cluster].Accepted != 1 {
 		t.Errorf("got %+v", s)
 	}
@@ -375,6 +381,9 @@ func TestMakeBeforeBreak(t *testing.T) {
 	b.want(before)
 	if s := b.Status(); len(s.Warming) == 0 || s.Warming[0].Name != "pay" || !s.Warming[0].Old {
 		t.Errorf("got %+v", s.Warming)
+	}
+	if r := b.Running()[envoy.Key{Type: resource.Cluster, Name: "pay"}]; strings.Contains(string(r.Body), "other") {
+		t.Errorf("running: %q", r.Body)
 	}
 	if w := b.asked.names; !slices.Equal(w[resource.Endpoints], []string{"other", "pay"}) || !slices.Equal(w[resource.AttestationPolicy], []string{"mesh", "mesh2"}) {
 		t.Fatalf("got %v", w)
@@ -743,7 +752,7 @@ func TestAway(t *testing.T) {
 	if s := b.Status(); !s.Withdrawn {
 		t.Errorf("got %+v", s)
 	}
-	if set, withdrawn := b.Used(); len(set) == 0 || !withdrawn {
+	if set, withdrawn := b.Used(); len(set) == 0 || !withdrawn || len(b.Running()) != 0 {
 		t.Errorf("got %v", set)
 	}
 	away(time.Minute) // which makes nobody appear

@@ -114,5 +114,20 @@ func (a *Agent) Used() (set envoy.Set, withdrawn bool) {
 	return a.used.set, a.withdrawn
 }
 
+// Running answers the resources that are carried out as they are: none that waits for others, and none at all where they were withdrawn. They can
+// be older than what was accepted. The caller must not change their bodies.
+func (a *Agent) Running() envoy.Set {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.withdrawn {
+		return envoy.Set{}
+	}
+	all := maps.Clone(a.used.set)
+	for key := range a.used.translation.Warming {
+		delete(all, key)
+	}
+	return all
+}
+
 // name is a resource in words.
 func name(k envoy.Key) string { return short(k.Type) + " " + k.Name }

@@ -146,6 +146,12 @@ func TestDelta(t *testing.T) {
 			s.get(delta(cds, "b=1", "c=1", "-a"))
 			s.says(`CDS nonce n2 refused 3 "b": bad`)
 			s.state(cds, "a=1")
+			// Who is to blame is refused for that, and what came with it for having come with it.
+			all := s.Resources(cds)
+			if len(all) != 3 || all[0].Condition != protocol.Accepted || all[1].Condition != protocol.RefusedLast || all[1].Rejected.Reason != "bad" ||
+				all[2].Name != "c" || all[2].Condition != protocol.RefusedLast || all[2].Rejected.Reason != `"b": bad` || all[2].Rejected.Version != "1" {
+				s.Errorf("got %+v", all)
+			}
 			s.verdict = nil
 			s.Closed()
 			s.Opened()
@@ -211,7 +217,7 @@ func TestDelta(t *testing.T) {
 			s.want(cds, "*")
 			s.Opened()
 			s.says(`CDS node`)
-			s.verdict = func(*protocol.Update) error { return &protocol.Rejection{Reason: "limits", OthersTaken: true} }
+			s.verdict = func(*protocol.Update) error { return &protocol.Rejection{Reason: "limits", OthersTaken: true} } // nobody is to blame
 			s.get(delta(cds, "a=1"))
 			s.says(`CDS nonce n1 refused 3 limits`)
 			s.state(cds)

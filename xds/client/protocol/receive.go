@@ -322,6 +322,11 @@ func (m *Machine) Judged(now time.Time, verdict error) {
 		m.refuse(now, c, verdict, r)
 		whole := m.Kind == StateOfTheWorld && resource.Whole(s.typ) && c.update.Cause == Answered
 		if r == nil || !r.OthersTaken || len(r.Resources) == 0 || whole {
+			for i := range c.update.Changed { // none of which is held now, whoever is to blame
+				if n := c.update.Changed[i].Name; !r.has(n) {
+					s.reject(n, Rejected{Version: c.update.Changed[i].Version, Reason: cut(reason(verdict, r), maxMessage), At: now})
+				}
+			}
 			return
 		}
 		for n := range r.Resources {

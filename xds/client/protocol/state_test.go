@@ -173,7 +173,7 @@ func TestStateOfTheWorld(t *testing.T) {
 			s.says("CDS version 1 nonce n2 refused 3 \"b\": no such filter\n\"c\": no")
 			s.state(cds, "a=1")
 			st := s.Resources(cds)
-			if len(st) != 3 || st[1].Condition != protocol.RefusedLast || st[1].Rejected.Reason != "no such filter" || st[1].Rejected.Version != "2" {
+			if len(st) != 4 || st[3].Condition != protocol.RefusedLast || st[1].Condition != protocol.RefusedLast || st[1].Rejected.Reason != "no such filter" || st[1].Rejected.Version != "2" {
 				s.Fatal(st)
 			}
 			s.verdict = nil

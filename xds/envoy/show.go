@@ -1,0 +1,185 @@
+package envoy
+
+import (
+	"strconv"
+	"strings"
+
+	"github.com/cncf/xds/go/udpa/annotations"
+	xds "github.com/cncf/xds/go/xds/type/v3"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/jurat-tls/jurat/proxy/redact"
+	"github.com/jurat-tls/jurat/xds/api"
+	"github.com/jurat-tls/jurat/xds/resource"
+)
+
+// Show answers a resource as it may be shown to whoever administers a proxy, as a google.protobuf.Any. Nothing secret is left in it: what
+// Envoy's API calls sensitive, what is named like a secret, private keys in PEM, and every extension that is not known here, of which nobody
+// can say what it holds. Those of ours are wrapped in a TypedStruct, so that tools that know Envoy's API alone can read all of it. The error is
+// that it is not well-formed.
+func Show(r resource.Resource) (typ string, body []byte, err error) {
+	a, err := show(r)
+	return a.GetTypeUrl(), a.GetValue(), err
+}
+
+// ShowJSON is Show in protobuf's mapping of JSON, with "@type".
+func ShowJSON(r resource.Resource) ([]byte, error) {
+	a, err := show(r)
+	if err != nil {
+		return nil, err
+	}
+	return asJSON(a)
+}
+
+// asJSON writes what was screened.
+func asJSON(m proto.Message) ([]byte, error) {
+	known := types()
+	if err := known.RegisterMessage((*wrapperspb.StringValue)(nil).ProtoReflect().Type()); err != nil { // what hide leaves
+		return nil, err
+	}
+	return protojson.MarshalOptions{Resolver: known, UseProtoNames: true}.Marshal(m)
+}
+
+func show(r resource.Resource) (*anypb.Any, error) {
+	if !isResource(r.Type) {
+		return nil, bad("", "the type "+quote(r.Type), "the type of a resource")
+	}
+	if len(r.Body) > resource.MaxBody {
+		return nil, bad("", strconv.Itoa(len(r.Body))+" bytes", "at most "+strconv.Itoa(resource.MaxBody))
+	}
+	s := &screen{(&translator{most: maxTotal, known: types()}).scope(Key{r.Type, r.Name})}
+	a := &anypb.Any{TypeUrl: r.Type, Value: r.Body}
+	if err := s.open(a, false); err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// screen takes out of a resource what is not to be shown.
+type screen struct{ *scope }
+
+const hiddenType = typePrefix + "google.protobuf.StringValue"
+
+// hide puts a text in the place of what an Any holds.
+func hide(a *anypb.Any, text string) {
+	a.TypeUrl, a.Value = hiddenType, nil
+	if raw, err := proto.Marshal(wrapperspb.String(text)); err == nil {
+		a.Value = raw
+	}
+}
+
+// open screens what is in an Any.
+func (s *screen) open(a *anypb.Any, sensitive bool) error {
+	if sensitive {
+		hide(a, redact.Hidden)
+		return nil
+	}
+	typ, text, wrapped, err := api.Unwrap(a.GetTypeUrl(), a.GetValue())
+	if err != nil {
+		return err
+	}
+	mt, err := s.known.FindMessageByURL(typ)
+	if err != nil {
+		hide(a, "an extension that is not known here: "+resource.Printable(typ, 200))
+		return nil
+	}
+	m := mt.New()
+	if wrapped {
+		err = (protojson.UnmarshalOptions{Resolver: s.known, RecursionLimit: maxDepth, DiscardUnknown: true}).Unmarshal(text, m.Interface())
+	} else {
+		err = s.unmarshal(a.GetValue(), m.Interface())
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.message(m, false); err != nil {
+		return err
+	}
+	if own := strings.HasPrefix(typ, typePrefix+"jurat."); !wrapped && !own {
+		a.Value, err = proto.MarshalOptions{Deterministic: true}.Marshal(m.Interface())
+		return err
+	}
+	text, err = asJSON(m.Interface())
+	if err != nil {
+		return err
+	}
+	fields := new(structpb.Struct)
+	if err := fields.UnmarshalJSON(text); err != nil {
+		return err
+	}
+	a.TypeUrl = api.TypeStruct
+	a.Value, err = proto.MarshalOptions{Deterministic: true}.Marshal(&xds.TypedStruct{TypeUrl: typ, Value: fields})
+	return err
+}
+
+// message screens a message. sensitive says that it is in a field that is.
+func (s *screen) message(m protoreflect.Message, sensitive bool) error {
+	if a, ok := m.Interface().(*anypb.Any); ok {
+		return s.open(a, sensitive)
+	}
+	m.SetUnknown(nil) // of which nobody can say what it is
+	// A header, or whatever else is a name and a value.
+	named := false
+	for _, key := range []protoreflect.Name{"key", "name"} {
+		if f := m.Descriptor().Fields().ByName(key); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
+			named = named || redact.Named(m.Get(f).String())
+		}
+	}
+	var failed error
+	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		secret := sensitive || isSensitive(f) || f.Kind() == protoreflect.StringKind && redact.Named(string(f.Name())) ||
+			named && (f.Name() == "value" || f.Name() == "raw_value")
+		switch {
+		case f.IsMap():
+			v.Map().Range(func(k protoreflect.MapKey, inner protoreflect.Value) bool {
+				if f.MapValue().Message() != nil {
+					failed = s.message(inner.Message(), secret || redact.Named(k.String()))
+				} else if shown, ok := s.scalar(f.MapValue(), inner, secret || redact.Named(k.String())); ok {
+					v.Map().Set(k, shown)
+				}
+				return failed == nil
+			})
+		case f.IsList():
+			for i := range v.List().Len() {
+				if f.Message() != nil {
+					failed = s.message(v.List().Get(i).Message(), secret)
+				} else if shown, ok := s.scalar(f, v.List().Get(i), secret); ok {
+					v.List().Set(i, shown)
+				}
+				if failed != nil {
+					return false
+				}
+			}
+		case f.Message() != nil:
+			failed = s.message(v.Message(), secret)
+		default:
+			if shown, ok := s.scalar(f, v, secret); ok {
+				m.Set(f, shown)
+			}
+		}
+		return failed == nil
+	})
+	return failed
+}
+
+// scalar answers what is shown in place of a value, and whether that is another one.
+func (s *screen) scalar(f protoreflect.FieldDescriptor, v protoreflect.Value, secret bool) (protoreflect.Value, bool) {
+	switch f.Kind() {
+	case protoreflect.StringKind:
+		return protoreflect.ValueOfString(redact.Hidden), secret || redact.Text(v.String())
+	case protoreflect.BytesKind:
+		return protoreflect.ValueOfBytes([]byte(redact.Hidden)), secret || redact.Text(string(v.Bytes()))
+	}
+	return f.Default(), secret && f.Kind() != protoreflect.EnumKind
+}
+
+// isSensitive reports whether Envoy's API says that a field is not to be shown.
+func isSensitive(f protoreflect.FieldDescriptor) bool {
+	sensitive, _ := proto.GetExtension(f.Options(), annotations.E_Sensitive).(bool)
+	return sensitive
+}
