@@ -100,7 +100,7 @@ func (a *app) watch(rp *relying, t *childTrust, first map[string][][]byte, every
 
 // enforced is a place where the policy is in force.
 func (r *relying) enforced(ctx context.Context) (*enforce.Enforcer, enforce.Place) {
-	appraiser := attest.NewAppraiser(r.endorser, attest.NewMemo(r.verifiers(r.endorser)...))
+	appraiser := attest.NewAppraiser(r.endorser, attest.NewMemo(r.judge().Verifiers(r.endorser)...))
 	e := enforce.New(func(attest.Stack) *attest.Appraiser { return appraiser }, r.now, func(*enforce.Sweep) {})
 	e.Apply(ctx, enforce.Change{Policies: map[string]attest.Policy{"policy": r.policy}, Places: map[string][]string{"exec": {"policy"}}})
 	return e, e.Place("exec")

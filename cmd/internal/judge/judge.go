@@ -27,10 +27,11 @@ type Party struct {
 
 // Asking is the same party in a connection's terms, at the times that now tells, with endorsements from endorser.
 func (p Party) Asking(endorser attest.Endorser, now func() time.Time) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(p.verifiers(endorser)...)), p.Policy, now)
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(p.Verifiers(endorser)...)), p.Policy, now)
 }
 
-func (p Party) verifiers(endorser attest.Endorser) []attest.Verifier {
+// Verifiers check evidence for it, with endorsements from endorser.
+func (p Party) Verifiers(endorser attest.Endorser) []attest.Verifier {
 	return Trusting(endorser, p.TPM, p.Policy.SimulationRoots()).Verifiers()
 }
 
@@ -43,7 +44,7 @@ func (p Party) Chain(ctx context.Context, rec *record.Record, at time.Time) (rat
 
 // Bare judges evidence that came without a chain, with endorsements from endorser.
 func (p Party) Bare(ctx context.Context, endorser attest.Endorser, ev *attest.Evidence, want attest.Expectation, at time.Time) *attest.Result {
-	return attest.NewAppraiser(endorser, p.verifiers(p.Endorser)...).Appraise(ctx, ev, want, p.Policy, at)
+	return attest.NewAppraiser(endorser, p.Verifiers(p.Endorser)...).Appraise(ctx, ev, want, p.Policy, at)
 }
 
 // With is p for an operator who gives endorsements along with evidence, and answers those of them that count as stapled to it.
