@@ -31,12 +31,14 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 	if err != nil {
 		return nil, err
 	}
+	services, stop := o.services(c)
 	s, err := admin.New(ln, admin.Source{
 		State: o.state, ServerInfo: o.serverInfo, Listeners: o.adminListeners, Clusters: o.adminClusters, Certs: o.certs, ConfigDump: o.configDump, Configs: o.envoyConfigs,
 		Stats: o.metrics.Each, Metrics: o.metrics.Handler(), LogLevel: o.level.Level, SetLogLevel: o.level.Set, ReopenLogs: o.reopenLogs,
-		Drain: o.drain, Quit: func() { o.stop(nil) },
+		Drain: o.drain, Quit: func() { o.stop(nil) }, Services: services,
 	}, opts)
 	if err != nil {
+		stop()
 		_ = ln.Close()
 		return nil, err
 	}
@@ -47,6 +49,7 @@ func (o *operation) serveAdmin(c *serveConfig) (done func(), err error) {
 	return func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
+		stop()
 		_ = s.Shutdown(ctx)
 		if err := <-served; err != nil && !errors.Is(err, net.ErrClosed) { // closed where another process has taken over
 			o.log.Error("admin", "error", err.Error())

@@ -84,7 +84,7 @@ func (a *app) control(ctx context.Context, args []string) error {
 	fs.StringVar(&require, "policy", "", "appraisal policy `FILE` that every proxy has to meet")
 	fs.StringVar(&require, "p", "", "short for --policy")
 	fs.Var(&c.local, "local", "`NAME=unix:/path` of a socket whose clients are not appraised, and get what the group with local: NAME gets; repeat for more")
-	fs.StringVar(&c.admin, "admin", "", "`ADDR` for status, plan and history: unix:/path")
+	fs.StringVar(&c.admin, "admin", "", "`ADDR` for status, plan and history, and for CSDS: unix:/path")
 	fs.StringVar(&c.tee, "tee", "auto", teeUsage())
 	fs.Var(&c.names, "name", "`NAME` or IP address that proxies connect by; repeat for more (default: localhost and the host of --listen)")
 	fs.DurationVar(&c.lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
@@ -311,8 +311,9 @@ func (a *app) runControl(ctx context.Context, c *controlConfig) error {
 		if err != nil {
 			return err
 		}
-		api := &http.Server{Handler: plane.Admin(), ReadHeaderTimeout: 10 * time.Second, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn)}
+		api, stopStreams := controlAdmin(plane, log)
 		work.Go(func() { _ = api.Serve(ln) })
+		defer stopStreams()
 		defer api.Close()
 	}
 	work.Go(func() { watchdog(ctx, func() bool { return a.now().Before(id.Leaf().Certificate.NotAfter) }) })

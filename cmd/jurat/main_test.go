@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 			"origin":  origin,
 			"exits":   exits,
 			"control": controlInBackground, "eventually": eventually,
-			"flip": flip, "strictly": strictly,
+			"flip": flip, "strictly": strictly, "csds": csds,
 			"edit":    edit,
 			"keygen":  keygen,
 			"keyid":   keyid,

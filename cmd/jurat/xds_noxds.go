@@ -5,6 +5,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"net/http"
 
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
@@ -27,5 +28,10 @@ func (*follower) dump() any { return nil }
 
 // envoyConfigs are none: what they are written in is not part of this build.
 func (o *operation) envoyConfigs(bool) ([]json.RawMessage, error) { return nil, nil }
+
+// services are none: gRPC is not part of this build.
+func (o *operation) services(*serveConfig) (all map[string]http.Handler, stop func()) {
+	return nil, func() {}
+}
 
 func (*follower) stats() *metrics.ControlPlane { return nil }

@@ -41,6 +41,10 @@ type Source struct {
 	// Drain begins to end connections, and does not wait for that.
 	Drain func(Drain) error
 	Quit  func() // begins to end the process, and does not wait for that
+
+	// Services are those of gRPC, by name ("package.Service"), for clients that begin with HTTP/2 (no browser does in plain). They only show
+	// something. A stream ends after ten minutes, whatever goes on on it.
+	Services map[string]http.Handler
 }
 
 // State of a proxy.
@@ -76,6 +80,7 @@ type Options struct {
 const (
 	maxHeader      = 16 << 10
 	maxConnections = 64
+	maxStreams     = 16 // of a connection with HTTP/2
 )
 
 // Server serves one listener. New makes one.
@@ -96,7 +101,14 @@ func New(ln net.Listener, source Source, opts Options) (*Server, error) {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
+	var protocols *http.Protocols
+	if len(source.Services) > 0 {
+		protocols = new(http.Protocols)
+		protocols.SetHTTP1(true)
+		protocols.SetUnencryptedHTTP2(true)
+	}
 	return &Server{ln, &http.Server{
+		Protocols: protocols, HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, MaxReceiveBufferPerConnection: 1 << 20, MaxReceiveBufferPerStream: 256 << 10},
 		Handler:           guard(ln.Addr(), opts, contain(opts.Log, newAPI(source, opts))),
 		ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: writeTimeout, IdleTimeout: time.Minute,
 		MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(opts.Log.Handler(), slog.LevelDebug),

@@ -1,10 +1,12 @@
 package admin
 
 import (
+	"errors"
 	"html/template"
 	"log/slog"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -63,6 +65,10 @@ func newAPI(source Source, opts Options) *api {
 }
 
 func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if service, ok := a.service(r); ok {
+		a.call(service, w, r)
+		return
+	}
 	e := a.byPath[r.URL.Path]
 	switch {
 	case e == nil:
@@ -76,6 +82,35 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		e.serve(w, r)
 	}
+}
+
+// service finds that of gRPC which a path names.
+func (a *api) service(r *http.Request) (http.Handler, bool) {
+	name, method, ok := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if !ok || method == "" {
+		return nil, false
+	}
+	h, ok := a.source.Services[name]
+	return h, ok
+}
+
+// maxCall is how long a call of gRPC can go on.
+const maxCall = 10 * time.Minute
+
+// call has a service answer. What it can take is no more than POST over HTTP/2 with a type that no form of a page has.
+func (a *api) call(service http.Handler, w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodPost || r.ProtoMajor != 2 || !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		fail(w, http.StatusUnsupportedMediaType, "this is for clients of gRPC")
+		return
+	}
+	// In place of those of the server, which are for a request with one answer.
+	end := time.Now().Add(maxCall)
+	rc := http.NewResponseController(w)
+	if err := errors.Join(rc.SetReadDeadline(end), rc.SetWriteDeadline(end)); err != nil {
+		fail(w, http.StatusInternalServerError, attest.CodeInternal.Title()+" ("+string(attest.CodeInternal)+")")
+		return
+	}
+	service.ServeHTTP(w, r)
 }
 
 // The page holds no script and no style: the policy of the answer allows neither.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -113,6 +114,24 @@ func (s *Server) ServeLocal(ln net.Listener, name string) error {
 	return s.serve(ln, &localCredentials{s, name})
 }
 
+// LocalHTTP serves requests that an HTTP/2 server passes on, as ServeLocal does: who may come, and for how long, is for that server to decide.
+func (s *Server) LocalHTTP(name string) http.Handler {
+	p := &Peer{local: name}
+	g := grpc.NewServer(
+		grpc.ForceServerCodecV2(codec{}),
+		grpc.UnknownServiceHandler(func(_ any, gs grpc.ServerStream) error { return s.serveStream(gs, p) }),
+		grpc.MaxRecvMsgSize(s.opts.Message),
+		grpc.MaxHeaderListSize(16<<10),
+	)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		g.Stop()
+	}
+	s.servers = append(s.servers, g)
+	return g
+}
+
 func (s *Server) serve(ln net.Listener, creds credentials.TransportCredentials) error {
 	g := grpc.NewServer(
 		grpc.Creds(creds),
@@ -155,8 +174,22 @@ func (s *Server) Stop() {
 	}
 }
 
-// handle finds the handler of a stream.
-func (s *Server) handle(_ any, gs grpc.ServerStream) (err error) {
+// handle serves a stream of a peer that is affirmed, or local.
+func (s *Server) handle(_ any, gs grpc.ServerStream) error {
+	from, _ := peer.FromContext(gs.Context())
+	if from == nil {
+		return status.Error(codes.PermissionDenied, "nobody was appraised")
+	}
+	info, ok := from.AuthInfo.(authInfo)
+	// The peer may have attested anew since the handshake, and failed.
+	if !ok || info.peer.Local() == "" && !info.peer.Affirmed() {
+		return status.Error(codes.PermissionDenied, "the peer is not affirmed")
+	}
+	return s.serveStream(gs, info.peer)
+}
+
+// serveStream finds the handler of a stream.
+func (s *Server) serveStream(gs grpc.ServerStream, p *Peer) (err error) {
 	defer func() {
 		if p := recover(); p != nil { // the other streams have done nothing
 			err = status.Error(codes.Internal, "internal error")
@@ -167,16 +200,7 @@ func (s *Server) handle(_ any, gs grpc.ServerStream) (err error) {
 	if h == nil {
 		return status.Errorf(codes.Unimplemented, "%.100q is not served here", method)
 	}
-	from, _ := peer.FromContext(gs.Context())
-	if from == nil {
-		return status.Error(codes.PermissionDenied, "nobody was appraised")
-	}
-	info, ok := from.AuthInfo.(authInfo)
-	// The peer may have attested anew since the handshake, and failed.
-	if !ok || info.peer.Local() == "" && !info.peer.Affirmed() {
-		return status.Error(codes.PermissionDenied, "the peer is not affirmed")
-	}
-	return grpcError(h(&stream{wire: gs, peer: info.peer, stall: s.opts.Stall}))
+	return grpcError(h(&stream{wire: gs, peer: p, stall: s.opts.Stall}))
 }
 
 // admission closes connections that there is no room for, before they cost anything.
