@@ -20,7 +20,7 @@ import (
 // Limits, in bytes.
 const (
 	MaxPlain    = 64 << 20 // what can be sealed at once
-	MaxContext  = 1024
+	MaxContext  = 8192
 	MaxPlatform = 32
 	MaxHint     = 4096
 	MinRoot     = 16 // the least of a root: processors of SGX give no more

@@ -13,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/azure"
 	"github.com/jurat-tls/jurat/attest/cca"
 	"github.com/jurat-tls/jurat/attest/nitro"
+	"github.com/jurat-tls/jurat/attest/seal"
 	"github.com/jurat-tls/jurat/attest/sgx"
 	"github.com/jurat-tls/jurat/attest/sgx/collect"
 	"github.com/jurat-tls/jurat/attest/sim"
@@ -44,20 +45,22 @@ type tee struct {
 	probe  func() (string, error)
 	open   func() (attest.Attester, error)
 	staple staple // nil where the evidence carries all that there is
+	// seal gives keys to seal with; nil where the hardware has none.
+	seal func() (seal.Source, error)
 }
 
 // hardware is the table of TEEs, in the order in which "auto" looks for them. A bare TPM measures a boot and encrypts no
 // memory: it has to be asked for by name.
 func hardware() []tee {
 	return []tee{
-		{string(snp.Format), true, snp.Probe, func() (attest.Attester, error) { return snp.NewAttester() }, snp.Staple},
-		{string(tdx.Format), true, tdx.Probe, func() (attest.Attester, error) { return tdx.NewAttester() }, tdx.Staple},
-		{string(cca.Format), true, cca.Probe, func() (attest.Attester, error) { return cca.NewAttester() }, nil},
-		{string(nitro.Format), true, nitro.Probe, func() (attest.Attester, error) { return nitro.NewAttester() }, nil},
-		{string(sgx.Format), true, collect.Probe, func() (attest.Attester, error) { return collect.NewAttester() }, sgx.Staple},
-		{"ego", builtForEGo, probeEGo, openEGo, sgx.Staple},
-		{"azure", true, probeAzure, openAzure, nil},
-		{string(tpm.Format), false, probeTPM, openTPM, nil},
+		{string(snp.Format), true, snp.Probe, func() (attest.Attester, error) { return snp.NewAttester() }, snp.Staple, sealByChip},
+		{string(tdx.Format), true, tdx.Probe, func() (attest.Attester, error) { return tdx.NewAttester() }, tdx.Staple, nil},
+		{string(cca.Format), true, cca.Probe, func() (attest.Attester, error) { return cca.NewAttester() }, nil, nil},
+		{string(nitro.Format), true, nitro.Probe, func() (attest.Attester, error) { return nitro.NewAttester() }, nil, nil},
+		{string(sgx.Format), true, collect.Probe, func() (attest.Attester, error) { return collect.NewAttester() }, sgx.Staple, sealByEnclave},
+		{"ego", builtForEGo, probeEGo, openEGo, sgx.Staple, sealByEGo},
+		{"azure", true, probeAzure, openAzure, nil, sealByTPM},
+		{string(tpm.Format), false, probeTPM, openTPM, nil, sealByTPM},
 	}
 }
 
@@ -186,6 +189,14 @@ func openTEE(spec string, endorser attest.Endorser, log *slog.Logger) (*platform
 }
 
 func openSimulation(spec string) (*platform, error) {
+	p, err := openMachine(spec)
+	if err != nil {
+		return nil, err
+	}
+	return &platform{Attester: p, name: p.String(), simulated: true}, nil
+}
+
+func openMachine(spec string) (sim.Machine, error) {
 	machine, err := sim.ParseSpec(spec)
 	if err != nil {
 		return nil, err
@@ -197,11 +208,7 @@ func openSimulation(spec string) (*platform, error) {
 		}
 		machine.Dir = filepath.Join(cache, "jurat", "sim")
 	}
-	p, err := machine.Open()
-	if err != nil {
-		return nil, err
-	}
-	return &platform{Attester: p, name: p.String(), simulated: true}, nil
+	return machine.Open()
 }
 
 // stapler adds the vendor's endorsements to evidence, so that relying parties need not ask the vendor. Without them the

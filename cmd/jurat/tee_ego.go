@@ -4,6 +4,7 @@ package main
 
 import (
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/seal"
 	"github.com/jurat-tls/jurat/attest/sgx/ego"
 )
 
@@ -16,4 +17,12 @@ func probeEGo() (string, error) {
 		return "", err
 	}
 	return "EGo", nil
+}
+
+func sealByEGo() (seal.Source, error) {
+	enclave, err := ego.Open()
+	if err != nil {
+		return nil, err
+	}
+	return enclave.NewKeySource(ego.Unique), nil
 }

@@ -4,8 +4,8 @@ package main
 
 import (
 	"context"
-	"errors"
-	"io/fs"
+	"fmt"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"net"
@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/seal"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/connect"
@@ -56,11 +57,14 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 		settings.Kind = client.StateOfTheWorld
 	}
 	if x.State != "" {
-		dir := c.file(x.State)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "config", Subject: "xds.state", Got: x.State, Err: err}
+		keep, err := x.keep(c, log)
+		if err != nil {
+			return nil, err
 		}
-		options.Store, settings.Store = keptFile(filepath.Join(dir, "serials.json")), keptFile(filepath.Join(dir, "accepted"))
+		options.Store, settings.Store = keep("serials.json"), keep("accepted")
+		if x.sealed() {
+			settings.Stored = func(string) bool { return true } // secrets too
+		}
 	}
 	if f.agent, err = agent.New(x.Limits, c.policies[x.Limits.Floor], &c.Proxy, c.policies, f, options); err != nil {
 		return nil, err
@@ -99,6 +103,27 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	return func() {
 		work.Wait()
 		_ = transport.Close()
+	}, nil
+}
+
+// keep answers what makes the stores of the state, by their names.
+func (x *xdsConfig) keep(c *serveConfig, log *slog.Logger) (func(name string) store, error) {
+	dir := c.file(x.State)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "config", Subject: "xds.state", Got: x.State, Err: err}
+	}
+	if !x.sealed() {
+		return func(name string) store { return keptFile(filepath.Join(dir, name)) }, nil
+	}
+	sealer, err := openSealer(c.TEE)
+	if err != nil {
+		return nil, unsealed(err)
+	}
+	log.Info("what the control plane sends is kept sealed", "dir", dir, "by", sealer.Platform())
+	return func(name string) store {
+		// The same software on this machine may run for another control plane, or in another place.
+		context := fmt.Sprintf("xds %s of %q in %q", name, x.Server, x.State)
+		return leftAside{seal.NewFile(sealer, filepath.Join(dir, name+".sealed"), context), log}
 	}, nil
 }
 
@@ -267,35 +292,6 @@ func (d *delivery) Forward(l *config.Listener) (proxy.DialTarget, connect.Authen
 	return d.generation.Forward(l)
 }
 
-// keptFile is a file that is replaced as a whole.
-type keptFile string
-
-// Load implements agent.Store and client.Store.
-func (f keptFile) Load() ([]byte, error) {
-	raw, err := os.ReadFile(string(f))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	return raw, err
-}
-
-// Save implements agent.Store and client.Store.
-func (f keptFile) Save(raw []byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(string(f)), ".new-*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(raw)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	return os.Rename(tmp.Name(), string(f))
-}
-
 // dump is what /config_dump shows of the control plane; nil where there is none.
 func (f *follower) dump() any {
 	if f == nil {
@@ -305,6 +301,12 @@ func (f *follower) dump() any {
 	out := map[string]any{"connected": st.Open, "since": st.Since, "control_plane": st.ControlPlane, "status": f.agent.Status()}
 	if st.LastError != "" {
 		out["last_error"] = st.LastError
+	}
+	if !st.Saved.IsZero() {
+		out["saved"] = st.Saved
+	}
+	if st.StoreError != "" {
+		out["store_error"] = st.StoreError
 	}
 	return out
 }

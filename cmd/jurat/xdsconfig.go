@@ -3,12 +3,14 @@ package main
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
@@ -26,8 +28,11 @@ type xdsConfig struct {
 	Protocol string        `yaml:"protocol,one=delta|sotw" json:"protocol"`           // what changed, or all of it each time, default delta
 	Fetch    time.Duration `yaml:"initial_fetch_timeout,negative=never" json:"fetch"` // how long endpoints are waited for before a cluster is used without any, default 15 s
 	// A directory, made with mode 0700, for what was accepted last and for serials, so that a restart needs no control plane and takes
-	// back nothing. Nothing seals it: whoever can write there can play back what is older, within the limits.
-	State  string       `yaml:"state" json:"state"`
+	// back nothing. Whoever can write there can play back what was kept before, within the limits.
+	State string `yaml:"state" json:"state"`
+	// Whether state is sealed, so that only this software on this machine can read and write it: by the TEE of the identity, which has to be
+	// SEV-SNP, SGX with Gramine or EGo, Azure's, or a TPM. What is not sealed has no secrets in it, and anybody can write it, default tee
+	Seal   string       `yaml:"seal,one=tee|off" json:"seal"`
 	Limits guard.Limits `yaml:"limits,required" json:"limits"` // what it may bring about, at most
 }
 
@@ -75,6 +80,22 @@ func (x *xdsConfig) measured(id func(string) string) *xdsConfig {
 	return &out
 }
 
+// sealed reports whether what is kept is sealed.
+func (x *xdsConfig) sealed() bool { return x.Seal != sealOff }
+
+const sealOff = "off"
+
+// unsealed is err, of sealing, with what to do about it.
+func unsealed(err error) error {
+	var coded *attest.Error
+	if !errors.As(err, &coded) {
+		return err
+	}
+	e := *coded
+	e.Subject, e.Hint = "xds.seal", "say seal: off beside state to keep what is no secret as it is, or leave state out to keep nothing"
+	return &e
+}
+
 // check reports what is not allowed beside what c has; the subjects are paths.
 func (x *xdsConfig) check(c *serveConfig) error {
 	if !haveXDS {
@@ -90,6 +111,9 @@ func (x *xdsConfig) check(c *serveConfig) error {
 	}
 	if x.Reattest != 0 && x.Reattest < config.MinReattest {
 		return badValue("xds.reattest", x.Reattest.String(), "at least "+config.MinReattest.String())
+	}
+	if x.State != "" && x.sealed() && !seals(c.TEE) {
+		return unsealed(noSealing(teeName(c.TEE)))
 	}
 	for key, text := range x.Node.Metadata {
 		if _, err := metadata(text); err != nil {
