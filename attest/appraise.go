@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -37,7 +39,7 @@ func (a *Appraiser) Appraise(ctx context.Context, ev *Evidence, want Expectation
 }
 
 func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want Expectation, policy Policy, now time.Time) error {
-	if !want.level.Valid() || (!want.any && want.data.IsZero()) {
+	if !want.level.Valid() || !want.matchable() {
 		return &Error{Code: CodeNoExpectation, Check: "binding.report_data"}
 	}
 	r.checks = append(r.checks, want.checks...)
@@ -51,18 +53,11 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	r.claims, r.verified = claims, len(r.checks)
 	r.checks = append(r.checks, claims.Checks...)
 	r.notChecked = append(r.notChecked, claims.NotChecked...)
-	if want.any {
-		r.notChecked = append(r.notChecked, "report data: the evidence proves nothing about who sent it")
-	} else {
-		// Only the bytes that the hardware signed are compared, never a copy from an unsigned envelope.
-		got, expected := claims.ReportData, want.data
-		if claims.Folded {
-			expected = want.data.Fold()
-		}
-		if subtle.ConstantTimeCompare(got[:], expected[:]) != 1 {
-			return &Error{Code: CodeReportData, Check: "binding.report_data", Got: Abbreviate(got[:]), Want: Abbreviate(expected[:])}
-		}
-		r.pass("binding.report_data", bindingText(want.level), Abbreviate(got[:]), "", SourceHardware)
+	if err := r.bound(claims, &want); err != nil {
+		return err
+	}
+	for _, u := range want.unsigned {
+		r.notChecked = append(r.notChecked, "unsigned: "+u)
 	}
 	// Where the hardware signs a time of its own, the attester's clock can't make the evidence younger. Bare evidence is
 	// judged at any age.
@@ -72,6 +67,41 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	}
 	// Without a monotonic reading, which stands still while a machine sleeps: evidence that is judged again later grows old.
 	return r.judge(policy, Situation{Level: want.level, Made: made.Round(0), Now: now, Config: want.config})
+}
+
+// bound compares what the hardware signed with what was expected. Only those bytes are compared, never a copy from an unsigned
+// envelope.
+func (r *Result) bound(claims *Claims, want *Expectation) error {
+	const id = "binding.report_data"
+	switch {
+	case want.any:
+		r.notChecked = append(r.notChecked, "report data: the evidence proves nothing about who sent it")
+		return nil
+	case len(want.signed) > 0:
+		for _, name := range slices.Sorted(maps.Keys(want.signed)) {
+			digest := want.signed[name]
+			if got := claims.Measured[name]; subtle.ConstantTimeCompare(got, digest[:]) != 1 {
+				return &Error{Code: CodeReportData, Check: id, Got: name + " " + Abbreviate(got), Want: Abbreviate(digest[:])}
+			}
+			r.pass(id, bindingText(want.level), name+" "+Abbreviate(digest[:]), "", SourceHardware)
+		}
+		return nil
+	}
+	got := claims.ReportData
+	for _, expected := range append([]ReportData{want.data}, want.others...) {
+		if claims.Folded {
+			expected = expected.Fold()
+		}
+		if subtle.ConstantTimeCompare(got[:], expected[:]) == 1 {
+			r.pass(id, bindingText(want.level), Abbreviate(got[:]), "", SourceHardware)
+			return nil
+		}
+	}
+	expected := want.data
+	if claims.Folded {
+		expected = expected.Fold()
+	}
+	return &Error{Code: CodeReportData, Check: id, Got: Abbreviate(got[:]), Want: Abbreviate(expected[:])}
 }
 
 // Reverify verifies evidence of open connections again, for Result.Renew: since it was verified a key may have been revoked, or

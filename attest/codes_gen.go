@@ -129,6 +129,10 @@ const (
 	CodeReattest Code = "J414"
 	// CodeReconnectRefused: the policy demands evidence instead of a proof of an earlier session.
 	CodeReconnectRefused Code = "J415"
+	// CodeDialect: the evidence is in a dialect that is not allowed.
+	CodeDialect Code = "J420"
+	// CodeDialects: two dialects in one certificate disagree.
+	CodeDialects Code = "J421"
 	// CodePlatformNotAllowed: no rule allows this platform.
 	CodePlatformNotAllowed Code = "J501"
 	// CodeMeasurement: the measurement is not an accepted one.
@@ -305,6 +309,8 @@ var codeTable = map[Code]codeInfo{
 	CodeReconnectProof:       {exit: 5, title: "the proof of an earlier session does not verify", remedy: "connect again, which takes new evidence"},
 	CodeReattest:             {exit: 5, title: "the peer did not attest anew in time", remedy: "see the log of the peer and connect again"},
 	CodeReconnectRefused:     {exit: 6, title: "the policy demands evidence instead of a proof of an earlier session", remedy: "connect anew with evidence or see freshness.reconnect in the policy"},
+	CodeDialect:              {exit: 6, title: "the evidence is in a dialect that is not allowed", remedy: "allow it by name with --dialect or dialects if you accept what it binds; see docs/dialects.md"},
+	CodeDialects:             {exit: 5, title: "two dialects in one certificate disagree", remedy: "the certificate is pieced together; do not connect"},
 	CodePlatformNotAllowed:   {exit: 6, title: "no rule allows this platform", remedy: "add the platform to platforms.allow if you accept it"},
 	CodeMeasurement:          {exit: 6, title: "the measurement is not an accepted one", remedy: "add the value to workload.measurement if you accept this software"},
 	CodePlatformDenied:       {exit: 6, title: "a rule denies this platform", remedy: "move the service to another platform"},

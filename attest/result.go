@@ -2,6 +2,7 @@ package attest
 
 import (
 	"encoding/hex"
+	"maps"
 	"slices"
 	"time"
 )
@@ -70,15 +71,18 @@ func (l Level) AtLeast(want Level) bool {
 // Expectation is what the relying party expects the hardware to have signed. Its zero value never matches. Make one with
 // Expect or UnsafeExpectAnything.
 type Expectation struct {
-	level Level
-	data  ReportData
-	any   bool
+	level  Level
+	data   ReportData
+	others []ReportData        // as good as data
+	signed map[string][32]byte // in place of report data: digests of what was signed, by the names of measurements
+	any    bool
 	// Made is when the evidence was made according to what the hardware signed; zero when that is unknown.
 	made time.Time
 	// Digest of the configuration that data commits to; zero for none.
 	config [32]byte
 	// Checks on the transport that were made before.
-	checks []Check
+	checks   []Check
+	unsigned []string
 }
 
 // Expect demands exactly data, bound at level, made at the given time (zero when unknown).
@@ -86,9 +90,39 @@ func Expect(data ReportData, level Level, made time.Time) Expectation {
 	return Expectation{level: level, data: data, made: made}
 }
 
+// ExpectOneOf is Expect where a format leaves open which of several hashes of one and the same thing was signed. Without data it
+// never matches, and with the zero value among it neither.
+func ExpectOneOf(level Level, made time.Time, data ...ReportData) Expectation {
+	if len(data) == 0 {
+		return Expectation{level: level}
+	}
+	return Expectation{level: level, made: made, data: data[0], others: data[1:]}
+}
+
+// ExpectSigned demands that the hardware signed values of any length under names of their own, as Nitro does with its user data
+// ("user_data_sha256") and nonce ("nonce_sha256"): digests are their SHA-256 by those names, and each of them has to be among the
+// measurements of the Claims. Without any it never matches.
+func ExpectSigned(level Level, made time.Time, digests map[string][32]byte) Expectation {
+	return Expectation{level: level, made: made, signed: maps.Clone(digests)}
+}
+
+// matchable reports whether there is anything that e expects.
+func (e *Expectation) matchable() bool {
+	if e.any || len(e.signed) > 0 {
+		return true
+	}
+	return !e.data.IsZero() && !slices.ContainsFunc(e.others, ReportData.IsZero)
+}
+
 // With adds checks that were made on the way to e: they become part of the transcript and of the verdict.
 func (e Expectation) With(checks ...Check) Expectation {
 	e.checks = append(slices.Clip(e.checks), checks...)
+	return e
+}
+
+// Unsigned adds what came along with the evidence and nobody signed: the transcript lists it as not checked.
+func (e Expectation) Unsigned(texts ...string) Expectation {
+	e.unsigned = append(slices.Clip(e.unsigned), texts...)
 	return e
 }
 

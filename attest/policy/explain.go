@@ -54,6 +54,9 @@ func (p *Policy) Explain(now time.Time) string {
 		say("- The evidence is bound at level %s or stronger%s.", level, p.binding.suffix())
 	}
 	say("- The evidence was made at most %s ago.", age(p.freshness.evidence))
+	if p.freshness.undated {
+		say("- Evidence that does not tell when it was made is taken, of ANY age.")
+	}
 	if most := p.freshness.forReconnect(); most > 0 {
 		say("- Instead of evidence a connection may prove a secret of an earlier session, whose evidence is at most %s old.", age(most))
 	} else {

@@ -136,6 +136,7 @@ var (
 	).with(termKeys)
 	shapeDurations = mapOf("how old things may be",
 		may("evidence", &shape{doc: "such as 10m; 24h if absent", kind: isDuration}),
+		may("undated", &shape{doc: "true: evidence that does not tell when it was made is taken, which a recorded one is as well", kind: isBool}),
 		may("endorsements", &shape{doc: "such as 30d; 30d if absent", kind: isDuration}),
 		may("reconnect", either("the evidence of an earlier session, of which a connection proves a secret instead of showing evidence; 10m if absent, and never more than evidence",
 			&shape{doc: "such as 10m", kind: isDuration}, word("every connection shows evidence", "off"))))

@@ -117,6 +117,8 @@ func (p *Policy) judgeFreshness(t *transcript, s attest.Situation) {
 	switch old := s.Now.Sub(s.Made); {
 	case s.Made.IsZero() && s.Level == attest.LevelNone:
 		t.skip("age of the evidence: bare evidence does not tell when it was made")
+	case s.Made.IsZero() && p.freshness.undated:
+		t.skip("age of the evidence: it does not tell when it was made, and the policy takes it (undated)")
 	case s.Made.IsZero():
 		t.fail(u, id, attest.CodeEvidenceTooOld, "evidence of unknown age", "made at most "+limit+" ago", attest.SourceHardware)
 	case old < -maxSkew:

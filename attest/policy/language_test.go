@@ -434,6 +434,7 @@ func TestLint(t *testing.T) {
 		"set and register":    {strings.Replace(intelBase, "measurement: any", "sets: [{name: a, registers: {launch: "+launch+", rtmr1: "+launch+"}}]\n  registers: {rtmr1: {any_of: ["+other+"]}}", 1), "another rtmr1"},
 		"advisory both ways":  {strings.Replace(intelBase, "tcb: {}", "tcb: {advisories_deny: [A-1], advisories_tolerate: [A-1]}", 1), "denied and tolerated"},
 		"reconnect for long":  {intelBase + "freshness: {evidence: 5m, reconnect: 10m}\n", "8: contradiction: reconnect 10m is longer than evidence 5m, which counts"},
+		"undated":             {intelBase + "freshness: {undated: true}\n", "8: loose: evidence that does not tell when it was made may be of any age"},
 		"loose":               {intelBase + "revocation: unchecked\n", "revocation is not checked"},
 		"shadow":              {strings.Replace(intelBase, "[intel tdx]", "[intel tdx], deny: [{vendor: intel, shadow: true}]", 1), "only reported"},
 	} {

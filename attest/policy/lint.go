@@ -258,6 +258,9 @@ func (l *linter) loose(p *Policy) {
 	case attest.LevelKey, attest.LevelNonce:
 		l.say(p.binding.line, "loose", "evidence can be relayed by whoever holds a leaf key; session resists that")
 	}
+	if p.freshness.undated {
+		l.say(p.freshness.line, "loose", "evidence that does not tell when it was made may be of any age")
+	}
 	if f := &p.freshness; f.reconnect > f.evidence {
 		l.say(f.reconnectLine, "contradiction", "reconnect %s is longer than evidence %s, which counts", age(f.reconnect), age(f.evidence))
 	}

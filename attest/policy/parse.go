@@ -810,7 +810,7 @@ func (r *reader) fromFile(v strictyaml.Node, register string) []set {
 }
 
 func (r *reader) freshness(p *Policy, v strictyaml.Node) {
-	p.freshness = freshness{DefaultEvidenceAge, DefaultEndorsementAge, DefaultReconnectAge, v.Line(), v.Line()}
+	p.freshness = freshness{DefaultEvidenceAge, DefaultEndorsementAge, DefaultReconnectAge, false, v.Line(), v.Line()}
 	if !v.Present() || r.err != nil {
 		return
 	}
@@ -821,6 +821,11 @@ func (r *reader) freshness(p *Policy, v strictyaml.Node) {
 			r.fail(err)
 			*into = d
 		}
+	}
+	if e := m.Get("undated"); e.Present() {
+		undated, err := e.Bool()
+		r.fail(err)
+		p.freshness.undated = undated
 	}
 	if e := m.Get("reconnect"); e.Present() {
 		p.freshness.reconnect, p.freshness.reconnectLine = r.durationOrOff(e), e.Line()

@@ -162,6 +162,7 @@ type numberRule struct {
 type freshness struct {
 	evidence, endorsements time.Duration
 	reconnect              time.Duration // 0: never
+	undated                bool          // evidence of unknown age is taken
 	line, reconnectLine    int
 }
 

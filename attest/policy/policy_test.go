@@ -167,6 +167,9 @@ func TestJudge(t *testing.T) {
 		"evidence too old":           {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-time.Hour - time.Second) }, []attest.Code{attest.CodeEvidenceTooOld}},
 		"evidence from the future":   {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(6 * time.Minute) }, []attest.Code{attest.CodeEvidenceTooOld}},
 		"evidence of unknown age":    {base, func(_ *attest.Claims, s *attest.Situation) { s.Made = time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld}},
+		"undated evidence, taken":    {replace("evidence: 1h", "evidence: 1h, undated: true"), func(_ *attest.Claims, s *attest.Situation) { s.Made = time.Time{} }, nil},
+		"undated evidence, not":      {replace("evidence: 1h", "evidence: 1h, undated: false"), func(_ *attest.Claims, s *attest.Situation) { s.Made = time.Time{} }, []attest.Code{attest.CodeEvidenceTooOld}},
+		"dated evidence, too old":    {replace("evidence: 1h", "evidence: 1h, undated: true"), func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-time.Hour - time.Second) }, []attest.Code{attest.CodeEvidenceTooOld}},
 		"a day is the default limit": {replace("freshness: {evidence: 1h, endorsements: 30d}\n", ""), func(_ *attest.Claims, s *attest.Situation) { s.Made = now.Add(-25 * time.Hour) }, []attest.Code{attest.CodeEvidenceTooOld}},
 
 		"reconnect":                    {base, reconnect(10 * time.Minute), nil},
@@ -250,6 +253,7 @@ func TestParseErrors(t *testing.T) {
 		"unknown level":         {replace("binding: key", "binding: kye"), `p.yaml:8:10: a value is not allowed: got binding: "kye", want one of session, nonce, key, pinned, none (J703)`},
 		"no limit":              {replace("evidence: 1h", "evidence: 0s"), `p.yaml:9:23: a value is not allowed: got freshness.evidence: "0s", want a length of time such as 10m, 24h or 30d (J703)`},
 		"no time to reconnect":  {replace("evidence: 1h", "evidence: 1h, reconnect: 0s"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: "0s", want a length of time such as 10m, or off (J703)`},
+		"undated, a word":       {replace("evidence: 1h", "evidence: 1h, undated: 'yes'"), `p.yaml:9:36: a value is not allowed: got freshness.undated: "yes", want one of true, false (J703)`},
 		"reconnect on":          {replace("evidence: 1h", "evidence: 1h, reconnect: on"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: "on", want a length of time such as 10m, or off (J703)`},
 		"reconnect for nothing": {replace("evidence: 1h", "evidence: 1h, reconnect: ''"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: nothing, want text (J703)`},
 		"reconnect with terms":  {replace("evidence: 1h", "evidence: 1h, reconnect: {max: 1m}"), `p.yaml:9:38: a value is not allowed: got freshness.reconnect: a map, want text (J703)`},
@@ -411,8 +415,8 @@ func TestProposeLevel(t *testing.T) {
 
 // What loosens a policy is said aloud by Explain.
 func TestExplainSaysWhatIsLoose(t *testing.T) {
-	loose := parse(t, "policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any, migration: any}\nbinding: none\nrevocation: unchecked\n").Explain(now)
-	for _, want := range []string{"ANY software", "MAY read the guest", "MAY be moved", "bound to NOTHING", "NOT checked", "firmware may be of ANY level", "of any generation"} {
+	loose := parse(t, "policy: p\nplatforms: {allow: [amd *]}\nworkload: {measurement: any, debug: any, migration: any}\nbinding: none\nfreshness: {undated: true}\nrevocation: unchecked\n").Explain(now)
+	for _, want := range []string{"ANY software", "MAY read the guest", "MAY be moved", "bound to NOTHING", "of ANY age", "NOT checked", "firmware may be of ANY level", "of any generation"} {
 		if !strings.Contains(loose, want) {
 			t.Errorf("it does not say %q:\n%s", want, loose)
 		}

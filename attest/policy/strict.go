@@ -36,6 +36,9 @@ func (p *Policy) Looser(floor *Policy) []string {
 	if p.freshness.evidence > floor.freshness.evidence {
 		l.say("freshness.evidence %s is longer than %s", age(p.freshness.evidence), age(floor.freshness.evidence))
 	}
+	if p.freshness.undated && !floor.freshness.undated {
+		l.say("freshness.undated takes evidence of any age")
+	}
 	if p.freshness.endorsements > floor.freshness.endorsements {
 		l.say("freshness.endorsements %s is longer than %s", age(p.freshness.endorsements), age(floor.freshness.endorsements))
 	}

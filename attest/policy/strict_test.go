@@ -418,6 +418,7 @@ func TestLooser(t *testing.T) {
 		"privilege":     {"debug: off", "debug: off\n  privilege: 1", "privilege 1"},
 		"binding":       {"binding: session", "binding: key", "binding key"},
 		"evidence age":  {"evidence: 1h", "evidence: 2h", "freshness.evidence"},
+		"undated":       {"endorsements: 30d", "endorsements: 30d, undated: true", "freshness.undated"},
 		"endorsements":  {"endorsements: 30d", "endorsements: 31d", "freshness.endorsements"},
 		"reconnect":     {"endorsements: 30d", "endorsements: 30d, reconnect: 11m", "freshness.reconnect 11m is longer than 10m"},
 		"revocation":    {"binding: session", "revocation: unchecked\nbinding: session", "revocation"},
