@@ -99,6 +99,12 @@ func (b *back1) hold(held bool) {
 
 func (b *back1) moved() time.Time { return b.conn.Moved() }
 
+func (b *back1) serve(x *exchange) {
+	if b.exchange != nil { // or it serves others already
+		b.exchange = x
+	}
+}
+
 // Data takes what the service has sent.
 func (b *back1) Data(p []byte) {
 	if len(b.rest) > 0 {
@@ -181,7 +187,7 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	}
 	x.response(r, false)
 	switch {
-	case b.exchange != x: // it was refused
+	case b.exchange == nil: // it was refused
 	case r.Status == 101:
 		b.switchOver(x, p[meta.Size:])
 		return len(p), nil

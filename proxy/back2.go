@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/http"
 	"slices"
 	"time"
 
@@ -69,7 +68,7 @@ func (b *back2) start(x *exchange, used bool) {
 	none := x.req.Length == message.NoBody || x.req.Length == 0
 	s, err := b.h.Request(&x.req, none)
 	if err != nil {
-		x.reply(http.StatusBadRequest, "", "bad request")
+		x.unsayable()
 		return
 	}
 	a := b.ask()
@@ -237,6 +236,12 @@ func (a *ask2) abort() {
 }
 
 func (a *ask2) moved() time.Time { return a.sender.moved(a.back.conn) }
+
+func (a *ask2) serve(x *exchange) {
+	if a.x != nil { // or the response is whole
+		a.x = x
+	}
+}
 
 func (a *ask2) hold(held bool) {
 	a.held = held

@@ -33,7 +33,8 @@ type origin interface {
 	finish(trailers message.Fields)
 	abort() // the exchange is over for good, whatever the service is still doing
 	hold(bool)
-	moved() time.Time // when it last took something of the request
+	moved() time.Time  // when it last took something of the request
+	serve(x *exchange) // x is the one that hears of the response, from now on
 }
 
 // exchange is one request on its way to the service, and its response on its way back. It lives in one loop.
@@ -85,6 +86,9 @@ type exchange struct {
 	fresh    bool // the connection to the service has not been used before
 	tries    int  // of one endpoint
 	calling  *call
+
+	hedges []*hedge  // tries beside the one that is under way
+	of     *exchange // the one that this one is for a hedge of; nil for most
 }
 
 // bind tells whose connection a panic in one of the exchange's timers is to end.
@@ -209,13 +213,13 @@ func (x *exchange) connected(s origin, fresh bool, peer *link) {
 	}
 }
 
-// await bounds the time to the response.
+// await bounds the time to the response. That of hedges is bounded where they began.
 func (x *exchange) await() {
-	if x.answered {
+	if x.answered || x.of != nil {
 		return
 	}
 	x.bound()
-	if d := x.times.perTry; d > 0 && !x.tryTimed {
+	if d := x.tryLimit(); d > 0 && !x.tryTimed {
 		x.worker.loop.Set(&x.try, x.worker.loop.Now().Add(d), x.tryExpired)
 	}
 }
@@ -370,19 +374,21 @@ func (x *exchange) clientReady() {
 // response passes on the head of a response; last says that nothing follows it.
 func (x *exchange) response(r *message.Response, last bool) {
 	if r.Status == http.StatusSwitchingProtocols && x.req.Upgrade == "" {
-		x.fail(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
+		x.lost(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
 		return
 	}
 	if !r.Informational() {
 		x.outcome = upstream.OutcomeOf(r.Status)
-		as := x.as
-		if x.again(x.retry.OnStatus(r.Status) || x.retry.OnGRPC(grpcStatus(r))) {
+		as, poor := x.as, x.retry.OnStatus(r.Status) || x.retry.OnGRPC(grpcStatus(r))
+		h := x.heir(!poor)
+		if h == nil || h.again(poor) {
 			// A connection whose response is whole already serves others.
 			if as != nil && (!last || !x.ended) {
 				as.abort()
 			}
 			return
 		}
+		x = h
 	}
 	r.Fields = withoutTrailers(r.Fields.Remove(message.Ours), message.Ours)
 	if r.Informational() {
@@ -478,6 +484,7 @@ func (x *exchange) close() {
 	l.Stop(&x.idle)
 	l.Stop(&x.pause)
 	x.settle()
+	x.dropHedges()
 	x.kept, x.keeping = nil, false
 	for _, m := range x.copies { // which can't be whole any more
 		if !m.ended && !x.ended {
@@ -529,7 +536,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 	if errors.Is(err, errRefusedStream) {
 		why = route.FailureRefusedStream
 	}
-	if x.again(x.retry.OnFailure(why)) {
+	if x = x.heir(false); x == nil || x.again(x.retry.OnFailure(why)) {
 		return
 	}
 	code := attest.CodeBackendFailed
@@ -544,7 +551,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 func (x *exchange) unreached(err error) {
 	x.outcome = upstream.ConnectFailure
 	x.told.flags |= accesslog.UpstreamConnectionFailure
-	if !x.again(x.retry.OnFailure(route.FailureConnect)) {
+	if x = x.heir(false); x != nil && !x.again(x.retry.OnFailure(route.FailureConnect)) {
 		x.fail(attest.CodeOf(err), http.StatusBadGateway, err)
 	}
 }
@@ -585,6 +592,9 @@ func (x *exchange) fail(code attest.Code, status int, err error) {
 
 // cut breaks off a response that has begun.
 func (x *exchange) cut() {
+	if x.of != nil {
+		x = x.of
+	}
 	as := x.as
 	x.close()
 	if as != nil {

@@ -12,6 +12,7 @@ import (
 // mirror is a copy of a request on its way to another cluster. Nobody waits for its response, and it never slows down the
 // request that it is of: where it can't keep up, it is given up.
 type mirror struct {
+	unheard
 	x       exchange
 	end     loop.Timer
 	ready   bool   // for the body
@@ -75,12 +76,7 @@ func (m *mirror) pass(p []byte, trailers message.Fields) {
 	m.x.requestBody(p, m.ended)
 }
 
-func (m *mirror) respond(*message.Response, bool) error { return nil }
-func (m *mirror) body([]byte, bool) bool                { return true }
-func (m *mirror) finish(message.Fields)                 {}
-func (m *mirror) abort()                                {}
-func (m *mirror) moved() time.Time                      { return time.Time{} }
-func (m *mirror) hasEnded() bool                        { return m.ended }
+func (m *mirror) hasEnded() bool { return m.ended }
 
 func (m *mirror) hold(held bool) {
 	m.ready = !held

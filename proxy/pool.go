@@ -245,7 +245,7 @@ func (p *pool) dial(x *exchange, protocols []string, use func(*call, net.Conn) e
 		cancel()
 		c.drop(x)
 		p.left(true)
-		x.fail(attest.CodeBackendUnreachable, http.StatusBadGateway, context.Canceled)
+		x.lost(attest.CodeBackendUnreachable, http.StatusBadGateway, context.Canceled)
 		return nil
 	}
 	return c
@@ -270,7 +270,7 @@ func (w *worker) open(raw net.Conn, h loop.Handler) (conn *loop.Conn, err error)
 func (p *pool) assign(x *exchange, b *back1, fresh bool) {
 	if b.start(x) != nil {
 		p.keep(b)
-		x.reply(http.StatusBadRequest, "", "bad request")
+		x.unsayable()
 		return
 	}
 	x.connected(b, fresh, b.peer)
@@ -313,5 +313,5 @@ func (p *pool) leave() {
 func (x *exchange) overload() {
 	x.told.flags |= accesslog.UpstreamOverflow
 	err := x.cluster.unavailable(upstream.ErrOverflow)
-	x.fail(attest.CodeOf(err), http.StatusServiceUnavailable, err)
+	x.lost(attest.CodeOf(err), http.StatusServiceUnavailable, err)
 }

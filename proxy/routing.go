@@ -143,9 +143,11 @@ func (x *exchange) pick() {
 	if x.hostless {
 		x.req.Authority = authorityOf(e.Identity())
 	}
-	x.tryTimed = x.times.perTry > 0 && (x.ended || x.bodiless())
-	if x.tryTimed {
-		w.loop.Set(&x.try, w.loop.Now().Add(x.times.perTry), x.tryExpired)
+	if x.tryTimed = false; x.ended || x.bodiless() {
+		if d := x.tryLimit(); d > 0 {
+			x.tryTimed = true
+			w.loop.Set(&x.try, w.loop.Now().Add(d), x.tryExpired)
+		}
 	}
 	if x.ended || x.bodiless() {
 		x.bound()
@@ -228,14 +230,8 @@ func (x *exchange) again(wanted bool) bool {
 		return false
 	}
 	w := x.worker
-	if x.endpoint != nil {
-		x.tried = append(x.tried, x.endpoint)
-	}
-	if x.calling != nil {
-		x.calling.drop(x)
-	}
 	w.loop.Stop(&x.idle)
-	x.settle()
+	x.letGo()
 	x.retrying = true
 	x.retries++
 	w.loop.Stop(&x.try)
@@ -244,7 +240,6 @@ func (x *exchange) again(wanted bool) bool {
 		w.loop.Stop(&x.timer)
 	}
 	x.client.hold(true)
-	x.as, x.slow = nil, false
 	w.loop.Set(&x.pause, w.loop.Now().Add(x.retry.BackOff(x.retries, w.random.Uint64())), x.pick)
 	return true
 }
@@ -264,8 +259,12 @@ func (x *exchange) replay() bool {
 	return more || x.ended
 }
 
-// tryExpired ends a try that took too long.
+// tryExpired ends a try that took too long, or begins another one beside it.
 func (x *exchange) tryExpired() {
+	if x.hedgeAfter() > 0 {
+		x.hedge()
+		return
+	}
 	x.told.flags |= accesslog.UpstreamRequestTimeout
 	x.outcome = upstream.Timeout
 	as := x.as
@@ -302,7 +301,7 @@ func (x *exchange) idled() {
 	x.blame()
 	if !x.answered && x.tryIdle {
 		as := x.as
-		if x.again(x.retry.OnFailure(route.FailureTimeout)) {
+		if x = x.heir(false); x == nil || x.again(x.retry.OnFailure(route.FailureTimeout)) {
 			if as != nil {
 				as.abort()
 			}

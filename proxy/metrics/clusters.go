@@ -56,6 +56,8 @@ func clusters() []definition {
 		}),
 		cluster(Counter, "picks_without_endpoint_total", "Requests for which there was no endpoint to go to.", func(s *upstream.Stats) float64 { return float64(s.NoEndpoint) }),
 		cluster(Counter, "picks_in_panic_total", "Requests that went to any endpoint because too few were healthy.", func(s *upstream.Stats) float64 { return float64(s.Panic) }),
+		cluster(Counter, "hedges_total", "Tries that were begun beside slow ones.", func(s *upstream.Stats) float64 { return float64(s.Hedges) }),
+		cluster(Counter, "hedges_won_total", "Of them, those whose answer counted.", func(s *upstream.Stats) float64 { return float64(s.HedgesWon) }),
 		clusterBy(Counter, "ejections_total", "reason", "Endpoints taken out by outlier detection.", func(s *upstream.Stats, emit func(float64, string)) {
 			emit(float64(s.Ejections5xx), "5xx")
 			emit(float64(s.EjectionsGateway), "gateway_failure")

@@ -84,7 +84,7 @@ func example() metrics.Snapshot {
 			Stats: upstream.Stats{
 				Endpoints: 201, Healthy: 202, Connections: 203, Pending: 204, Requests: 205, Retries: 206, ConnectionsOverflow: 207, PendingOverflow: 208,
 				RequestsOverflow: 209, RetriesOverflow: 210, NoEndpoint: 211, Panic: 212, Ejections5xx: 213, EjectionsGateway: 214, EjectionsLocalOrigin: 215,
-				EjectionsSuccessRate: 216, EjectionsOverflow: 217, ChecksFailed: 218, ChecksPassed: 219,
+				EjectionsSuccessRate: 216, EjectionsOverflow: 217, ChecksFailed: 218, ChecksPassed: 219, Hedges: 221, HedgesWon: 222,
 			},
 			Endpoints: []metrics.Endpoint{
 				{Address: "10.0.0.1:443", Stats: upstream.EndpointStats{Active: 301, Success: 302, ServerErrors: 303, GatewayErrors: 304, ConnectFailures: 305, Timeouts: 306, Resets: 307, NoVerdict: 308, Nanoseconds: 309_500_000_000}},

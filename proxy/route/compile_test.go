@@ -142,6 +142,8 @@ func TestCompileErrors(t *testing.T) {
 		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, PerTryIdleTimeout: -1}), r + ".route.retry_policy.per_try_idle_timeout"},
 		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, BackOffBase: -1}), r + ".route.retry_policy.base_interval"},
 		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, BackOffMax: time.Millisecond}), r + ".route.retry_policy.max_interval"},
+		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, Hedge: &route.Hedge{}}), r + ".route.retry_policy.hedge.after"},
+		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, Hedge: &route.Hedge{After: -1}}), r + ".route.retry_policy.hedge.after"},
 		{retry(route.RetryPolicy{RetryOn: []string{"5xx"}, HostSelectionAttempts: -1}), r + ".route.retry_policy.host_selection_retry_max_attempts"},
 
 		{mirror(route.RequestMirror{}), r + ".route.request_mirror_policies[0].cluster"},

@@ -171,6 +171,16 @@ type RetryPolicy struct {
 	AvoidPreviousHosts   bool          `yaml:"avoid_previous_hosts"`       // Envoy's retry_host_predicate previous_hosts
 	// How often another endpoint is drawn where one was tried before, default 1
 	HostSelectionAttempts int `yaml:"host_selection_retry_max_attempts"`
+
+	Hedge *Hedge `yaml:"hedge"` // further tries beside a slow one, default none
+}
+
+// Hedge begins another try, on another endpoint, beside one that has not been answered in time; the first good answer counts, and the
+// other tries are called off. It is for requests that have come to their end and are kept whole. Each such try is one of num_retries.
+// A request that is hedged has no per_try_timeout: its tries go on until timeout.
+type Hedge struct {
+	After     time.Duration `yaml:"after"`      // without an answer, and again for each further try, default the per_try_timeout
+	AnyMethod bool          `yaml:"any_method"` // also methods that are not idempotent, such as POST: the service may do twice what is asked for
 }
 
 // RequestMirror sends a copy of requests to another cluster, and drops its answers.

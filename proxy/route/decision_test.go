@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -271,6 +272,35 @@ func TestRetry(t *testing.T) {
 	}
 	if r = nil; r.Number() != 0 || r.OnStatus(500) || r.OnGRPC(14) || r.OnFailure(route.FailureConnect) || r.AvoidTried() != 0 {
 		t.Error("no policy retries")
+	}
+}
+
+func TestHedge(t *testing.T) {
+	methods := []string{"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE", "POST", "PATCH", "get", "X"}
+	const s, m = time.Second, time.Minute
+	for _, c := range []struct {
+		policy *route.RetryPolicy
+		want   []time.Duration
+	}{
+		{nil, make([]time.Duration, 10)},
+		{&route.RetryPolicy{PerTryTimeout: s}, make([]time.Duration, 10)},
+		{&route.RetryPolicy{PerTryTimeout: s, Hedge: &route.Hedge{}}, []time.Duration{s, s, s, s, s, s, 0, 0, 0, 0}},
+		{&route.RetryPolicy{PerTryTimeout: s, Hedge: &route.Hedge{After: m}}, []time.Duration{m, m, m, m, m, m, 0, 0, 0, 0}},
+		{&route.RetryPolicy{Hedge: &route.Hedge{After: m, AnyMethod: true}}, slices.Repeat([]time.Duration{m}, 10)},
+	} {
+		r := to("r", route.RouteMatch{Prefix: "/"})
+		if c.policy != nil {
+			c.policy.RetryOn = []string{"5xx"}
+		}
+		r.Route.RetryPolicy = c.policy
+		d := decide(t, one(r), get("a", "/"))
+		var got []time.Duration
+		for _, m := range methods {
+			got = append(got, d.Retry().HedgeAfter(m))
+		}
+		if !slices.Equal(got, c.want) {
+			t.Errorf("%+v: got %v", c.policy, got)
+		}
 	}
 }
 

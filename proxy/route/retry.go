@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"math/bits"
+	"net/http"
 	"slices"
 	"strconv"
 	"time"
@@ -47,6 +48,8 @@ type Retry struct {
 	base, max time.Duration
 	avoid     bool
 	attempts  int
+	hedge     time.Duration // 0 for none
+	hedgeAny  bool          // whatever the method
 }
 
 func (c *compiler) retry(at string, p *RetryPolicy) *Retry {
@@ -89,6 +92,15 @@ func (c *compiler) retry(at string, p *RetryPolicy) *Retry {
 	}
 	if r.base > 0 && r.max < r.base {
 		c.bad(at+".max_interval", r.max.String(), "at least the base_interval of "+r.base.String())
+	}
+	if h := p.Hedge; h != nil {
+		c.notNegative(at+".hedge.after", h.After)
+		if r.hedge, r.hedgeAny = h.After, h.AnyMethod; r.hedge == 0 {
+			r.hedge = p.PerTryTimeout
+		}
+		if r.hedge == 0 {
+			c.bad(at+".hedge.after", "none", "a time, or per_try_timeout")
+		}
 	}
 	if r.attempts < 0 {
 		c.bad(at+".host_selection_retry_max_attempts", strconv.Itoa(r.attempts), "0 or more")
@@ -138,6 +150,22 @@ func (r *Retry) OnFailure(f Failure) bool {
 	default:
 		return false
 	}
+}
+
+// HedgeAfter answers after which time without an answer a request of this method gets another try beside the one that is under
+// way; 0 for never. Without AnyMethod that is for idempotent ones (RFC 9110 section 9.2.2).
+func (r *Retry) HedgeAfter(method string) time.Duration {
+	if r == nil || r.hedge == 0 {
+		return 0
+	}
+	switch method {
+	case http.MethodGet, http.MethodHead, http.MethodOptions, http.MethodTrace, http.MethodPut, http.MethodDelete:
+		return r.hedge
+	}
+	if r.hedgeAny {
+		return r.hedge
+	}
+	return 0
 }
 
 // AvoidTried answers how many further draws there may be for an endpoint that was not tried before; 0 for none.

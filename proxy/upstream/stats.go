@@ -10,6 +10,7 @@ type counts struct {
 
 type clusterCounts struct {
 	noEndpoint, panicked atomic.Uint64
+	hedges, hedgesWon    atomic.Uint64
 	ejections            [ejections]atomic.Uint64
 	ejectionsOverflow    atomic.Uint64
 	checks               [2]atomic.Uint64 // failed, passed
@@ -61,6 +62,9 @@ type Stats struct {
 	NoEndpoint uint64 `json:"no_endpoint"` // picks that found none
 	Panic      uint64 `json:"panic"`       // picks in panic
 
+	Hedges    uint64 `json:"hedges"`     // tries that were begun beside slow ones
+	HedgesWon uint64 `json:"hedges_won"` // of them, those whose answer counted
+
 	Ejections5xx         uint64 `json:"ejections_5xx"`
 	EjectionsGateway     uint64 `json:"ejections_gateway_failure"`
 	EjectionsLocalOrigin uint64 `json:"ejections_local_origin"`
@@ -71,6 +75,12 @@ type Stats struct {
 	ChecksPassed uint64 `json:"checks_passed"`
 }
 
+// Hedge counts a try that is begun beside a slow one.
+func (c *Cluster) Hedge() { c.stats.hedges.Add(1) }
+
+// HedgeWon counts one of them whose answer counts.
+func (c *Cluster) HedgeWon() { c.stats.hedgesWon.Add(1) }
+
 // Stats is a snapshot of the cluster's counters.
 func (c *Cluster) Stats() Stats {
 	b, s := &c.breaker, &c.stats
@@ -78,7 +88,7 @@ func (c *Cluster) Stats() Stats {
 		Connections: b.used[Connections].Load(), Pending: b.used[Pending].Load(), Requests: b.used[Requests].Load(), Retries: b.used[Retries].Load(),
 		ConnectionsOverflow: b.overflow[Connections].Load(), PendingOverflow: b.overflow[Pending].Load(),
 		RequestsOverflow: b.overflow[Requests].Load(), RetriesOverflow: b.overflow[Retries].Load(),
-		NoEndpoint: s.noEndpoint.Load(), Panic: s.panicked.Load(),
+		NoEndpoint: s.noEndpoint.Load(), Panic: s.panicked.Load(), Hedges: s.hedges.Load(), HedgesWon: s.hedgesWon.Load(),
 		Ejections5xx: s.ejections[by5xx].Load(), EjectionsGateway: s.ejections[byGatewayFailure].Load(),
 		EjectionsLocalOrigin: s.ejections[byLocalOrigin].Load(), EjectionsSuccessRate: s.ejections[bySuccessRate].Load(),
 		EjectionsOverflow: s.ejectionsOverflow.Load(), ChecksFailed: s.checks[0].Load(), ChecksPassed: s.checks[1].Load(),

@@ -52,6 +52,10 @@ type rds struct {
 type manner struct {
 	idle  time.Duration // of streams, where a route says nothing; 0 is the default
 	plain bool          // clients come without TLS
+
+	retry    *routev3.RetryPolicy // of the virtual host, and so the next two
+	hedge    *routev3.HedgePolicy
+	hedgesAt string
 }
 
 func (s *scope) routes(at string, m *routev3.RouteConfiguration, how manner) route.Config {
@@ -73,8 +77,9 @@ func (s *scope) virtualHost(at string, v *routev3.VirtualHost, how manner) route
 	out.RequestHeaders = s.edits(at, "request", v.GetRequestHeadersToAdd(), v.GetRequestHeadersToRemove())
 	out.ResponseHeaders = s.edits(at, "response", v.GetResponseHeadersToAdd(), v.GetResponseHeadersToRemove())
 	s.perFilter(at, v.GetTypedPerFilterConfig())
+	how.retry, how.hedge, how.hedgesAt = v.GetRetryPolicy(), v.GetHedgePolicy(), at+".hedge_policy"
 	for i, r := range v.GetRoutes() {
-		out.Routes = append(out.Routes, s.route(fmt.Sprintf("%s.routes[%d]", at, i), r, v.GetRetryPolicy(), how))
+		out.Routes = append(out.Routes, s.route(fmt.Sprintf("%s.routes[%d]", at, i), r, how))
 	}
 	switch tls := v.GetRequireTls(); tls {
 	case routev3.VirtualHost_NONE:
@@ -88,14 +93,14 @@ func (s *scope) virtualHost(at string, v *routev3.VirtualHost, how manner) route
 	return out
 }
 
-func (s *scope) route(at string, r *routev3.Route, retry *routev3.RetryPolicy, how manner) route.Route {
+func (s *scope) route(at string, r *routev3.Route, how manner) route.Route {
 	out := route.Route{Name: r.GetName(), Match: s.match(at+".match", r.GetMatch())}
 	out.RequestHeaders = s.edits(at, "request", r.GetRequestHeadersToAdd(), r.GetRequestHeadersToRemove())
 	out.ResponseHeaders = s.edits(at, "response", r.GetResponseHeadersToAdd(), r.GetResponseHeadersToRemove())
 	s.perFilter(at, r.GetTypedPerFilterConfig())
 	switch a := r.GetAction().(type) {
 	case *routev3.Route_Route:
-		out.Route = s.action(at+".route", a.Route, retry, how)
+		out.Route = s.action(at+".route", a.Route, how)
 	case *routev3.Route_Redirect:
 		out.Redirect = s.redirect(at+".redirect", a.Redirect)
 	case *routev3.Route_DirectResponse:
@@ -253,7 +258,7 @@ func (s *scope) fraction(at string, f *corev3.RuntimeFractionalPercent) (numerat
 	return min(f.GetDefaultValue().GetNumerator(), denominator), denominator
 }
 
-func (s *scope) action(at string, a *routev3.RouteAction, retry *routev3.RetryPolicy, how manner) *route.RouteAction {
+func (s *scope) action(at string, a *routev3.RouteAction, how manner) *route.RouteAction {
 	out := &route.RouteAction{PrefixRewrite: a.GetPrefixRewrite(), RegexRewrite: s.rewrite(a.GetRegexRewrite())}
 	switch c := a.GetClusterSpecifier().(type) {
 	case *routev3.RouteAction_Cluster:
@@ -282,9 +287,13 @@ func (s *scope) action(at string, a *routev3.RouteAction, retry *routev3.RetryPo
 		s.zero(at+".max_stream_duration.grpc_timeout_header_max", m.GetGrpcTimeoutHeaderMax(), "0 s or none: the client's time counts")
 	}
 	if a.GetRetryPolicy() != nil {
-		retry = a.GetRetryPolicy()
+		how.retry = a.GetRetryPolicy()
 	}
-	out.RetryPolicy = s.retry(at+".retry_policy", retry)
+	out.RetryPolicy = s.retry(at+".retry_policy", how.retry)
+	if a.GetHedgePolicy() != nil {
+		how.hedge, how.hedgesAt = a.GetHedgePolicy(), at+".hedge_policy"
+	}
+	s.hedge(how.hedgesAt, how.hedge, out.RetryPolicy)
 	for i, m := range a.GetRequestMirrorPolicies() {
 		at := fmt.Sprintf("%s.request_mirror_policies[%d]", at, i)
 		p := route.RequestMirror{Cluster: m.GetCluster()}
@@ -399,6 +408,17 @@ func (s *scope) retry(at string, p *routev3.RetryPolicy) *route.RetryPolicy {
 		out.BackOffMax = s.positive(at+".retry_back_off.max_interval", b.GetMaxInterval())
 	}
 	return out
+}
+
+// hedge adds to the retries that they are beside what they are of. Without a time for one try there is no time for it in Envoy either.
+func (s *scope) hedge(at string, h *routev3.HedgePolicy, p *route.RetryPolicy) {
+	if n := h.GetInitialRequests(); n != nil && n.GetValue() != 1 {
+		s.bad(at+".initial_requests", strconv.FormatUint(uint64(n.GetValue()), 10), "1")
+	}
+	if h.GetHedgeOnPerTryTimeout() && p != nil && p.PerTryTimeout > 0 {
+		s.note(at+".hedge_on_per_try_timeout", "for idempotent methods, on another endpoint")
+		p.Hedge = &route.Hedge{}
+	}
 }
 
 func (s *scope) hash(at string, h *routev3.RouteAction_HashPolicy) route.HashPolicy {

@@ -324,7 +324,8 @@ func messages() map[protoreflect.FullName]message {
 		},
 		"envoy.config.route.v3.VirtualHost": {
 			handled: `name domains routes require_tls request_headers_to_add request_headers_to_remove
-				response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy`,
+				response_headers_to_add response_headers_to_remove typed_per_filter_config retry_policy
+				hedge_policy`,
 			ignored: `virtual_clusters include_request_attempt_count include_attempt_count_in_response
 				include_is_timeout_retry_header per_request_buffer_limit_bytes request_body_buffer_limit metadata`,
 		},
@@ -347,11 +348,12 @@ func messages() map[protoreflect.FullName]message {
 		"envoy.config.route.v3.RouteAction": {
 			handled: `cluster weighted_clusters prefix_rewrite regex_rewrite host_rewrite_literal auto_host_rewrite
 				timeout idle_timeout retry_policy request_mirror_policies hash_policy upgrade_configs
-				max_grpc_timeout max_stream_duration`,
+				max_grpc_timeout max_stream_duration hedge_policy`,
 			ignored: "append_x_forwarded_host include_vh_rate_limits", // X-Forwarded-Host is always said
 			noted:   map[string]string{"cluster_not_found_response_code": "a cluster that is not there answers 503"},
 		},
 		"envoy.config.route.v3.RouteAction.UpgradeConfig":     {handled: "upgrade_type enabled"},
+		"envoy.config.route.v3.HedgePolicy":                   {handled: "initial_requests hedge_on_per_try_timeout"},
 		"envoy.config.route.v3.RouteAction.MaxStreamDuration": {handled: "max_stream_duration grpc_timeout_header_max"},
 		"envoy.config.route.v3.WeightedCluster":               {handled: "clusters total_weight", ignored: "runtime_key_prefix"},
 		"envoy.config.route.v3.WeightedCluster.ClusterWeight": {

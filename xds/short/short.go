@@ -433,7 +433,9 @@ func action(a *route.RouteAction) object {
 		out["regex_rewrite"] = rewrite(a.RegexRewrite)
 	}
 	if a.RetryPolicy != nil {
-		out["retry_policy"] = retry(a.RetryPolicy)
+		if out["retry_policy"] = retry(a.RetryPolicy); a.RetryPolicy.Hedge != nil {
+			out["hedge_policy"] = object{"hedge_on_per_try_timeout": true}
+		}
 	}
 	var mirrors []object
 	for _, m := range a.RequestMirrorPolicies {

@@ -47,7 +47,7 @@ listen:
     - name: a
       domains: [a.example, "*.a.example"]
       routes:
-      - {name: x, match: {path: /x, headers: [{name: v, string_match: {exact: "1"}}, {name: w, present_match: false}]}, route: {cluster: one, timeout: 3s}}
+      - {name: x, match: {path: /x, headers: [{name: v, string_match: {exact: "1"}}, {name: w, present_match: false}]}, route: {cluster: one, timeout: 3s, retry_policy: {retry_on: [5xx], per_try_timeout: 1s, hedge: {}}}}
       - {match: {path_separated_prefix: /y, ignore_case: true}, route: {weighted_clusters: [{name: one, weight: 90}, {name: two, weight: 10}], prefix_rewrite: /z, timeout: never}}
       - {match: {safe_regex: "/r.*", query_parameters: [{name: q, string_match: {prefix: a}}]}, route: {cluster: two, host_rewrite_literal: b.example, regex_rewrite: {pattern: "r", substitution: "s"}}}
       - {match: {prefix: /old}, redirect: {host_redirect: new.example, response_code: 308, strip_query: true}}
@@ -81,13 +81,15 @@ clusters: [{name: d, healthy_panic_threshold: never, attested: {require: p}, end
 // What resources can't say is an error at its place.
 func TestRefused(t *testing.T) {
 	for name, tc := range map[string]struct{ text, where string }{
-		"limits":        {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  to: 127.0.0.1:9000\n  limits: {connections: 5}", "f.yaml:5:25"},
-		"proxy":         {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  tcp: true\n  to: 127.0.0.1:9000\n  proxy_protocol: [10.0.0.0/8]", "f.yaml:6:"},
-		"transparent":   {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  tcp: true\n  cluster: c\n  transparent: redirect\nclusters: [{name: c, attested: {require: p}, localities: []}]", "f.yaml:6:"},
-		"headers":       {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  http:\n    virtual_hosts: [{name: a, domains: ['*']}]\n    unsafe_keep_escaped_slashes: true", "f.yaml:6:"},
-		"a bad value":   {"listen:\n- address: 127.0.0.1:x-y-z:1\n  plain: true\n  to: 127.0.0.1:9000", "f.yaml:2:"},
-		"a bad key":     {"listen:\n- addres: 127.0.0.1:1", "f.yaml:2:"},
-		"no cluster":    {"listen:\n- {address: '127.0.0.1:1', plain: true, tcp: true, cluster: none}", "f.yaml:2:"},
+		"limits":      {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  to: 127.0.0.1:9000\n  limits: {connections: 5}", "f.yaml:5:25"},
+		"proxy":       {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  tcp: true\n  to: 127.0.0.1:9000\n  proxy_protocol: [10.0.0.0/8]", "f.yaml:6:"},
+		"transparent": {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  tcp: true\n  cluster: c\n  transparent: redirect\nclusters: [{name: c, attested: {require: p}, localities: []}]", "f.yaml:6:"},
+		"headers":     {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  http:\n    virtual_hosts: [{name: a, domains: ['*']}]\n    unsafe_keep_escaped_slashes: true", "f.yaml:6:"},
+		"a bad value": {"listen:\n- address: 127.0.0.1:x-y-z:1\n  plain: true\n  to: 127.0.0.1:9000", "f.yaml:2:"},
+		"a bad key":   {"listen:\n- addres: 127.0.0.1:1", "f.yaml:2:"},
+		"no cluster":  {"listen:\n- {address: '127.0.0.1:1', plain: true, tcp: true, cluster: none}", "f.yaml:2:"},
+		"a hedge": {"listen:\n- address: 127.0.0.1:8000\n  plain: true\n  http: {virtual_hosts: [{name: a, domains: ['*'], routes: [{match: {prefix: /}, route: {cluster: c, retry_policy: {retry_on: [5xx], hedge: {after: 1s}}}}]}]}\n" +
+			"clusters: [{name: c, endpoints: [{address: '127.0.0.1:2'}]}]", "f.yaml:4:"},
 		"health checks": {"listen:\n- {address: '127.0.0.1:1', plain: true, tcp: true, cluster: c}\nclusters:\n- name: c\n  endpoints: [{address: '127.0.0.1:2'}]\n  health_check: {tcp: {}}", "f.yaml:"},
 	} {
 		t.Run(name, func(t *testing.T) {
