@@ -571,8 +571,8 @@ func TestRefusedPeer(t *testing.T) {
 		case err != nil:
 			t.Fatal(err)
 		default:
-			_, _ = io.WriteString(conn, "secret")
-			if got, err := io.ReadAll(conn); err == nil {
+			_, written := io.WriteString(conn, "secret") // the system tells of a reset once, whoever asks first
+			if got, err := io.ReadAll(conn); err == nil && written == nil {
 				t.Errorf("an end that looks proper, after %q", got)
 			}
 			conn.Close()
