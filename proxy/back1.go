@@ -24,7 +24,8 @@ type back1 struct {
 
 	framer1  // of the request's body
 	method   string
-	written  bool // all of the request is
+	accept   string // what a 101 has to say, where the proxy has made the handshake
+	written  bool   // all of the request is
 	response message.Response
 	scan     h1.Scan
 	scanning bool
@@ -37,10 +38,15 @@ type back1 struct {
 // start sends the head of a request.
 func (b *back1) start(x *exchange) error {
 	w := b.worker
-	if x.req.Version == message.HTTP2 {
-		x.req.Fields = joinCookies(x.req.Fields)
+	req := &x.req
+	b.accept = ""
+	if req.Version == message.HTTP2 {
+		req.Fields = joinCookies(req.Fields)
+		if req.Upgrade != "" {
+			req, b.accept = w.withKey(*req)
+		}
 	}
-	out, meta, err := h1.AppendRequest(w.out[:0], &x.req, false)
+	out, meta, err := h1.AppendRequest(w.out[:0], req, false)
 	if err != nil {
 		return err
 	}
@@ -98,6 +104,8 @@ func (b *back1) hold(held bool) {
 }
 
 func (b *back1) moved() time.Time { return b.conn.Moved() }
+
+func (b *back1) leave() {} // it has handed its connection over by then
 
 func (b *back1) serve(x *exchange) {
 	if b.exchange != nil { // or it serves others already
@@ -180,7 +188,11 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 		return meta.Size, nil
 	}
 	b.persists = meta.Persistent
-	if meta.Body == 0 && r.Status != 101 {
+	switches := r.Status == 101
+	if switches && b.accept != "" && !accepted(r, b.accept) {
+		return 0, errNotAccepted
+	}
+	if meta.Body == 0 && !switches {
 		b.release(meta.Size == len(p))
 		x.response(r, true)
 		return meta.Size, nil
@@ -188,7 +200,7 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	x.response(r, false)
 	switch {
 	case b.exchange == nil: // it was refused
-	case r.Status == 101:
+	case switches:
 		b.switchOver(x, p[meta.Size:])
 		return len(p), nil
 	default:
@@ -216,14 +228,18 @@ func (b *back1) release(alone bool) {
 
 // switchOver joins the two connections after an upgrade.
 func (b *back1) switchOver(x *exchange, more []byte) {
-	d, ok := x.client.(*front1)
-	if !ok {
-		x.cut()
-		return
-	}
 	b.exchange = nil
 	if b.peer != nil {
 		b.peer.turned = nil
+	}
+	d, ok := x.client.(*front1)
+	if !ok {
+		t := &raw1{conn: b.conn, x: x}
+		b.conn.SetHandler(t)
+		if x.carry(t); len(more) > 0 {
+			t.Data(more)
+		}
+		return
 	}
 	x.close()
 	x.report()

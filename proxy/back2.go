@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/http"
 	"slices"
 	"time"
 
@@ -24,6 +25,8 @@ type back2 struct {
 	used   bool
 	why    error // of the end of the connection
 	free   []*ask2
+
+	greeting *call // who waits for what the service says that it takes; nil for nobody
 }
 
 func (p *pool) openShared(raw net.Conn) (*back2, error) {
@@ -44,6 +47,7 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	conn.OnClose(func() {
 		w.loop.Remove(&b.timer)
 		p.left(true)
+		b.greeted(func(x *exchange) { x.unreached(b.ended()) })
 	})
 	b.rest()
 	conn.Ready() // our settings
@@ -65,8 +69,12 @@ func (b *back2) rest() {
 // start sends a request.
 func (b *back2) start(x *exchange, used bool) {
 	x.req.Scheme = b.pool.cluster.scheme()
-	none := x.req.Length == message.NoBody || x.req.Length == 0
-	s, err := b.h.Request(&x.req, none)
+	none := x.bodiless()
+	req := &x.req
+	if req.Upgrade != "" {
+		req, none = extended(*req), false
+	}
+	s, err := b.h.Request(req, none)
 	if err != nil {
 		x.unsayable()
 		return
@@ -104,6 +112,44 @@ func (b *back2) Data(p []byte) {
 		b.why = err
 	}
 	b.conn.Ready()
+	if b.greeting != nil {
+		b.greet()
+	}
+}
+
+// wait has an upgrade wait for what the service says that it takes.
+func (b *back2) wait(x *exchange) {
+	if b.greeting == nil {
+		b.greeting = &call{pool: b.pool, cancel: func() {}}
+	}
+	if !b.greeting.add(x) {
+		x.overload()
+	}
+}
+
+// greet goes on with the upgrades that have waited for that.
+func (b *back2) greet() {
+	if _, said := b.h.Extended(); !said || b.why != nil {
+		return
+	}
+	b.greeted(func(x *exchange) { b.pool.connect(x, false) })
+}
+
+func (b *back2) greeted(goOn func(*exchange)) {
+	if c := b.greeting; c != nil {
+		b.greeting = nil
+		for _, x := range c.taken() {
+			b.worker.loop.Try(func() { goOn(x) }, x.cut)
+		}
+	}
+}
+
+// ended is why the connection has.
+func (b *back2) ended() error {
+	if b.why == nil {
+		return errStream
+	}
+	return b.why
 }
 
 // Drained lets the streams go on.
@@ -122,8 +168,20 @@ func (b *back2) End(err error) {
 type asking struct{ *back2 }
 
 func (b asking) Response(s *h2.Stream, r *message.Response, end bool) {
-	if x := b.exchange(s, end); x != nil {
+	x := b.exchange(s, end)
+	switch {
+	case x == nil:
+	case x.req.Upgrade == "" || r.Status/100 != 2:
 		x.response(r, end)
+	case end: // a tunnel that has ended before it has begun
+		x.lost(attest.CodeBackendFailed, http.StatusBadGateway, errNoUpgrade)
+	default:
+		a := s.User.(*ask2)
+		switching(&x.req, r)
+		x.response(r, false)
+		if a.x == x {
+			x.carry(a)
+		}
 	}
 }
 
@@ -134,7 +192,7 @@ func (b asking) exchange(s *h2.Stream, end bool) *exchange {
 		return nil
 	}
 	x := a.x
-	if end {
+	if end && (x == nil || !x.tunnel) {
 		a.x = nil
 		if len(a.out) > 0 { // the service has answered without the rest of the request, which the stream would be kept for
 			s.Reset(h2.Cancel)
@@ -191,13 +249,15 @@ func (b asking) Closed(s *h2.Stream, why h2.Cause) {
 		b.free = append(b.free, a)
 	}
 	b.rest()
-	if x == nil {
+	switch {
+	case x == nil:
+		return
+	case why.By == h2.Complete: // of a tunnel
+		x.as = nil
+		x.serviceReady()
 		return
 	}
-	err := errStream
-	if b.why != nil {
-		err = b.why
-	}
+	err := b.ended()
 	if why.Code == h2.RefusedStream {
 		err, x.fresh = errRefusedStream, false // it was not processed, however new the connection is
 	}
@@ -236,6 +296,8 @@ func (a *ask2) abort() {
 }
 
 func (a *ask2) moved() time.Time { return a.sender.moved(a.back.conn) }
+
+func (a *ask2) leave() { a.x = nil }
 
 func (a *ask2) serve(x *exchange) {
 	if a.x != nil { // or the response is whole

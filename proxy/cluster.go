@@ -18,7 +18,7 @@ import (
 // Protocol is what HTTP requests go to a cluster in.
 type Protocol uint8
 
-// The protocols. WebSocket goes in HTTP/1.1 whatever is chosen.
+// The protocols. WebSocket goes in HTTP/1.1 where an endpoint that HTTP/2 is spoken to does not take it (RFC 8441).
 const (
 	ProtocolAuto Protocol = iota // HTTP/1.1 to plain endpoints, but gRPC in HTTP/2; what an attested endpoint agrees to
 	ProtocolHTTP1

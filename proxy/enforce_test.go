@@ -499,4 +499,20 @@ func TestRefusedWebSocket(t *testing.T) {
 		_ = ws.CloseNow()
 		until(t, name+" to be gone", func() bool { return s.Stats().Active == 0 })
 	}
+	// Over HTTP/2 it is a stream: of the client's connection, which ends, and of the endpoint's.
+	behind = start(t, inboundHTTP(t, shake(nil, "h2"), service, proxy.Limits{}, nil))
+	for name, d := range map[string]*doors{"client": clients, "endpoint": endpoints} {
+		s := proxy.NewHTTP(engine(t), clients.shake(affirmed(), "h2"), proxy.RouteTo(endpoints.cluster(t, behind)), nil, proxy.Limits{})
+		e := dialEnd2(t, start(t, s))
+		st := e.ask(false, chat("sec-websocket-protocol: a")...)
+		if got := st.status(t); got != "200" {
+			t.Fatalf("%s: got %s", name, got)
+		}
+		d.refuse(0)
+		if _, err := st.Read(make([]byte, 1)); err == nil || err == io.EOF && st.ended {
+			t.Errorf("%s: %v", name, err)
+		}
+		e.close()
+		until(t, name+" to be gone", func() bool { return s.Stats().Active == 0 })
+	}
 }

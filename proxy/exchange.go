@@ -24,6 +24,7 @@ type client interface {
 	abort()                                       // it never will be, which must be plain to see
 	hold(bool)                                    // whether the request's body has to wait
 	hasEnded() bool                               // all of the request has arrived
+	leave()                                       // both directions of a tunnel have ended
 	moved() time.Time                             // when it last took something of the response
 }
 
@@ -35,6 +36,7 @@ type origin interface {
 	hold(bool)
 	moved() time.Time  // when it last took something of the request
 	serve(x *exchange) // x is the one that hears of the response, from now on
+	leave()            // both directions of a tunnel have ended
 }
 
 // exchange is one request on its way to the service, and its response on its way back. It lives in one loop.
@@ -81,6 +83,8 @@ type exchange struct {
 	answered bool // the last head of the response has been passed on
 	sent     bool // some of the request's body has
 	ended    bool // all of the request has
+	tunnel   bool // there is neither request nor response any more, but bytes of two directions
+	done     bool // that of the service has ended
 	full     bool // the client does not take more of the response for now
 	slow     bool // the service does not take more of the request for now
 	fresh    bool // the connection to the service has not been used before
@@ -104,7 +108,8 @@ func (x *exchange) begin() {
 	x.report() // of the one before, whose end the client is being given
 	w := x.worker
 	x.open, x.answered, x.sent, x.ended, x.full, x.slow, x.tries, x.as, x.calling = true, false, false, false, false, false, 0, nil, nil
-	x.grpc = isGRPC(&x.req)
+	x.tunnel, x.done = false, false
+	x.grpc = x.req.Upgrade == "" && isGRPC(&x.req)
 	x.limit = time.Time{}
 	if d, ok := grpcTimeout(&x.req); x.grpc && ok {
 		x.limit = w.loop.Now().Add(d)
@@ -113,13 +118,13 @@ func (x *exchange) begin() {
 	x.account()
 	w.side.stats.requests.Add(1)
 	switch r := &x.req; {
-	case r.Method == http.MethodConnect && !(r.Version == message.HTTP2 && r.Upgrade != ""):
+	case r.Method == http.MethodConnect:
 		x.reply(http.StatusMethodNotAllowed, "", "no tunnels through this proxy")
 		return
-	case r.Method == http.MethodConnect, !fits(r):
+	case !fits(r):
 		x.reply(http.StatusBadRequest, "", "bad request")
 		return
-	case r.Upgrade != "" && !strings.EqualFold(r.Upgrade, "websocket"):
+	case r.Upgrade != "" && !strings.EqualFold(r.Upgrade, webSocket):
 		// After an upgrade the client talks to the service past this proxy. One to HTTP/2 would be a way to send any header.
 		r.Upgrade = ""
 	}
@@ -209,6 +214,13 @@ func (x *exchange) connected(s origin, fresh bool, peer *link) {
 	x.came, x.slow = x.worker.loop.Now(), !more
 	x.watch()
 	if more {
+		x.release()
+	}
+}
+
+// release lets the request's body go on. What comes behind an upgrade is none: it waits until there is a tunnel.
+func (x *exchange) release() {
+	if x.req.Upgrade == "" || x.tunnel {
 		x.client.hold(false)
 	}
 }
@@ -270,7 +282,7 @@ func (x *exchange) watch() {
 // due is when the exchange will have stood still for too long, by whose fault; zero for never.
 func (x *exchange) due() (at time.Time, service bool) {
 	d := x.worker.side.limits.Stall
-	if d == 0 || x.grpc || !x.open {
+	if d == 0 || x.grpc || x.tunnel || !x.open { // of a tunnel idled sees to that
 		return at, false
 	}
 	switch {
@@ -330,14 +342,18 @@ func (x *exchange) requestBody(p []byte, last bool) {
 		x.client.hold(true)
 	}
 	x.watch()
-	if last {
+	switch {
+	case !last:
+	case !x.tunnel:
 		x.await()
+	case x.done && !x.slow:
+		x.parted()
 	}
 }
 
 // requestEnd passes on the end of the request.
 func (x *exchange) requestEnd(trailers message.Fields) {
-	if len(trailers) == 0 {
+	if len(trailers) == 0 || x.tunnel {
 		x.requestBody(nil, true)
 		return
 	}
@@ -358,8 +374,12 @@ func (x *exchange) requestEnd(trailers message.Fields) {
 // serviceReady goes on with the request after its body was too fast.
 func (x *exchange) serviceReady() {
 	x.slow, x.came = false, x.worker.loop.Now()
+	if x.tunnel && x.ended && x.done {
+		x.parted()
+		return
+	}
 	x.watch()
-	x.client.hold(false)
+	x.release()
 }
 
 // clientReady goes on with the response after its body was too fast.
@@ -373,8 +393,12 @@ func (x *exchange) clientReady() {
 
 // response passes on the head of a response; last says that nothing follows it.
 func (x *exchange) response(r *message.Response, last bool) {
-	if r.Status == http.StatusSwitchingProtocols && x.req.Upgrade == "" {
+	switch {
+	case r.Status == http.StatusSwitchingProtocols && x.req.Upgrade == "":
 		x.lost(attest.CodeBackendFailed, http.StatusBadGateway, errNotAsked)
+		return
+	case r.Status/100 == 2 && x.isExtended(): // the client would take it for a tunnel
+		x.lost(attest.CodeBackendFailed, http.StatusBadGateway, errNoUpgrade)
 		return
 	}
 	if !r.Informational() {
@@ -402,6 +426,9 @@ func (x *exchange) response(r *message.Response, last bool) {
 	}
 	if x.cookie != "" {
 		r.Fields = append(r.Fields, message.Field{Name: "Set-Cookie", Value: x.cookie})
+	}
+	if r.Status == http.StatusSwitchingProtocols && x.isExtended() {
+		r.Status, r.Reason, r.Upgrade = http.StatusOK, "", ""
 	}
 	x.answered, x.kept, x.keeping = true, nil, false
 	x.told.status, x.told.first = r.Status, x.worker.loop.Now()
@@ -435,11 +462,19 @@ func (x *exchange) responseBody(p []byte, last bool) {
 	switch {
 	case !x.open:
 		return
+	case last && x.tunnel && !x.ended:
+		x.told.sent += uint64(len(p))
+		x.touch()
+		x.done = true
+		x.client.body(p, true)
+		return
 	case last:
 		x.told.sent += uint64(len(p))
 		x.part()
 		seq := x.seq
-		x.client.body(p, true)
+		if x.client.body(p, true); x.tunnel {
+			x.client.leave()
+		}
 		x.reportOf(seq)
 		return
 	}
@@ -457,7 +492,9 @@ func (x *exchange) responseBody(p []byte, last bool) {
 
 // responseEnd passes on the end of the response, behind its body.
 func (x *exchange) responseEnd(trailers message.Fields) {
-	if x.open {
+	if x.tunnel {
+		x.responseBody(nil, true)
+	} else if x.open {
 		x.part()
 		seq := x.seq
 		x.client.finish(trailers.Remove(message.Ours))
@@ -469,7 +506,11 @@ func (x *exchange) responseEnd(trailers message.Fields) {
 func (x *exchange) part() {
 	as := x.as
 	x.close()
-	if !x.ended && as != nil {
+	switch {
+	case as == nil:
+	case x.tunnel:
+		as.leave()
+	case !x.ended:
 		as.abort()
 	}
 }
@@ -524,6 +565,10 @@ func (x *exchange) serviceGone(err error, seen bool) {
 		return
 	}
 	x.as = nil
+	if x.tunnel && x.done { // it said all that it had to say, which a reset would take away again from who has not read it yet
+		x.parted()
+		return
+	}
 	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
 		x.worker.loop.Stop(&x.timer)
 		x.worker.loop.Stop(&x.try)

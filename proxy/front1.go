@@ -326,6 +326,8 @@ func (d *front1) hold(held bool) {
 	}
 }
 
+func (d *front1) leave() {} // it has handed its connection over by then
+
 func (d *front1) hasEnded() bool { return !d.inBody }
 
 func (d *front1) moved() time.Time { return d.conn.Moved() }

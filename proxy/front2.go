@@ -43,7 +43,7 @@ func (d *front2) opened(conn *loop.Conn) {
 	d.conn = conn
 	d.timer.Bind(conn)
 	d.final.Bind(conn)
-	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams}, w.pool, serving{d})
+	d.h = h2.NewServer(h2.Limits{HeaderBytes: maxHeader, HeaderFields: maxFields, Streams: maxStreams, Connect: webSocket}, w.pool, serving{d})
 	w.clients[d] = struct{}{}
 	d.link.turned = d.refused
 	conn.OnClose(func() {
@@ -190,6 +190,10 @@ func (d serving) Request(s *h2.Stream, r *message.Request, end bool) {
 	t.x.req = *r
 	t.x.req.Fields = fields
 	t.ended = end
+	if r.Upgrade != "" {
+		fromExtended(&t.x.req)
+		t.inEnd = end
+	}
 	if end && r.Length == message.NoBody {
 		switch r.Method {
 		case http.MethodPost, http.MethodPut, http.MethodPatch: // whose servers want to be told that there is no body
@@ -238,7 +242,7 @@ func (d serving) Writable(s *h2.Stream) {
 	}
 }
 
-func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
+func (d serving) Closed(s *h2.Stream, why h2.Cause) {
 	t, ok := s.User.(*stream2)
 	if !ok {
 		return
@@ -248,6 +252,12 @@ func (d serving) Closed(s *h2.Stream, _ h2.Cause) {
 		d.worker.loop.Set(&d.timer, d.quiet.Add(d.worker.side.limits.KeepAlive), d.tick)
 	}
 	t.s, s.User = nil, nil
+	if why.By == h2.Complete && t.x.open && t.x.tunnel { // the service has not taken all of it yet
+		if t.held {
+			t.hold(false)
+		}
+		return
+	}
 	t.x.clientGone()
 	d.worker.loop.Stop(&t.x.stall)
 	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
@@ -389,14 +399,31 @@ func (t *stream2) late() {
 
 // over tells a client that has been answered to send no more of its request.
 func (t *stream2) over() {
-	if t.s != nil && !t.ended {
+	if t.s != nil && !t.ended && !(t.x.tunnel && t.x.open) {
 		t.s.Reset(h2.NoError)
+	}
+}
+
+// leave lets what the client has not taken yet go out. Where the service has gone, it need not say more.
+func (t *stream2) leave() {
+	switch {
+	case t.s == nil:
+		t.x.forget()
+	case len(t.out) > 0:
+		t.tail()
+	default:
+		t.over()
+		t.front.conn.Ready()
 	}
 }
 
 func (t *stream2) abort() {
 	if t.s != nil {
-		t.s.Reset(h2.InternalError)
+		code := h2.InternalError
+		if t.x.tunnel {
+			code = h2.Cancel // RFC 8441 section 5
+		}
+		t.s.Reset(code)
 		t.front.conn.Ready()
 	}
 }

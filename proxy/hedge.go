@@ -27,6 +27,7 @@ func (unheard) respond(*message.Response, bool) error { return nil }
 func (unheard) body([]byte, bool) bool                { return true }
 func (unheard) finish(message.Fields)                 {}
 func (unheard) abort()                                {}
+func (unheard) leave()                                {}
 func (unheard) moved() time.Time                      { return time.Time{} }
 
 // anotherDraws is how often an endpoint is drawn for a hedge until it is one that was not tried.

@@ -11,8 +11,8 @@ import (
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
 
-// NewInboundHTTP is NewHTTP for attested clients of the service at backend. gRPC goes to it as HTTP/2 with prior knowledge,
-// WebSocket as HTTP/1.1, and everything else as HTTP/1.1 unless backend says h2c.
+// NewInboundHTTP is NewHTTP for attested clients of the service at backend. gRPC goes to it as HTTP/2 with prior knowledge, and
+// everything else as HTTP/1.1 unless backend says h2c; WebSocket goes in HTTP/1.1 there too, unless the service takes it in HTTP/2.
 func NewInboundHTTP(engine *Engine, handshake Handshake, backend Backend, logger *slog.Logger, limits Limits) (*Server, error) {
 	if backend.target == "" {
 		return nil, badBackend("", "an address")

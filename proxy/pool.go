@@ -22,6 +22,7 @@ type pool struct {
 	dialing  *call // of a connection that is to be shared
 	open     int   // connections, those in the making included
 	http1    bool  // the endpoint agrees to nothing newer
+	single   bool  // it takes upgrades in HTTP/1.1 only
 }
 
 // keepIdle bounds the connections that one loop keeps open to an endpoint without a use.
@@ -93,7 +94,7 @@ func (c *call) taken() []*exchange {
 // shares reports whether a request goes on a connection that has others.
 func (p *pool) shares(x *exchange) bool {
 	switch {
-	case x.req.Upgrade != "", p.http1:
+	case p.http1, x.req.Upgrade != "" && (p.single || !extendable(&x.req)):
 		return false
 	case p.cluster.protocol == ProtocolAuto:
 		return x.grpc || p.cluster.Attested()
@@ -161,6 +162,15 @@ func (p *pool) use(c *call, raw net.Conn) error {
 func (p *pool) share(x *exchange) {
 	p.shared = slices.DeleteFunc(p.shared, func(b *back2) bool { return b.conn.Closed() })
 	for _, b := range p.shared {
+		if takes, said := b.h.Extended(); x.req.Upgrade != "" && !takes {
+			if !said {
+				b.wait(x)
+			} else {
+				p.single = true
+				p.connect(x, false)
+			}
+			return
+		}
 		if b.h.CanOpen() {
 			b.start(x, b.used)
 			return
@@ -187,7 +197,7 @@ func (p *pool) share(x *exchange) {
 		p.shared = append(p.shared, b)
 		for _, x := range c.taken() {
 			p.worker.loop.Try(func() {
-				if b.h.CanOpen() {
+				if x.req.Upgrade == "" && b.h.CanOpen() {
 					b.start(x, false)
 				} else {
 					p.share(x)

@@ -99,6 +99,10 @@ func (x *exchange) redirect() {
 
 // direct answers for a route.
 func (x *exchange) direct(status int, f message.Fields, body string) {
+	if x.isExtended() && status/100 == 2 {
+		x.reply(http.StatusBadRequest, "", "no tunnel to this place")
+		return
+	}
 	if body == "" {
 		f = f.Remove(func(name string) bool { return name == "Content-Type" })
 	}
@@ -287,7 +291,9 @@ func (x *exchange) blame() {
 // touch puts off the end of an exchange in which something moves.
 func (x *exchange) touch() {
 	limit := x.times.idle
-	x.tryIdle = false
+	if x.tryIdle = false; x.tunnel {
+		limit = x.worker.side.limits.Tunnel
+	}
 	if t := x.times.perTryIdle; t > 0 && x.as != nil && !x.answered && (limit == 0 || t < limit) {
 		limit, x.tryIdle = t, true
 	}

@@ -98,7 +98,7 @@ func (c *Conn) settings() {
 	}
 	if c.server != nil {
 		s = appendSetting(s, settingStreams, c.limits.Streams)
-		if c.limits.Connect {
+		if c.limits.Connect != "" {
 			s = appendSetting(s, settingConnect, 1)
 		}
 	} else {
@@ -132,6 +132,9 @@ func (c *Conn) CanOpen() bool {
 	return c.client != nil && c.err == nil && !c.goingAway && c.shutdown == running && c.lastID < maxID-1 &&
 		int64(c.streams.count) < min(c.peer.streams, int64(c.limits.Streams)) && c.pending() < c.limits.Output
 }
+
+// Extended reports whether the peer takes extended CONNECT (RFC 8441), and whether it has said what it takes.
+func (c *Conn) Extended() (takes, said bool) { return c.peer.connect, c.greeted }
 
 // Ping asks the peer for a sign of life.
 func (c *Conn) Ping() {

@@ -671,7 +671,7 @@ func TestLateAnswers(t *testing.T) {
 }
 
 func TestExtendedConnect(t *testing.T) {
-	c, s, _, atServer := ends(t, h2.Limits{Connect: true})
+	c, s, _, atServer := ends(t, h2.Limits{Connect: "websocket"})
 	r := message.Request{Method: "CONNECT", Scheme: "https", Authority: "a", Path: "/c", Upgrade: "websocket", Length: message.Unknown}
 	if _, err := c.Request(&r, false); err != nil {
 		t.Fatal(err)

@@ -413,6 +413,19 @@ func TestRequestHeads(t *testing.T) {
 		{full(":protocol: websocket"), ""},
 		{connect[1:], ""},
 		{append([]string{}, connect[0], connect[1], connect[2], connect[4]), ""},
+		{append([]string{}, connect[0], connect[1], connect[3], connect[4]), ""},
+		{append([]string{}, connect[0], connect[2], connect[3], connect[4]), ""},
+		{append([]string{}, connect[0], connect[3], connect[4]), ""},
+		{append([]string{":method: GET"}, connect[1:]...), ""},
+		{append([]string{":method: connect"}, connect[1:]...), ""},
+		{append(connect[:4:4], ":protocol: WebSocket"), ""},
+		{append(connect[:4:4], ":protocol: h2c"), ""},
+		{append(connect[:4:4], ":protocol:"), ""},
+		{append(connect[:5:5], ":protocol: websocket"), ""},
+		{append(connect[:5:5], "content-length: 0"), ""},
+		{append(connect[:5:5], "upgrade: websocket"), ""},
+		{append(connect[:5:5], "connection: upgrade"), ""},
+		{append(connect[:4:4], "x: y", ":protocol: websocket"), ""},
 		{full("Upper: x"), ""},
 		{full("a b: x"), ""},
 		{full("a\x00: x"), ""},
@@ -441,7 +454,7 @@ func TestRequestHeads(t *testing.T) {
 		{full("content-length:"), ""},
 		{full("content-length: 9999999999999999999"), ""},
 	} {
-		wrote, events, err := play(t, server(h2.Limits{Connect: true}), fromClient().headers(1, true, c.lines...).Bytes())
+		wrote, events, err := play(t, server(h2.Limits{Connect: "websocket"}), fromClient().headers(1, true, c.lines...).Bytes())
 		got, want := strings.Join(wrote, "; "), "ack"
 		if c.want == "" {
 			want = "ack; reset 1 PROTOCOL_ERROR"

@@ -140,7 +140,7 @@ func (l *life) run(c *h2.Conn, in []byte, cut int) {
 }
 
 var small = h2.Limits{
-	Streams: 5, HeaderBytes: 500, HeaderFields: 10, StreamWindow: 100, ConnWindow: 300, Output: 200, Control: 1000, Connect: true,
+	Streams: 5, HeaderBytes: 500, HeaderFields: 10, StreamWindow: 100, ConnWindow: 300, Output: 200, Control: 1000, Connect: "websocket",
 	Resets: h2.Rate{Burst: 50, PerSecond: 50}, Frames: h2.Rate{Burst: 200, PerSecond: 100},
 }
 

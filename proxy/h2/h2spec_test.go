@@ -20,7 +20,7 @@ func TestH2spec(t *testing.T) {
 		reply := func(s *h2.Stream) {
 			send(s, &message.Response{Status: 200, Length: int64(len(body))}, body, nil)
 		}
-		return h2.NewServer(h2.Limits{}, nil, &ears{
+		return h2.NewServer(h2.Limits{Connect: "websocket"}, nil, &ears{
 			request: func(s *h2.Stream, _ *message.Request, end bool) {
 				if end {
 					reply(s)

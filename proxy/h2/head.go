@@ -147,8 +147,9 @@ func (h *head) take(f hpack.HeaderField) bool {
 	return true
 }
 
-// finishRequest reports whether the head is one of a request (RFC 9113 section 8.3.1, RFC 8441 section 4).
-func (h *head) finishRequest(end, connect bool) bool {
+// finishRequest reports whether the head is one of a request (RFC 9113 section 8.3.1, RFC 8441 section 4). extended is the protocol
+// that extended CONNECT is offered for.
+func (h *head) finishRequest(end bool, extended string) bool {
 	r := &h.request
 	r.Version = message.HTTP2
 	if h.bad {
@@ -157,7 +158,8 @@ func (h *head) finishRequest(end, connect bool) bool {
 	const all = pseudoMethod | pseudoScheme | pseudoPath
 	switch {
 	case h.seen&pseudoProtocol != 0:
-		if r.Method != "CONNECT" || !connect || h.seen != all|pseudoAuthority|pseudoProtocol || !validPath(r.Path, r.Method) {
+		if r.Method != "CONNECT" || r.Upgrade != extended || h.seen != all|pseudoAuthority|pseudoProtocol || !validPath(r.Path, r.Method) ||
+			h.length != message.NoBody {
 			return false
 		}
 	case r.Method == "CONNECT":

@@ -4,8 +4,8 @@ import "time"
 
 // Limits bound what a peer can make a Conn hold or do. A zero field takes the default that its comment names.
 type Limits struct {
-	Streams int  // open at once, 256; a service may want less
-	Connect bool // extended CONNECT (RFC 8441) is offered to clients
+	Streams int    // open at once, 256; a service may want less
+	Connect string // the protocol that extended CONNECT (RFC 8441) is offered to clients for, such as "websocket"; "" for none
 
 	HeaderBytes   int // of a head, counted as RFC 9113 section 6.5.2 does: 64 KiB
 	HeaderFields  int // of a head, 256

@@ -163,7 +163,7 @@ func messages() map[protoreflect.FullName]message {
 				use_oghttp2_codec max_metadata_size enable_huffman_encoding max_header_field_size_kb
 				disallow_obs_text stream_reset_burst stream_reset_rate`,
 			noted: map[string]string{
-				"allow_connect":        "WebSocket goes in HTTP/1.1 only",
+				"allow_connect":        "for WebSocket it is always allowed, and for nothing else",
 				"connection_keepalive": noteKeepAlive,
 			},
 		},
