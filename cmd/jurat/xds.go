@@ -51,7 +51,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	log := o.log.With("control_plane", x.Server)
 	f := &follower{operation: o, ctx: ctx, floor: x.Limits.Floor}
 	options := agent.Options{Fetch: x.fetch(), Now: o.app.now, Log: log}
-	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node(c.Names)}
+	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node(c.Names), Counts: o.connections}
 	if x.Protocol == "sotw" {
 		settings.Kind = client.StateOfTheWorld
 	}
@@ -100,6 +100,18 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 		work.Wait()
 		_ = transport.Close()
 	}, nil
+}
+
+// connections counts those of all listeners, and those that were refused: at first, or when their peers were judged again.
+func (o *operation) connections() client.Counts {
+	c := client.Counts{Refused: o.shared.enforcer.Stats().Refused}
+	for _, l := range o.runtime.Listeners() {
+		c.Open += uint64(max(l.Stats.Active, 0))
+		for _, n := range l.Stats.Refused {
+			c.Refused += n
+		}
+	}
+	return c
 }
 
 // node is what a proxy with an identity for names calls itself. A control plane of ours takes nothing that is none of the names.
