@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/proxy/admin"
+	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/metrics"
 	"github.com/jurat-tls/jurat/ratls"
 )
@@ -118,6 +119,9 @@ func (o *operation) configDump() (any, error) {
 		policies[name] = p.ID()
 	}
 	out := map[string]any{"digest": g.epoch, "config": json.RawMessage(measured), "policies": policies, "policy_epoch": o.shared.enforcer.Stats().Epoch}
+	if d := o.drained.Load(); d != nil {
+		out["drained"] = d
+	}
 	if d := o.following().dump(); d != nil {
 		out["xds"] = d
 	}
@@ -140,18 +144,31 @@ func (o *operation) drain(how admin.Drain) error {
 	if running == nil {
 		running, build = &g.Proxy, g
 	}
-	o.halted.Store(true)
-	rest := *running
+	o.drained.Store(&drained{Since: o.app.now(), InboundOnly: how.InboundOnly})
+	return o.runtime.Apply(context.Background(), o.open(running), g.epoch, build)
+}
+
+// drained says which listeners the admin API has ended, as it is shown.
+type drained struct {
+	Since       time.Time `json:"since"`
+	InboundOnly bool      `json:"inbound_only"`
+}
+
+// open is a configuration with the listeners that the admin API has not ended. The caller holds changing.
+func (o *operation) open(c *config.Config) *config.Config {
+	d := o.drained.Load()
+	if d == nil {
+		return c
+	}
+	rest := *c
 	rest.Listeners = nil
-	for _, l := range running.Listeners {
-		if how.InboundOnly && l.PlainOnly() {
+	for _, l := range c.Listeners {
+		if d.InboundOnly && l.PlainOnly() {
 			rest.Listeners = append(rest.Listeners, l)
 		}
 	}
-	if len(rest.Listeners) == 0 {
-		o.draining.Store(true)
-	}
-	return o.runtime.Apply(context.Background(), &rest, g.epoch, build)
+	o.draining.Store(len(rest.Listeners) == 0)
+	return &rest
 }
 
 func (o *operation) snapshot() metrics.Snapshot {

@@ -58,7 +58,7 @@ func TestScripts(t *testing.T) {
 			"origin":  origin,
 			"exits":   exits,
 			"control": controlInBackground, "eventually": eventually,
-			"flip": flip, "strictly": strictly, "csds": csds,
+			"flip": flip, "strictly": strictly, "csds": csds, "hup": hup,
 			"edit":    edit,
 			"keygen":  keygen,
 			"keyid":   keyid,
@@ -126,6 +126,7 @@ func inBackground(ts *testscript.TestScript, variable string, args []string) {
 	stderr, err := cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
+	ts.Setenv(variable+"_PID", strconv.Itoa(cmd.Process.Pid))
 	ts.Defer(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
@@ -137,14 +138,25 @@ func inBackground(ts *testscript.TestScript, variable string, args []string) {
 		var e struct{ Msg, Address string }
 		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Msg == "listening" {
 			ts.Setenv(variable, e.Address)
+			log, err := os.Create(ts.MkAbs(variable + ".log"))
+			ts.Check(err)
 			go func() {
+				defer log.Close()
 				for lines.Scan() { // keeps the pipe from filling
+					_, _ = log.Write(append(lines.Bytes(), '\n'))
 				}
 			}()
 			return
 		}
 	}
 	ts.Fatalf("jurat %s ended:\n%s", args[0], seen.String())
+}
+
+// hup has a process that runs in the background read its files anew: hup VARIABLE.
+func hup(ts *testscript.TestScript, _ bool, args []string) {
+	pid, err := strconv.Atoi(ts.Getenv(args[0] + "_PID"))
+	ts.Check(err)
+	ts.Check(syscall.Kill(pid, syscall.SIGHUP))
 }
 
 func lookPath(ts *testscript.TestScript, name string) (string, error) {

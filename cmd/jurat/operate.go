@@ -56,8 +56,8 @@ type operation struct {
 	stop      context.CancelCauseFunc
 
 	draining atomic.Bool
-	halted   atomic.Bool // the admin API has ended listeners: a control plane does not bring them back
-	changing sync.Mutex  // of the configuration
+	drained  atomic.Pointer[drained] // listeners that the admin API has ended: SIGHUP brings them back, and a control plane does not
+	changing sync.Mutex              // of the configuration
 
 	mu       sync.Mutex
 	current  *generation
@@ -275,8 +275,8 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}
-	if c.XDS != nil || first.XDS != nil {
-		o.log.Warn("the configuration stays as it is: with a control plane the file changes with a restart only")
+	if err := fixedXDS(first, c); err != nil {
+		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
 		return
 	}
 	if !c.Process.equal(&first.Process) || c.drain != first.drain {
@@ -287,48 +287,72 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Warn("sds.address changes with a restart only")
 		return
 	}
-	o.changing.Lock()
-	defer o.changing.Unlock()
-	old := o.generation()
 	g, err := o.app.newGeneration(context.WithoutCancel(ctx), c, o.shared, o.log)
-	if err == nil && g.epoch == old.epoch && !o.draining.Load() {
+	if err == nil && g.epoch == o.generation().epoch && !o.draining.Load() && o.drained.Load() == nil {
 		g.end()
 		o.log.Info("the configuration is the same", "digest", g.epoch)
 		return
 	}
-	before := map[string]bool{}
-	for _, l := range o.runtime.Listeners() {
-		before[l.Config.Address] = true
-	}
 	if err == nil {
-		g.replaced = old
-		g.announce()
-		if err = o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
-			g.withdraw()
+		exchange := func(carry func(*generation) error) error { return o.exchange(ctx, g, first.drain, carry) }
+		if f := o.following(); f != nil {
+			err = f.replace(c, exchange)
+		} else {
+			err = exchange(func(g *generation) error { return g.carry(ctx, o.generation(), o.runtime) })
+		}
+		if err != nil {
 			g.end()
 		}
 	}
 	if err != nil {
 		o.log.Error("the configuration stays as it is", "code", string(attest.CodeOf(err)), "error", err.Error())
-		return
 	}
-	g.enforce(ctx) // before anything else: what the new policies refuse is not to go on until it is drained
-	g.replaced = nil
+}
+
+// exchange puts a generation in the place of the one before, once carry has carried it out. That one goes on until its connections are drained.
+func (o *operation) exchange(ctx context.Context, g *generation, drain time.Duration, carry func(*generation) error) error {
+	o.changing.Lock()
+	defer o.changing.Unlock()
+	old, held := o.generation(), o.drained.Swap(nil)
+	before := map[string]bool{}
+	for _, l := range o.runtime.Listeners() {
+		before[l.Config.Address] = true
+	}
+	if err := carry(g); err != nil {
+		o.drained.Store(held)
+		return err
+	}
 	o.mu.Lock()
 	o.current = g
 	o.mu.Unlock()
 	o.draining.Store(false)
 	o.handing().use(g)
 	o.log.Info("configuration changed", "digest", g.epoch)
-	o.listening(before)
+	if o.following() == nil {
+		o.listening(before)
+	}
 	// Its connections may attest anew until they are drained.
 	o.old.Go(func() {
 		select {
 		case <-ctx.Done():
-		case <-time.After(first.drain + time.Second):
+		case <-time.After(drain + time.Second):
 		}
 		old.end()
 	})
+	return nil
+}
+
+// carry carries a generation out in the place of another one.
+func (g *generation) carry(ctx context.Context, old *generation, run *proxy.Runtime) error {
+	g.replaced = old
+	g.announce()
+	if err := run.Apply(ctx, &g.Proxy, g.epoch, g); err != nil {
+		g.withdraw()
+		return err
+	}
+	g.enforce(ctx) // before anything else: what the new policies refuse is not to go on until it is drained
+	g.replaced = nil
+	return nil
 }
 
 // end drains, and says what was carried.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -36,7 +37,8 @@ const haveXDS = true
 type follower struct {
 	operation *operation
 	ctx       context.Context
-	floor     string // the name of its policy, "" for none
+	dial      atomic.Pointer[proxy.DialEndpoint] // of the generation that there is
+	transport *grpcads.Transport
 	agent     *agent.Agent
 	settings  client.Config
 	client    *client.Client
@@ -50,9 +52,9 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 		return func() {}, nil
 	}
 	log := o.log.With("control_plane", x.Server)
-	f := &follower{operation: o, ctx: ctx, floor: x.Limits.Floor}
+	f := &follower{operation: o, ctx: ctx}
 	options := agent.Options{Fetch: x.fetch(), Now: o.app.now, Log: log}
-	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node(c.Names)}
+	settings := client.Config{Kind: client.Delta, Random: rand.Float64, Node: x.node(c.Names), Counts: o.connections}
 	if x.Protocol == "sotw" {
 		settings.Kind = client.StateOfTheWorld
 	}
@@ -73,9 +75,9 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	if err != nil {
 		return nil, err
 	}
-	dial := o.generation().controlPlane(x)
-	transport, err := grpcads.New(address, func(ctx context.Context, address string) (net.Conn, error) {
-		conn, err := dial(ctx, upstream.Identity{Address: address}, "h2")
+	f.dialAs(o.generation())
+	f.transport, err = grpcads.New(address, func(ctx context.Context, address string) (net.Conn, error) {
+		conn, err := (*f.dial.Load())(ctx, upstream.Identity{Address: address}, "h2")
 		if err != nil {
 			log.Warn("no control plane", "code", string(attest.CodeOf(err)), "error", err.Error())
 			return nil, err
@@ -87,11 +89,11 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 		return nil, err
 	}
 	f.settings = settings
-	if f.client, err = client.New(settings, transport, f.agent); err == nil {
+	if f.client, err = client.New(settings, f.transport, f.agent); err == nil {
 		err = f.agent.Start(f.client)
 	}
 	if err != nil {
-		_ = transport.Close()
+		_ = f.transport.Close()
 		return nil, err
 	}
 	o.mu.Lock()
@@ -102,7 +104,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	work.Go(func() { f.watch(ctx) })
 	return func() {
 		work.Wait()
-		_ = transport.Close()
+		_ = f.transport.Close()
 	}, nil
 }
 
@@ -125,6 +127,18 @@ func (x *xdsConfig) keep(c *serveConfig, log *slog.Logger) (func(name string) st
 		context := fmt.Sprintf("xds %s of %q in %q", name, x.Server, x.State)
 		return leftAside{seal.NewFile(sealer, filepath.Join(dir, name+".sealed"), context), log}
 	}, nil
+}
+
+// connections counts those of all listeners, and those that were refused: at first, or when their peers were judged again.
+func (o *operation) connections() client.Counts {
+	c := client.Counts{Refused: o.shared.enforcer.Stats().Refused}
+	for _, l := range o.runtime.Listeners() {
+		c.Open += uint64(max(l.Stats.Active, 0))
+		for _, n := range l.Stats.Refused {
+			c.Refused += n
+		}
+	}
+	return c
 }
 
 // node is what a proxy with an identity for names calls itself. A control plane of ours takes nothing that is none of the names.
@@ -171,9 +185,23 @@ func (f *follower) watch(ctx context.Context) {
 	}
 }
 
-// controlPlane makes connections to a control plane, which has to meet its policy as any peer has.
-func (g *generation) controlPlane(x *xdsConfig) proxy.DialEndpoint {
-	return g.dialTo(x.Name, x.Reattest, atControlPlane, atControlPlane)
+// dialAs has connections to the control plane, which has to meet its policy as any peer has, made by the identity of a generation.
+func (f *follower) dialAs(g *generation) {
+	dial := g.dialTo(g.XDS.Name, g.XDS.Reattest, atControlPlane, atControlPlane)
+	f.dial.Store(&dial)
+}
+
+// replace takes a configuration that was read anew: exchange is called with what it makes of what the control plane has sent. The control
+// plane is connected to anew, since it is shown other evidence.
+func (f *follower) replace(c *serveConfig, exchange func(deliver func(*generation) error) error) error {
+	err := f.agent.Replace(c.XDS.Limits, c.policies[c.XDS.Limits.Floor], &c.Proxy, c.policies, func(conf *config.Config, policies map[string]guard.Policy) error {
+		return exchange(func(g *generation) error { return f.deliver(g, conf, policies) })
+	})
+	if err == nil {
+		f.dialAs(f.operation.generation())
+		f.transport.Drop()
+	}
+	return err
 }
 
 // delivery is a configuration that came over xDS, with the file's. It builds the connections of a proxy.Runtime by the identity of the
@@ -192,11 +220,17 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	o := f.operation
 	o.changing.Lock()
 	defer o.changing.Unlock()
-	if o.draining.Load() || o.halted.Load() || f.ctx.Err() != nil {
-		return &attest.Error{Code: attest.CodeInternal, Check: "xds", Got: "a change while the proxy drains", Want: "none until it has started again"}
+	if f.ctx.Err() != nil {
+		return &attest.Error{Code: attest.CodeInternal, Check: "xds", Got: "a change while the process ends", Want: "none until it has started again"}
 	}
-	g := o.generation()
-	d := &delivery{generation: g, config: c, policies: policies, floor: f.floor, before: g.change(nil)}
+	return f.deliver(o.generation(), c, policies)
+}
+
+// deliver carries a configuration out as a generation. Where the admin API has ended listeners those are not opened again, and all else
+// holds. The caller holds operation.changing.
+func (f *follower) deliver(g *generation, c *config.Config, policies map[string]guard.Policy) error {
+	o := f.operation
+	d := &delivery{generation: g, config: c, policies: policies, floor: g.XDS.Limits.Floor, before: o.generation().change(nil)}
 	if f.current != nil {
 		d.before = f.current.change()
 	}
@@ -205,7 +239,7 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 		known[l.Config.Address] = true
 	}
 	d.announce()
-	if err := o.runtime.Apply(f.ctx, c, g.epoch, d); err != nil {
+	if err := o.runtime.Apply(f.ctx, o.open(c), g.epoch, d); err != nil {
 		d.withdraw()
 		return err
 	}

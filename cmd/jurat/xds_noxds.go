@@ -24,6 +24,8 @@ func (o *operation) follow(context.Context, *serveConfig) (done func(), err erro
 
 func (*follower) running() (*config.Config, proxy.Builder) { return nil, nil }
 
+func (*follower) replace(*serveConfig, func(func(*generation) error) error) error { return nil }
+
 func (*follower) dump() any { return nil }
 
 // envoyConfigs are none: what they are written in is not part of this build.

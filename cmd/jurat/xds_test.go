@@ -3,12 +3,11 @@
 package main
 
 import (
-	"bytes"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -156,20 +155,46 @@ func TestControlPlaneAddress(t *testing.T) {
 	}
 }
 
-// A file with a control plane is not read again while it runs: what the limits are was measured at the start.
-func TestNoReloadWithControlPlane(t *testing.T) {
-	dir := t.TempDir()
-	file := filepath.Join(dir, "jurat.yaml")
-	text := "xds: {server: \"127.0.0.1:1\", require: p.yaml, limits: {}}\nidentity: {tee: sim}\n"
-	for name, raw := range map[string]string{file: text, filepath.Join(dir, "p.yaml"): policyText} {
-		if err := os.WriteFile(name, []byte(raw), 0o600); err != nil {
-			t.Fatal(err)
+// Who the control plane is, and what it knows of us, is what it was at the start; all else can change.
+func TestFixedXDS(t *testing.T) {
+	config := func(change func(*serveConfig)) *serveConfig {
+		c := &serveConfig{XDS: &xdsConfig{Server: "a:1", Require: "p.yaml", Protocol: "delta", State: "kept", Node: nodeConfig{Cluster: "x", Metadata: map[string]string{"a": "b"}}}, Names: []string{"pay.example"}}
+		if change != nil {
+			change(c)
+		}
+		return c
+	}
+	for name, test := range map[string]struct {
+		key    string
+		change func(*serveConfig)
+	}{
+		"nothing":                {"", nil},
+		"limits":                 {"", func(c *serveConfig) { c.XDS.Limits.Floor = "floor.yaml" }},
+		"the policy":             {"", func(c *serveConfig) { c.XDS.Require, c.XDS.Reattest = "q.yaml", time.Hour }},
+		"the server":             {"xds.server", func(c *serveConfig) { c.XDS.Server = "b:1" }},
+		"the protocol":           {"xds.protocol", func(c *serveConfig) { c.XDS.Protocol = "sotw" }},
+		"how long is waited":     {"xds.initial_fetch_timeout", func(c *serveConfig) { c.XDS.Fetch = time.Second }},
+		"what is kept where":     {"xds.state", func(c *serveConfig) { c.XDS.State = "" }},
+		"metadata":               {"xds.node", func(c *serveConfig) { c.XDS.Node.Metadata = map[string]string{"a": "c"} }},
+		"the id":                 {"xds.node", func(c *serveConfig) { c.XDS.Node.ID = "a" }},
+		"what the id is of":      {"identity.names", func(c *serveConfig) { c.Names = []string{"other.example"} }},
+		"no control plane now":   {"xds", func(c *serveConfig) { c.XDS = nil }},
+		"other names, and an id": {"", func(c *serveConfig) { c.Names = []string{"other.example"} }},
+	} {
+		first := config(nil)
+		next := config(test.change)
+		if name == "other names, and an id" {
+			first.XDS.Node.ID, next.XDS.Node.ID = "a", "a"
+		}
+		err := fixedXDS(first, next)
+		if test.key == "" && err != nil || test.key != "" && (attest.CodeOf(err) != attest.CodeConfigValue || !strings.Contains(err.Error(), "J703") || err.(*attest.Error).Subject != test.key) {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
-	var out bytes.Buffer
-	o := &operation{app: testApp(), log: newLogger(&out, false, new(slog.LevelVar))}
-	o.reload(t.Context(), &serveConfig{source: file})
-	if !bytes.Contains(out.Bytes(), []byte("restart only")) {
-		t.Errorf("got %s", out.String())
+	if err := fixedXDS(&serveConfig{}, config(nil)); err == nil {
+		t.Error("a control plane where there was none")
+	}
+	if err := fixedXDS(&serveConfig{}, &serveConfig{}); err != nil {
+		t.Error(err)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -129,6 +131,40 @@ func (x *xdsConfig) check(c *serveConfig) error {
 		}
 		if a := c.Process.Admin; a != nil && a.Address == l.Address {
 			return badValue(at, strconv.Quote(l.Address), "an address that admin does not have")
+		}
+	}
+	return nil
+}
+
+// fixed reports what differs between two configurations with or without a control plane and can't while the process runs: who it is, what it is
+// told of us, and what was kept of it. The limits, the floor and the policies can.
+func fixedXDS(first, next *serveConfig) error {
+	fixed := func(key string) error {
+		return &attest.Error{
+			Code: attest.CodeConfigValue, Check: "config", Subject: key, Got: "another value than at the start", Want: "the same as long as the process runs",
+			Hint: "restart, or take the change back",
+		}
+	}
+	a, b := first.XDS, next.XDS
+	if a == nil || b == nil {
+		if a != b {
+			return fixed("xds")
+		}
+		return nil
+	}
+	for _, f := range []struct {
+		key  string
+		same bool
+	}{
+		{"xds.server", a.Server == b.Server},
+		{"xds.protocol", a.Protocol == b.Protocol},
+		{"xds.initial_fetch_timeout", a.Fetch == b.Fetch},
+		{"xds.state", a.State == b.State},
+		{"xds.node", reflect.DeepEqual(a.Node, b.Node)},
+		{"identity.names", a.Node.ID != "" || slices.Equal(first.Names, next.Names)}, // the node is called by them
+	} {
+		if !f.same {
+			return fixed(f.key)
 		}
 	}
 	return nil

@@ -129,6 +129,62 @@ func (a *Agent) Start(s Subscriber) error {
 	return nil
 }
 
+// Replace puts other limits, another floor and another static configuration in the place of those of New, and has carry carry out what they make
+// of what was accepted, as Target.Apply does: all of it or nothing. What was accepted has to keep to them, and what runs has to go on: a
+// static policy that it refers to is still there.
+func (a *Agent) Replace(limits guard.Limits, floor *policy.Policy, static *config.Config, policies map[string]*policy.Policy, carry func(*config.Config, map[string]guard.Policy) error) error {
+	g, err := guard.New(limits, floor)
+	if err != nil {
+		return err
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	before := struct {
+		limits   guard.Limits
+		floor    *policy.Policy
+		guard    *guard.Guard
+		static   *config.Config
+		policies map[string]*policy.Policy
+	}{a.limits, a.floor, a.guard, a.static, a.policies}
+	a.limits, a.floor, a.guard, a.static, a.policies = limits, floor, g, static, policies
+	p, err := a.plan(a.accepted, a.late)
+	if err == nil {
+		err = a.stops(p)
+	}
+	if err == nil {
+		applied := p
+		if a.withdrawn {
+			applied = a.empty()
+		}
+		err = carry(applied.config, applied.policies)
+	}
+	if err != nil {
+		a.limits, a.floor, a.guard, a.static, a.policies = before.limits, before.floor, before.guard, before.static, before.policies
+		return err
+	}
+	a.used = p
+	a.status.Applied = a.options.Now()
+	a.ask()
+	return nil
+}
+
+// stops says what runs now and would not with p, for want of something that the static configuration had.
+func (a *Agent) stops(p *plan) error {
+	for _, key := range sorted(a.used.set) {
+		_, waited := a.used.translation.Warming[key]
+		waits, wait := p.translation.Warming[key]
+		if _, there := p.set[key]; waited || there && !wait {
+			continue
+		}
+		want := "what it refers to"
+		if len(waits) > 0 {
+			want = name(waits[0])
+		}
+		return &problem{key, &attest.Error{Code: attest.CodeConfigMissing, Check: "xds", Want: want}}
+	}
+	return nil
+}
+
 // named are the types that are subscribed to by name: by what others refer to.
 var named = []string{resource.ReferenceValues, resource.AttestationPolicy, resource.Endpoints, resource.Secret, resource.Route}
 

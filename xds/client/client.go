@@ -18,6 +18,7 @@ type (
 	Request        = protocol.Request
 	Response       = protocol.Response
 	Node           = protocol.Node
+	Counts         = protocol.Counts
 	Kind           = protocol.Kind
 	Limits         = protocol.Limits
 	ResourceStatus = protocol.ResourceStatus
@@ -79,6 +80,11 @@ type Config struct {
 	Rate             float64       // responses that are taken in a second, in the long run: 100
 	Burst            int           // responses that are taken at once: 1000
 
+	// Counts, where it is there, answers what a control plane that counts is told of connections. It is called by one goroutine, which it
+	// must not hold up.
+	Counts      func() Counts
+	CountsEvery time.Duration // how often it is asked at most: 5 s
+
 	Store     Store                 // nil keeps nothing
 	Stored    func(typ string) bool // which types are kept; nil is all but secrets
 	SaveAfter time.Duration         // from a change until it is kept, so that many are kept at once: 1 s
@@ -129,6 +135,7 @@ func New(config Config, transport Transport, sink Sink) (*Client, error) {
 	def(&config.Backoff.Most, 30*time.Second)
 	def(&config.Stall, time.Minute)
 	def(&config.SaveAfter, time.Second)
+	def(&config.CountsEvery, 5*time.Second)
 	if !(config.Rate > 0) {
 		config.Rate = 100
 	}

@@ -97,6 +97,7 @@ type loop struct {
 	unsaved bool
 	save    time.Time // when to
 	saving  chan error
+	count   time.Time // when to ask for counts
 }
 
 // Run keeps a stream to the control plane and calls the sink, until ctx ends. It can be called once. Subscriptions that are there
@@ -148,7 +149,11 @@ func (l *loop) step(ctx context.Context) {
 	if l.unsaved && l.saving == nil && !l.save.After(now) {
 		l.keep()
 	}
+	counts := l.counted(now)
 	l.mu.Lock()
+	if counts != nil {
+		l.machine.Report(*counts)
+	}
 	if l.open && !l.busy {
 		if r := l.machine.Next(now); r != nil {
 			l.session.requests <- r
@@ -194,6 +199,9 @@ func (l *loop) step(ctx context.Context) {
 	if l.unsaved && l.saving == nil {
 		until = first(until, l.save)
 	}
+	if l.open {
+		until = first(until, l.count)
+	}
 	var alarm <-chan time.Time
 	if !until.IsZero() {
 		timer := time.NewTimer(until.Sub(now))
@@ -223,6 +231,16 @@ func (l *loop) step(ctx context.Context) {
 		l.tokens--
 		l.receive(r)
 	}
+}
+
+// counted asks for counts, where that is due: nil where it is not.
+func (l *loop) counted(now time.Time) *Counts {
+	if l.config.Counts == nil || !l.open || l.count.After(now) {
+		return nil
+	}
+	l.count = now.Add(l.config.CountsEvery)
+	c := l.config.Counts()
+	return &c
 }
 
 // first is the earlier one of two times of which zero is never.

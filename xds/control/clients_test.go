@@ -6,8 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/jurat-tls/jurat/xds/control"
 	"github.com/jurat-tls/jurat/xds/resource"
@@ -107,4 +109,55 @@ func TestClientsOfSotw(t *testing.T) {
 	if one := p.Clients(func(string) bool { return true }, false)[0]; one.Protocol != "sotw" || !slices.ContainsFunc(one.Held, func(h control.Held) bool { return h.Name == "c1" }) {
 		t.Errorf("client %+v", one)
 	}
+}
+
+// A repeated acknowledgement tells of connections, and is answered with nothing, whatever was said before.
+func TestCountsAreTaken(t *testing.T) {
+	node := func(open, refused float64) *core.Node {
+		m, err := structpb.NewStruct(map[string]any{"jurat": map[string]any{"open": open, "refused": refused}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &core.Node{Id: "n", Metadata: m}
+	}
+	p := at(t, base, control.Options{})
+	is := func(open, refused uint64) {
+		t.Helper()
+		until(t, fmt.Sprint(open, refused), func() bool {
+			all := p.Status().Proxies
+			return len(all) == 1 && all[0].Open != nil && *all[0].Open == open && *all[0].Refused == refused && all[0].Standing == control.Synced
+		})
+	}
+	d := p.delta(p.connect())
+	d.send(&discovery.DeltaDiscoveryRequest{Node: node(1, 2), TypeUrl: resource.Cluster})
+	m := d.want("Cluster c1=a")
+	if m.GetControlPlane().GetIdentifier() != "jurat" {
+		t.Errorf("it calls itself %q", m.GetControlPlane().GetIdentifier())
+	}
+	is(1, 2)
+	d.send(&discovery.DeltaDiscoveryRequest{Node: node(3, 4), TypeUrl: resource.Cluster, ResponseNonce: m.Nonce})
+	is(3, 4)
+	d.quiet("x")
+	// What is refused stays refused.
+	p.mustApply(with(base, "g/a.yaml", "cds c1 b"))
+	m = d.next()
+	d.nack(m, "no")
+	d.quiet("y")
+	d.send(&discovery.DeltaDiscoveryRequest{Node: node(5, 6), TypeUrl: resource.Cluster, ResponseNonce: m.Nonce})
+	d.quiet("z")
+	if one := p.Status().Proxies[0]; one.Standing != control.Rejected || *one.Open != 5 {
+		t.Errorf("status %+v", one)
+	}
+	_ = d.CloseSend()
+	until(t, "nobody", func() bool { return len(p.Status().Proxies) == 0 })
+
+	s := p.sotw(p.connect())
+	s.send(&discovery.DiscoveryRequest{Node: node(1, 2), TypeUrl: resource.Cluster})
+	r := s.want("Cluster c1=b")
+	if r.GetControlPlane().GetIdentifier() != "jurat" {
+		t.Errorf("it calls itself %q", r.GetControlPlane().GetIdentifier())
+	}
+	s.send(&discovery.DiscoveryRequest{Node: node(7, 8), TypeUrl: resource.Cluster, ResponseNonce: r.Nonce, VersionInfo: r.VersionInfo})
+	is(7, 8)
+	s.quiet("x")
 }

@@ -42,6 +42,8 @@ const (
 	responseType      = 4
 	responseNonce     = 5
 	responseRemoved   = 6
+	responseFromSotw  = 6 // ControlPlane, whose field 1 is an identifier
+	responseFromDelta = 7
 	resourceVersion   = 1
 	resourceBody      = 2
 	resourceName      = 3
@@ -51,6 +53,13 @@ const (
 
 func appendText(b []byte, field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
+}
+
+// itself is what a control plane is called in each response, by which proxies know that it takes counts of connections on an open stream.
+const itself = "jurat"
+
+func appendItself(b []byte, field protowire.Number) []byte {
+	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), appendText(nil, 1, itself))
 }
 
 func appendLength(b []byte, field protowire.Number, n int) []byte {

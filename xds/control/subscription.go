@@ -256,7 +256,7 @@ func (sub *subscription) takeDelta(s *set, nonce func() string) [][]byte {
 	}
 	sub.nonce, sub.version = nonce(), s.version
 	sub.last = sub.nonce
-	return append(pieces, appendText(tail, responseNonce, sub.nonce))
+	return append(pieces, appendItself(appendText(tail, responseNonce, sub.nonce), responseFromDelta))
 }
 
 // lookSotw finds out whether the client has to be told something, now that there is s.
@@ -344,7 +344,7 @@ func (sub *subscription) takeSotw(s *set, nonce func() string) [][]byte {
 	}
 	sub.nonce, sub.version = nonce(), v
 	sub.last = sub.nonce
-	return append(pieces, appendText(nil, responseNonce, sub.nonce))
+	return append(pieces, appendItself(appendText(nil, responseNonce, sub.nonce), responseFromSotw))
 }
 
 // answer takes an acknowledgement or a refusal, where a request is one.

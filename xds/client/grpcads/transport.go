@@ -110,6 +110,13 @@ func (t *Transport) Close() error {
 	return t.drop()
 }
 
+// Drop closes the connection that there is. Its streams end, and the next one is opened over another connection.
+func (t *Transport) Drop() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	_ = t.drop()
+}
+
 func (t *Transport) drop() error {
 	conn := t.conn
 	if t.conn = nil; conn == nil {

@@ -37,6 +37,8 @@ type Machine struct {
 	kept     []*change // from an earlier run, not judged yet
 	bytes    int
 	server   string
+	counts   *Counts // nil where none are told
+	told     Counts  // on this stream
 	ignored  uint64
 	repeated uint64
 }
@@ -266,6 +268,31 @@ func (m *Machine) Refresh(typ string, names []string) {
 	}
 }
 
+// Report sets what is told of connections from now on: with the first request of a stream, and on one to a control plane that counts
+// (Counting) with the next request, which is a repeated acknowledgement where there is nothing else to say. So it is not to be called often.
+func (m *Machine) Report(c Counts) { m.counts = &c }
+
+// untold reports whether the control plane is to be told of counts.
+func (m *Machine) untold() bool {
+	return m.counts != nil && *m.counts != m.told && m.server == Counting
+}
+
+// repeat makes a request that says nothing new: it acknowledges once more what was accepted last. nil where nothing was.
+func (m *Machine) repeat() *Request {
+	for _, s := range m.order {
+		// A refusal is not taken back, and names are not said again for this.
+		plain := m.Kind == Delta || s.legacy && len(s.wanted) == 1 && s.wantsAll()
+		if s.asked && plain && s.nonce != "" && len(s.acks) == 0 && s.streak == 0 && (m.pending == nil || m.pending.state != s) {
+			r := &Request{Type: s.typ, Nonce: s.nonce}
+			if m.Kind == StateOfTheWorld {
+				r.Version = s.version
+			}
+			return r
+		}
+	}
+	return nil
+}
+
 // Opened says that there is a fresh stream.
 func (m *Machine) Opened() {
 	m.anew = m.stream > 0
@@ -394,15 +421,35 @@ func (m *Machine) Next(now time.Time) *Request {
 		} else {
 			r = m.nextState(now, s)
 		}
-		if r == nil {
-			continue
+		if r != nil {
+			m.introduce(r)
+			return r
 		}
-		if !m.node {
-			m.node, r.Node = true, &m.Node
+	}
+	if m.untold() {
+		if r := m.repeat(); r != nil {
+			m.introduce(r)
+			return r
 		}
-		return r
 	}
 	return nil
+}
+
+// introduce says in a request who asks, where that is not known yet, and tells of counts.
+func (m *Machine) introduce(r *Request) {
+	switch {
+	case !m.node:
+		n := m.Node
+		n.Metadata = m.counts.metadata(n.Metadata)
+		m.node, r.Node = true, &n
+	case m.untold():
+		r.Node = &Node{ID: m.Node.ID, Metadata: m.counts.metadata(nil)}
+	default:
+		return
+	}
+	if m.counts != nil {
+		m.told = *m.counts
+	}
 }
 
 // nextState makes a request of the state-of-the-world protocol, which has everything that is wanted, whatever it is for.

@@ -3,6 +3,7 @@ package protocol
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 	"unicode/utf8"
 
@@ -80,9 +81,32 @@ func validJSON(v any, depth int) error {
 	return nil
 }
 
+// Counts are what a proxy tells of its connections, as "jurat" in the metadata of its node.
+type Counts struct {
+	Open    uint64 // now
+	Refused uint64 // since the start
+}
+
+// metadata is that of a node with c in it.
+func (c *Counts) metadata(others map[string]any) map[string]any {
+	if c == nil {
+		return others
+	}
+	all := maps.Clone(others)
+	if all == nil {
+		all = map[string]any{}
+	}
+	all["jurat"] = map[string]any{"open": float64(c.Open), "refused": float64(c.Refused)}
+	return all
+}
+
+// Counting is what a control plane calls itself that takes Counts on a stream that is open. Others are told once, with the first request of
+// a stream, where metadata are for anything: what a request without news means to them nobody knows.
+const Counting = "jurat"
+
 // Request is a DiscoveryRequest or a DeltaDiscoveryRequest.
 type Request struct {
-	Node  *Node // with the first request of a stream only
+	Node  *Node // with the first request of a stream, and where counts have changed
 	Type  string
 	Nonce string   // of the response that is acknowledged or refused; "" otherwise, and before the first
 	Error *Refusal // non-nil refuses that response
