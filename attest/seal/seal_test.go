@@ -113,6 +113,12 @@ func TestOpenRefuses(t *testing.T) {
 		changed[len("jurat sealed 1\n")+1+3+2+4+off] ^= 1
 		return changed
 	}
+	frame := func(platform, hint, rest int) []byte { // of lengths as they are said
+		b := append([]byte("jurat sealed 1\n"), byte(platform))
+		b = append(b, make([]byte, min(platform, 40))...)
+		b = append(b, byte(hint>>8), byte(hint))
+		return append(b, make([]byte, rest)...)
+	}
 	failing := &platform{machine: "A", latest: "hint"}
 	gone := sealer(t, "snp", failing)
 	failing.latest = "other"
@@ -147,6 +153,11 @@ func TestOpenRefuses(t *testing.T) {
 		"a later version":           {s, "context", append([]byte("jurat sealed 2\n"), sealed[15:]...), attest.CodeUnknownVersion, `"jurat sealed 2"`},
 		"plain":                     {s, "context", []byte("jurat xds kept 1\n..."), attest.CodeSealBroken, "never sealed"},
 		"too large":                 {s, "context", append(slices.Clone(sealed), make([]byte, seal.MaxPlain)...), attest.CodeSealBroken, "do not add up"},
+		"a long platform":           {s, "context", frame(33, 0, 500), attest.CodeSealBroken, "do not add up"},
+		"a platform of that length": {s, "context", frame(32, 0, 500), attest.CodeSealForeign, ""},
+		"a platform that is cut":    {s, "context", frame(255, 0, 150), attest.CodeSealBroken, "do not add up"},
+		"a long hint":               {s, "context", append([]byte("jurat sealed 1\n\x03snp\x10\x01"), make([]byte, 5000)...), attest.CodeSealBroken, "do not add up"},
+		"a hint that is cut":        {s, "context", append([]byte("jurat sealed 1\n\x03snp\x0f\xff"), make([]byte, 1000)...), attest.CodeSealBroken, "do not add up"},
 		"the zero sealer":           {&seal.Sealer{}, "context", sealed, attest.CodeNoSealing, ""},
 		"no sealer":                 {nil, "context", sealed, attest.CodeNoSealing, ""},
 	} {

@@ -37,7 +37,7 @@ func (g sevGuest) open() error {
 }
 
 // keyDevice is where keys are to be had: configfs-tsm gives none.
-func keyDevice() (guestDevice, error) { return sevGuest{devicePath}, nil }
+func keyDevice() guestDevice { return sevGuest{devicePath} }
 
 // guestRequest is struct snp_guest_request_ioctl. Its fields of addresses are integers to Go, hence the pinning.
 type guestRequest struct {

@@ -41,11 +41,7 @@ type KeySource struct{}
 
 // Root implements seal.Source.
 func (KeySource) Root(hint []byte) (root, again []byte, err error) {
-	guest, err := keyDevice()
-	if err != nil {
-		return nil, nil, err
-	}
-	return derivedKey(guest, hint)
+	return derivedKey(keyDevice(), hint)
 }
 
 // derivedKey asks for the key of a TCB version.

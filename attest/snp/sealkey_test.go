@@ -23,7 +23,7 @@ type chip struct {
 	image       byte
 	committed   [8]byte // of the TCB
 	status      uint32  // of a request for a key
-	fails       [3]bool // report: system call; key: firmware's and host's errors
+	fails       [5]bool // report: system call, firmware's and host's errors; key: firmware's and host's errors
 	report      func([]byte)
 }
 
@@ -33,9 +33,6 @@ func (c *chip) request(command uintptr, request, response, certs []byte) (uint32
 	le := binary.LittleEndian
 	switch {
 	case command == commandReport && len(request) == reportRequestSize && len(response) == responseSize:
-		if c.fails[0] {
-			return 0, 0, errors.New("EIO")
-		}
 		report := firmware(request[:64])
 		le.PutUint64(report[8:], c.policy)
 		copy(report[0x1e0:], c.committed[:])
@@ -44,6 +41,14 @@ func (c *chip) request(command uintptr, request, response, certs []byte) (uint32
 		}
 		le.PutUint32(response[4:], ReportSize)
 		copy(response[responseHeader:], report)
+		switch {
+		case c.fails[0]:
+			return 0, 0, errors.New("EIO")
+		case c.fails[1]:
+			return 7, 0, nil
+		case c.fails[2]:
+			return 0, 2, nil
+		}
 		return 0, 0, nil
 	case command == commandKey:
 		// The layout is that of the library of go-sev-guest, not ours.
@@ -53,10 +58,10 @@ func (c *chip) request(command uintptr, request, response, certs []byte) (uint32
 			return 0, 0, errors.New("EINVAL")
 		}
 		copy(unsafe.Slice((*byte)(unsafe.Pointer(&req)), unsafe.Sizeof(req)), request)
-		if c.fails[1] {
+		if c.fails[3] {
 			return 7, 0, nil
 		}
-		if c.fails[2] {
+		if c.fails[4] {
 			return 0, 2, nil
 		}
 		var tcb [8]byte
@@ -161,8 +166,10 @@ func TestNoKeyOfTheChip(t *testing.T) {
 		"an empty hint":                 {nil, []byte{}, attest.CodeSealBroken},
 		"no report":                     {func(c *chip) { c.fails[0] = true }, nil, attest.CodeNoSealing},
 		"a report that is none":         {func(c *chip) { c.report = func(r []byte) { r[0] = 99 } }, nil, attest.CodeNoSealing},
-		"an error of the firmware":      {func(c *chip) { c.fails[1] = true }, nil, attest.CodeNoSealing},
-		"an error of the host":          {func(c *chip) { c.fails[2] = true }, nil, attest.CodeNoSealing},
+		"no report of the firmware":     {func(c *chip) { c.fails[1] = true }, nil, attest.CodeNoSealing},
+		"no report by the host":         {func(c *chip) { c.fails[2] = true }, nil, attest.CodeNoSealing},
+		"an error of the firmware":      {func(c *chip) { c.fails[3] = true }, nil, attest.CodeNoSealing},
+		"an error of the host":          {func(c *chip) { c.fails[4] = true }, nil, attest.CodeNoSealing},
 		"parameters are none":           {func(c *chip) { c.status = 0x16 }, nil, attest.CodeNoSealing},
 		"no key for an older one":       {func(c *chip) { c.status = 0x16 }, low, attest.CodeSealForeign},
 		"another status":                {func(c *chip) { c.status = 0x27 }, nil, attest.CodeNoSealing},

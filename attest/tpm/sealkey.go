@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"slices"
 
@@ -68,12 +69,12 @@ func (k *KeySource) Root(hint []byte) (root, again []byte, err error) {
 	}
 	fresh := make([]byte, rootSize)
 	_, _ = rand.Read(fresh) // does not fail
-	if hint, err = k.make(storage, made[:], fresh); err != nil {
-		return nil, nil, noKey(err)
+	if hint, err = k.make(storage, made[:], fresh); err == nil {
+		// Something may have extended a PCR meanwhile: what could not be opened later is not sealed with.
+		root, err = k.open(storage, made[:], hint)
 	}
-	// Something may have extended a PCR meanwhile: what could not be opened later is not sealed with.
-	if root, err = k.open(storage, made[:], hint); err != nil {
-		return nil, nil, noKey(fmt.Errorf("the TPM does not give back what it has sealed: %w", err))
+	if err != nil {
+		return nil, nil, noKey(err)
 	}
 	return root, hint, nil
 }
@@ -116,13 +117,8 @@ const (
 
 // make has the TPM seal a root for the PCRs whose digest is made.
 func (k *KeySource) make(parent *storage, made, root []byte) (hint []byte, err error) {
-	policy, err := tpm2.NewPolicyCalculator(tpm2.TPMAlgSHA256)
-	if err != nil {
-		return nil, err
-	}
-	if err := (tpm2.PolicyPCR{PcrDigest: tpm2.TPM2BDigest{Buffer: made}, Pcrs: selection(k.pcrs)}).Update(policy); err != nil {
-		return nil, err
-	}
+	// TPM2_PolicyPCR on a session that is new (TPM 2.0 Library, part 3).
+	policy := sha256.Sum256(slices.Concat(make([]byte, sha256.Size), binary.BigEndian.AppendUint32(nil, uint32(tpm2.TPMCCPolicyPCR)), tpm2.Marshal(selection(k.pcrs)), made))
 	created, err := tpm2.Create{
 		ParentHandle: tpm2.AuthHandle{Handle: parent.handle, Name: parent.name, Auth: tpm2.HMAC(tpm2.TPMAlgSHA256, nonceSize, parent.hidden(tpm2.AESEncryption(aesBits, tpm2.EncryptIn))...)},
 		InSensitive:  tpm2.TPM2BSensitiveCreate{Sensitive: &tpm2.TPMSSensitiveCreate{Data: tpm2.NewTPMUSensitiveCreate(&tpm2.TPM2BSensitiveData{Buffer: root})}},
@@ -131,7 +127,7 @@ func (k *KeySource) make(parent *storage, made, root []byte) (hint []byte, err e
 			NameAlg: tpm2.TPMAlgSHA256,
 			// Nothing opens it but the policy.
 			ObjectAttributes: tpm2.TPMAObject{FixedTPM: true, FixedParent: true, NoDA: true},
-			AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy.Hash().Digest},
+			AuthPolicy:       tpm2.TPM2BDigest{Buffer: policy[:]},
 		}),
 		CreationPCR: selection(k.pcrs),
 	}.Execute(k.device.tpm)

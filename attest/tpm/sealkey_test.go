@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-tpm/tpm2"
@@ -194,7 +195,7 @@ func TestTPMThatFails(t *testing.T) {
 		load: attest.CodeSealForeign, certifyCreation: attest.CodeSealForeign, unseal: attest.CodeSealForeign,
 	} {
 		k := sealKeys(t, &altered{Conn: conn, answer: map[uint32]func([]byte) []byte{code: failure}}, 7)
-		if root, _, err := k.Root(nil); attest.CodeOf(err) != attest.CodeNoSealing || root != nil {
+		if root, _, err := k.Root(nil); attest.CodeOf(err) != attest.CodeNoSealing || root != nil || !strings.Contains(err.Error(), "TPM_RC_FAILURE") {
 			t.Errorf("%#x: %v", code, err)
 		}
 		if _, _, err := k.Root(hint); attest.CodeOf(err) != opening {
@@ -202,8 +203,17 @@ func TestTPMThatFails(t *testing.T) {
 		}
 		flush(t, conn)
 	}
+	k := sealKeys(t, &altered{Conn: conn, answer: map[uint32]func([]byte) []byte{createPrimary: func(b []byte) []byte {
+		b[20], b[21] = 0xff, 0xff // the type of the key, behind a header of 10 bytes, a handle and two lengths
+		return b
+	}}}, 7)
+	for range 4 { // more often than there is room for what is not unloaded
+		if root, _, err := k.Root(nil); attest.CodeOf(err) != attest.CodeNoSealing || root != nil || strings.Contains(err.Error(), "memory") {
+			t.Errorf("a storage root key that is none: %v", err)
+		}
+	}
 	// A PCR that is extended after its value was read.
-	k := sealKeys(t, &altered{Conn: conn, command: map[uint32]func([]byte){create: func([]byte) {
+	k = sealKeys(t, &altered{Conn: conn, command: map[uint32]func([]byte){create: func([]byte) {
 		extend(t, transport.FromReadWriter(conn), event{7, 0, []byte("meanwhile")})
 	}}}, 7)
 	if root, _, err := k.Root(nil); attest.CodeOf(err) != attest.CodeNoSealing || root != nil {

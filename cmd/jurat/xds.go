@@ -121,6 +121,9 @@ func (x *xdsConfig) keep(c *serveConfig, log *slog.Logger) (func(name string) st
 	if err != nil {
 		return nil, unsealed(err)
 	}
+	if teeName(c.TEE) == "sim" {
+		log = log.With("platform", "SIMULATED")
+	}
 	log.Info("what the control plane sends is kept sealed", "dir", dir, "by", sealer.Platform())
 	return func(name string) store {
 		// The same software on this machine may run for another control plane, or in another place.

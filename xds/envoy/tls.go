@@ -5,6 +5,7 @@ package envoy
 import (
 	"strings"
 
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -32,17 +33,25 @@ func (s *scope) tls(at string, c *tlsv3.CommonTlsContext) side {
 		out.identity = true
 	}
 	var here *tlsv3.CertificateValidationContext
+	var sds *tlsv3.SdsSecretConfig
+	of := at
 	switch v := c.GetValidationContextType().(type) {
 	case *tlsv3.CommonTlsContext_ValidationContext:
 		here, at = v.ValidationContext, at+".validation_context"
 	case *tlsv3.CommonTlsContext_CombinedValidationContext:
 		here, at = v.CombinedValidationContext.GetDefaultValidationContext(), at+".combined_validation_context.default_validation_context"
-		out.secret = v.CombinedValidationContext.GetValidationContextSdsSecretConfig().GetName()
+		sds, of = v.CombinedValidationContext.GetValidationContextSdsSecretConfig(), of+".combined_validation_context"
 	case *tlsv3.CommonTlsContext_ValidationContextSdsSecretConfig:
-		out.secret = v.ValidationContextSdsSecretConfig.GetName()
+		sds = v.ValidationContextSdsSecretConfig
 	}
 	if out.validator = s.validator(at, here); out.validator != nil {
-		out.secret = ""
+		return out
+	}
+	out.secret = sds.GetName()
+	// A control plane does not have files of this machine read, and what is in them is not measured.
+	switch sds.GetSdsConfig().GetConfigSourceSpecifier().(type) {
+	case *corev3.ConfigSource_Path, *corev3.ConfigSource_PathConfigSource:
+		s.bad(of+".validation_context_sds_secret_config.sds_config", "a file", "ads: secrets come from the control plane")
 	}
 	return out
 }

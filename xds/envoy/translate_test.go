@@ -301,6 +301,9 @@ func TestRefuses(t *testing.T) {
 		// How peers prove what they are.
 		"TLS by certificates":             {aCluster + "name: x\ntransport_socket: " + plainTLS + "\n", "transport_socket.typed_config"},
 		"TLS without anything":            {up("sni: a"), "transport_socket.typed_config"},
+		"a secret from a file":            {up("common_tls_context: {validation_context_sds_secret_config: {name: s, sds_config: {path_config_source: {path: /etc/s.yaml}}}}"), "transport_socket.typed_config.common_tls_context.validation_context_sds_secret_config.sds_config"},
+		"a secret from a path":            {up("common_tls_context: {validation_context_sds_secret_config: {name: s, sds_config: {path: /etc/s.yaml}}}"), "transport_socket.typed_config.common_tls_context.validation_context_sds_secret_config.sds_config"},
+		"half a secret from a file":       {up("common_tls_context: {combined_validation_context: {default_validation_context: {}, validation_context_sds_secret_config: {name: s, sds_config: {path_config_source: {path: /etc/s.yaml}}}}}"), "transport_socket.typed_config.common_tls_context.combined_validation_context.validation_context_sds_secret_config.sds_config"},
 		"TLS 1.2 at most":                 {up("common_tls_context: {tls_params: {tls_maximum_protocol_version: TLSv1_2}, " + withValidator + "}"), "transport_socket.typed_config.common_tls_context.tls_params.tls_maximum_protocol_version"},
 		"FIPS":                            {up("common_tls_context: {tls_params: {compliance_policies: [FIPS_202205]}, " + withValidator + "}"), "transport_socket.typed_config.common_tls_context.tls_params.compliance_policies"},
 		"key log":                         {up("common_tls_context: {key_log: {path: /tmp/keys}, " + withValidator + "}"), "transport_socket.typed_config.common_tls_context.key_log"},

@@ -2,6 +2,8 @@ package collect
 
 import (
 	"bytes"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"testing"
@@ -107,6 +109,9 @@ func TestNoKeyOfGramine(t *testing.T) {
 		}
 		if attest.CodeOf(err) != c.code || err == nil && (!bytes.Equal(root, []byte(keyA)) || len(again) != 0) || err != nil && root != nil {
 			t.Errorf("%s: %q, %v", name, root, err)
+		}
+		if name == "no keys" && !errors.Is(err, fs.ErrNotExist) {
+			t.Error("the reason is lost:", err)
 		}
 	}
 	if _, err := os.Stat("/dev/attestation"); err != nil {

@@ -118,8 +118,5 @@ func (k *KeySource) Root(hint []byte) (root, again []byte, err error) {
 		return nil, nil, err
 	}
 	key, err := s.SealKey("root")
-	if err != nil {
-		return nil, nil, err
-	}
-	return key[:], s.Info(), nil
+	return key[:], s.Info(), err
 }
