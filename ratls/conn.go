@@ -349,8 +349,8 @@ type Acceptor struct {
 	all     *tls.Config // for every client, where it is asked for nothing: a configuration lives as long as its connections
 }
 
-// NewAcceptor serves every client. protos are the protocols of the application, best first; none means that what clients
-// offer is ignored.
+// NewAcceptor serves every client. protos are the protocols of the application, best first; none means that a client which offers one
+// protocol alone gets it, since PostgreSQL's and gRPC's insist on theirs, and that what others offer is ignored.
 func NewAcceptor(id *Identity, protos ...string) *Acceptor {
 	a := &Acceptor{id: id, protos: protos, session: session.Options{Protocols: protos}}
 	exchange := baseConfig()
@@ -363,6 +363,11 @@ func NewAcceptor(id *Identity, protos ...string) *Acceptor {
 		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if slices.Contains(hello.SupportedProtos, session.ALPN) {
 				return exchange, nil
+			}
+			if len(protos) == 0 && len(hello.SupportedProtos) == 1 {
+				sole := certificates.Clone()
+				sole.NextProtos = hello.SupportedProtos
+				return sole, nil
 			}
 			return certificates, nil
 		}

@@ -380,3 +380,26 @@ func TestPeekJudgesNothing(t *testing.T) {
 		t.Fatalf("the server read %q", s.read)
 	}
 }
+
+// A server that knows nothing of protocols agrees to the one that a client insists on, and ignores a choice.
+func TestSoleProtocol(t *testing.T) {
+	acc := ratls.NewAcceptor(identity(t, "127.0.0.1"))
+	addr := listener(t, func(raw net.Conn) {
+		if conn, err := acc.Handshake(context.Background(), raw); err == nil {
+			_, _ = io.Copy(io.Discard, conn)
+		}
+	})
+	for _, c := range []struct {
+		offers []string
+		want   string
+	}{{nil, ""}, {[]string{"postgresql"}, "postgresql"}, {[]string{"h2"}, "h2"}, {[]string{"h2", "http/1.1"}, ""}, {[]string{"h2", "jurat-successor"}, ""}} {
+		conn, err := ratls.NewConnector(accepting(), c.offers...).CertificateOnly().Dial(t.Context(), addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := conn.ConnectionState().NegotiatedProtocol; got != c.want {
+			t.Errorf("%q: agreed on %q, want %q", c.offers, got, c.want)
+		}
+		_ = conn.Close()
+	}
+}

@@ -197,11 +197,14 @@ func (id *Identity) make(ctx context.Context) (*Leaf, error) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial.Add(serial, big.NewInt(1)), // RFC 5280 wants a positive one
-		Subject:      pkix.Name{CommonName: "jurat"},
-		NotBefore:    binding.NotBefore, NotAfter: binding.NotAfter,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-		DNSNames:    id.dns, IPAddresses: netIPs(id.ips),
+		// OpenSSL finds what it trusts by its subject, and takes the first: two leaves in one file must not share theirs.
+		Subject:   pkix.Name{CommonName: "jurat", SerialNumber: fmt.Sprintf("%x", sha256.Sum256(spki))[:16]},
+		NotBefore: binding.NotBefore, NotAfter: binding.NotAfter,
+		// Without keyUsage: BoringSSL, in gRPC, takes one that has it and is no authority's for signed by somebody else, and trusts it for
+		// nothing when it is given as what is trusted.
+		BasicConstraintsValid: true, // of no authority
+		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
+		DNSNames:              id.dns, IPAddresses: netIPs(id.ips),
 		// Not critical: curl, Go, Python and Node refuse a certificate with a critical extension they do not know.
 		ExtraExtensions: []pkix.Extension{{Id: cmw.OID(), Value: ext}},
 	}

@@ -249,3 +249,15 @@ func TestExport(t *testing.T) {
 	_, err = id.Export()
 	code(t, err, attest.CodeLeafExpired)
 }
+
+// Trust stores find a certificate by its subject: that of two leaves is never the same.
+func TestSubjectsDiffer(t *testing.T) {
+	id := identity(t, "a.example")
+	first := id.Leaf().Certificate
+	if err := id.Renew(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if second := id.Leaf().Certificate; second.Subject.String() == first.Subject.String() || first.Issuer.String() != first.Subject.String() {
+		t.Errorf("%s, and then %s", first.Subject, second.Subject)
+	}
+}

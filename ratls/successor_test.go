@@ -157,18 +157,19 @@ func TestTransportAcrossRotations(t *testing.T) {
 	serving.Go(func() { _ = server.Serve(ln) })
 	t.Cleanup(func() { _ = server.Close(); serving.Wait() })
 
-	transport := ratls.NewTransport(accepting()).(*http.Transport)
-	t.Cleanup(transport.CloseIdleConnections)
+	kept, anew := ratls.NewTransport(accepting()).(*http.Transport), ratls.NewTransport(accepting()).(*http.Transport)
+	anew.DisableKeepAlives = true
+	t.Cleanup(kept.CloseIdleConnections)
 	var asked atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
 	var work sync.WaitGroup
 	for i := range 4 {
 		work.Go(func() {
-			client := &http.Client{Transport: transport}
-			for n := 0; ctx.Err() == nil; n++ {
-				if i%2 == 1 { // half of them connect anew each time
-					transport.CloseIdleConnections()
-				}
+			client := &http.Client{Transport: kept}
+			if i%2 == 1 {
+				client.Transport = anew
+			}
+			for ctx.Err() == nil {
 				resp, err := client.Get("https://" + addr + "/")
 				if err != nil {
 					t.Errorf("after %d requests: %v", asked.Load(), err)

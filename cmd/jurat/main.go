@@ -26,6 +26,7 @@ Usage:
   jurat serve   -c jurat.yaml [--check] | --schema
   jurat forward -p policy.yaml --listen ADDR TARGET          plain local port -> attested TLS
   jurat forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...    the same as a CONNECT and SOCKS5 proxy
+  jurat forward --socks ADDR --connect ADDR --allow HOST[:PORT]=policy.yaml... the same, with a policy for each target
   jurat control --dir DIR --state DIR --listen ADDR -p proxies.yaml    configuration over xDS, for attested proxies
   jurat control --dir DIR --check | status | plan DIR | history
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat

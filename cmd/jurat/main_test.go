@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -55,6 +56,7 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"serve":   serveInBackground,
 			"forward": forwardInBackground,
+			"proxies": proxiesInBackground,
 			"origin":  origin,
 			"exits":   exits,
 			"control": controlInBackground, "eventually": eventually,
@@ -94,15 +96,27 @@ func serveInBackground(ts *testscript.TestScript, _ bool, args []string) {
 	if args[1] == "-c" {
 		flags = flags[:3] // the file says where to listen
 	}
-	inBackground(ts, args[0], append(flags, args[1:]...))
+	inBackground(ts, args[:1], append(flags, args[1:]...))
 }
 
-// forwardInBackground is serveInBackground for "jurat forward".
+// forwardInBackground is serveInBackground for "jurat forward", on a free port where no --listen says otherwise.
 func forwardInBackground(ts *testscript.TestScript, _ bool, args []string) {
 	if len(args) < 1 {
 		ts.Fatalf("usage: forward VARIABLE FLAGS...")
 	}
-	inBackground(ts, args[0], append([]string{"forward", "--log", "json", "--listen", "127.0.0.1:0"}, args[1:]...))
+	flags := []string{"forward", "--log", "json"}
+	if !slices.Contains(args, "--listen") {
+		flags = append(flags, "--listen", "127.0.0.1:0")
+	}
+	inBackground(ts, args[:1], append(flags, args[1:]...))
+}
+
+// proxiesInBackground starts "jurat forward" as two proxies: proxies SOCKS CONNECT FLAGS...
+func proxiesInBackground(ts *testscript.TestScript, _ bool, args []string) {
+	if len(args) < 2 {
+		ts.Fatalf("usage: proxies VARIABLE VARIABLE FLAGS...")
+	}
+	inBackground(ts, args[:2], append([]string{"forward", "--log", "json", "--socks", "127.0.0.1:0", "--connect", "127.0.0.2:0"}, args[2:]...))
 }
 
 // origin starts a service that answers everything with the name that it was asked for, and puts its address into a variable:
@@ -115,8 +129,9 @@ func origin(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Setenv(args[0], s.Listener.Addr().String())
 }
 
-// inBackground starts jurat until the test ends, and puts the address that it listens on into a variable.
-func inBackground(ts *testscript.TestScript, variable string, args []string) {
+// inBackground starts jurat until the test ends, and puts the addresses that it listens on into variables. NAME_PID and NAME.log
+// are of the first.
+func inBackground(ts *testscript.TestScript, variables, args []string) {
 	cmd := exec.Command("jurat", args...)
 	path, err := lookPath(ts, "jurat")
 	ts.Check(err)
@@ -126,7 +141,8 @@ func inBackground(ts *testscript.TestScript, variable string, args []string) {
 	stderr, err := cmd.StderrPipe()
 	ts.Check(err)
 	ts.Check(cmd.Start())
-	ts.Setenv(variable+"_PID", strconv.Itoa(cmd.Process.Pid))
+	name := variables[0]
+	ts.Setenv(name+"_PID", strconv.Itoa(cmd.Process.Pid))
 	ts.Defer(func() {
 		_ = cmd.Process.Signal(syscall.SIGTERM)
 		_ = cmd.Wait()
@@ -137,8 +153,11 @@ func inBackground(ts *testscript.TestScript, variable string, args []string) {
 		seen.Write(append(lines.Bytes(), '\n'))
 		var e struct{ Msg, Address string }
 		if json.Unmarshal(lines.Bytes(), &e) == nil && e.Msg == "listening" {
-			ts.Setenv(variable, e.Address)
-			log, err := os.Create(ts.MkAbs(variable + ".log"))
+			ts.Setenv(variables[0], e.Address)
+			if variables = variables[1:]; len(variables) > 0 {
+				continue
+			}
+			log, err := os.Create(ts.MkAbs(name + ".log"))
 			ts.Check(err)
 			go func() {
 				defer log.Close()

@@ -159,7 +159,7 @@ func flagged(flags map[string]string) func(error) error {
 
 // forward runs a plain local port before an attested peer.
 func (a *app) forward(ctx context.Context, args []string) error {
-	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET | forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]...")
+	fs := a.flags("forward -p policy.yaml --listen ADDR TARGET | forward -p policy.yaml --listen ADDR --proxy --allow HOST[:PORT]... | forward --socks ADDR --connect ADDR --allow HOST[:PORT]=policy.yaml...")
 	c := &serveConfig{Lifetime: ratls.DefaultLifetime}
 	var out upstreamConfig
 	var logFormat string
@@ -182,13 +182,17 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	addresses := fp.addresses(out.Listen)
+	isProxy := len(addresses) > 0
 	switch {
-	case fp.proxy && (len(rest) != 0 || out.Listen == "" || out.Require == ""):
-		return usageError("forward --proxy needs -p policy.yaml, --listen ADDR and no TARGET: its clients name their own")
-	case !fp.proxy && (len(rest) != 1 || out.Listen == "" || out.Require == ""):
+	case isProxy && (len(rest) != 0 || fp.proxy != (out.Listen != "")):
+		return usageError("forward --proxy needs --listen ADDR and no TARGET: its clients name their own; --socks ADDR and --connect ADDR go without --listen")
+	case !isProxy && (len(rest) != 1 || out.Listen == "" || out.Require == ""):
 		return usageError("forward needs -p policy.yaml, --listen ADDR and one TARGET")
+	case !isProxy:
+		addresses = []string{out.Listen}
 	}
-	if err := fp.check(); err != nil {
+	if err := fp.check(isProxy); err != nil {
 		return err
 	}
 	if c.jsonLog, err = logJSON(logFormat); err != nil {
@@ -197,13 +201,28 @@ func (a *app) forward(ctx context.Context, args []string) error {
 	if err := c.evidence.check(); err != nil {
 		return err
 	}
-	if !out.UnsafeListen && !config.Local(out.Listen) {
-		return usageError("--listen %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", out.Listen)
+	for _, address := range addresses {
+		if !out.UnsafeListen && !config.Local(address) {
+			return usageError("listening on %s would hand the attested connection to other machines in plain; use a loopback address, or say --unsafe-listen", address)
+		}
+	}
+	if a.listen == nil && !out.UnsafeListen {
+		a.listen = ownSockets()
 	}
 	c.Names = names
-	if fp.proxy {
-		c.Proxy.Listeners = []config.Listener{fp.listener(out)}
-		if err := c.complete(a, flagged(map[string]string{"listen[0].address": "--listen", "listen[0].forward[0].reattest": "--reattest", "drain": "--drain"})); err != nil {
+	if isProxy {
+		if c.Proxy.Listeners, err = fp.listeners(out); err != nil {
+			return err
+		}
+		flags := map[string]string{"drain": "--drain"}
+		for i, l := range c.Proxy.Listeners {
+			at := fmt.Sprintf("listen[%d]", i)
+			flags[at+".address"] = map[string]string{out.Listen: "--listen", fp.socks: "--socks", fp.connect: "--connect"}[l.Address]
+			for j := range l.Forward {
+				flags[fmt.Sprintf("%s.forward[%d].reattest", at, j)] = "--reattest"
+			}
+		}
+		if err := c.complete(a, flagged(flags)); err != nil {
 			return err
 		}
 		return a.operate(ctx, c)

@@ -96,7 +96,8 @@ func (t *childTrust) write(leaves [][]byte) error {
 		{"truststore.p12", string(store)},
 		{".curlrc", fmt.Sprintf("cacert = \"%s\"\ncapath = \"%s\"\npinnedpubkey = \"%s\"\nproto = \"=https\"\nproto-redir = \"=https\"\n", leaf, none, keys)},
 		{"wgetrc", fmt.Sprintf("ca_certificate = %s\nca_directory = %s\ncheck_certificate = on\nhttps_only = on\n", leaf, none)},
-		{"gitconfig", fmt.Sprintf("[http]\n\tsslVerify = true\n\tsslCAInfo = %s\n\tsslCAPath = %s\n\tpinnedPubkey = %s\n", leaf, none, keys)},
+		// Unquoted, a semicolon begins a comment: the second key would be lost.
+		{"gitconfig", fmt.Sprintf("[http]\n\tsslVerify = true\n\tsslCAInfo = \"%s\"\n\tsslCAPath = \"%s\"\n\tpinnedPubkey = \"%s\"\n", leaf, none, keys)},
 		{"leaf.pem", bundle.String()}, // which says to who looks that all is there
 	} {
 		temporary := t.file(".new")

@@ -238,7 +238,7 @@ func (k *Keeper) once(ctx context.Context, t Target, w *watched) {
 		return
 	}
 	if !result.Affirmed() && !attest.CodeOf(result.Err()).Undecidable() {
-		k.drop(w)
+		k.drop(t, w)
 	}
 	k.opts.Told(t, result, nil)
 }
@@ -278,11 +278,16 @@ func (k *Keeper) take(ctx context.Context, t Target, w *watched, began uint64, r
 	return refused, nil
 }
 
-// drop takes away all keys of a target.
-func (k *Keeper) drop(w *watched) {
+// drop takes away all keys of a target, and those of the leaf that its peer was going to serve with next.
+func (k *Keeper) drop(t Target, w *watched) {
 	k.mu.Lock()
 	gone := slices.Collect(maps.Values(w.pins))
 	clear(w.pins)
+	t.Successor = true
+	if next := k.watch[t]; next != nil {
+		gone = slices.AppendSeq(gone, maps.Values(next.pins))
+		clear(next.pins)
+	}
 	k.mu.Unlock()
 	k.done(gone)
 }

@@ -3,6 +3,7 @@ package pins_test
 import (
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"net"
 	"slices"
@@ -62,6 +63,7 @@ type world struct {
 	verifier verifier
 	enforcer *enforce.Enforcer
 	peer     atomic.Pointer[ratls.Identity] // nil is away
+	nextAway atomic.Bool                    // what it is going to serve with is not to be seen
 	ahead    atomic.Int64                   // of our clock
 	target   pins.Target
 	keeper   *pins.Keeper
@@ -82,15 +84,19 @@ func newWorld(t *testing.T, p *policy) *world {
 	w.renew()
 	w.target = pins.Target{Address: w.listen(), Name: "127.0.0.1"}
 	at := w.enforcer.Place(place)
-	connector := ratls.NewConnector(ratls.NewEnforcedParty(at, now).ForPin()).CertificateOnly()
+	party := ratls.NewEnforcedParty(at, now).ForPin()
 	w.keeper = pins.New(at, func(ctx context.Context, target pins.Target) (*attest.Result, ratls.Presented, error) {
 		defer w.looks.Add(1)
-		if w.peer.Load() == nil {
+		if w.peer.Load() == nil || target.Successor && w.nextAway.Load() {
 			return nil, ratls.Presented{}, errors.New("away")
 		}
 		raw, _, err := ratls.Connect(ctx, target.Address)
 		if err != nil {
 			return nil, ratls.Presented{}, err
+		}
+		connector := ratls.NewConnector(party, "h2").CertificateOnly()
+		if target.Successor {
+			connector = connector.Successor()
 		}
 		conn, err := connector.Handshake(ctx, raw, target.Name)
 		var refusal *ratls.Refusal
@@ -337,4 +343,39 @@ func TestCloseWhileLooking(t *testing.T) {
 	k.Aim([]pins.Target{{Address: "x:1", Name: "x"}}, time.Hour)
 	<-began
 	k.Close()
+}
+
+// The key that a peer is going to serve with next is kept beside that of now, and goes with it when the peer is refused.
+func TestSuccessor(t *testing.T) {
+	w := newWorld(t, &policy{min: attest.LevelPinned})
+	next := w.target
+	next.Successor = true
+	first := keyOf(w.peer.Load())
+	w.keeper.Aim([]pins.Target{w.target, next}, 10*time.Millisecond)
+	w.keeps(first)
+	if err := w.peer.Load().Prepare(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); len(w.keeper.Keys()) < 2; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the next key is not kept")
+		}
+	}
+	leaves := w.keeper.Leaves()
+	w.peer.Load().Promote()
+	second := keyOf(w.peer.Load())
+	for i, key := range w.keeper.Keys() {
+		leaf, err := x509.ParseCertificate(leaves[i])
+		if err != nil || sha256.Sum256(leaf.RawSubjectPublicKeyInfo) != key {
+			t.Error("leaves and keys differ", err)
+		}
+	}
+	w.keeps(first, second) // until its certificate ends, for peers that are many machines
+
+	// The next one can't be seen any more, and that of now is refused: both go.
+	w.nextAway.Store(true)
+	w.looked()
+	w.keeps(first, second)
+	w.verifier.fail.Store(&attest.Error{Code: attest.CodeSignature, Check: "test"})
+	w.keeps()
 }

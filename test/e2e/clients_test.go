@@ -10,14 +10,12 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"io"
-	"log"
 	"math/big"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -26,40 +24,42 @@ import (
 
 const secret = "the page behind the proxy"
 
-// client is an unmodified program that fetches https://HOST:PORT/file, or the repository beside it.
+// client is an unmodified program that gets the secret from a service, or the repository beside it.
 type client struct {
 	name string
 	// trusting makes the program use the system's trust store outside jurat exec where it would not by itself.
 	trusting []string
 	args     func(l *lab, addr string) []string
+	service  service // that it talks to, HTTP where it is not said
 }
 
-func clients(goClient string) []client {
+func clients(l *lab, goClient string) []client {
 	url := func(addr string) string { return "https://" + addr + "/file" }
-	return []client{
-		{"curl", nil, func(_ *lab, addr string) []string { return []string{"curl", "-sS", "--max-time", "20", url(addr)} }},
+	all := []client{
+		{"curl", nil, func(_ *lab, addr string) []string { return []string{"curl", "-sS", "--max-time", "20", url(addr)} }, web},
 		{"wget", nil, func(_ *lab, addr string) []string {
 			return []string{"wget", "-qO-", "--tries=1", "--timeout=20", url(addr)}
-		}},
+		}, web},
 		{"git", nil, func(_ *lab, addr string) []string {
 			return []string{"git", "ls-remote", "https://" + addr + "/repo.git"}
-		}},
+		}, web},
 		{"python urllib", nil, func(_ *lab, addr string) []string {
 			return []string{"python3", "-c", "import sys,urllib.request as r; print(r.urlopen(sys.argv[1],timeout=20).read().decode())", url(addr)}
-		}},
+		}, web},
 		// requests brings its own list of authorities; the variable is what Debian and many deployments set.
 		{"python requests", []string{"REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt"}, func(_ *lab, addr string) []string {
 			return []string{"python3", "-c", "import sys,requests; r=requests.get(sys.argv[1],timeout=20); r.raise_for_status(); print(r.text)", url(addr)}
-		}},
+		}, web},
 		{"node", []string{"NODE_OPTIONS=--use-openssl-ca"}, func(_ *lab, addr string) []string {
 			return []string{"node", "-e", "fetch(process.argv[1]).then(r=>r.text()).then(t=>console.log(t)).catch(e=>{console.error(e);process.exit(1)})", url(addr)}
-		}},
-		{"go", nil, func(_ *lab, addr string) []string { return []string{goClient, url(addr)} }},
+		}, web},
+		{"go", nil, func(_ *lab, addr string) []string { return []string{goClient, url(addr)} }, web},
 		{"openssl s_client", nil, func(l *lab, addr string) []string {
 			request := l.write("request", "GET /file HTTP/1.0\r\n\r\n")
 			return []string{"sh", "-c", `exec openssl s_client -quiet -ign_eof -verify_return_error -verify_ip 127.0.0.1 -connect "$1" < "$2"`, "s_client", addr, request}
-		}},
+		}, web},
 	}
+	return append(all, tools(l)...)
 }
 
 // buildGoClient builds a program that knows net/http and nothing of jurat.
@@ -154,24 +154,30 @@ func newAuthority(l *lab) authority {
 	return authority{store, tls.Certificate{Certificate: [][]byte{leafDER, caDER}, PrivateKey: key}}
 }
 
-// impostor serves the same site under a certificate that the system trusts, and counts what it is sent.
+// impostor serves the same under a certificate of its own, and counts what it is sent.
 type impostor struct {
-	addr string
-	mu   sync.Mutex
-	read int
+	name  string
+	code  string // of its refusal
+	addrs map[service]string
+	mu    sync.Mutex
+	read  int
 }
 
-func newImpostor(l *lab, cert tls.Certificate, dir string) *impostor {
+func newImpostor(l *lab, name, code string, cert tls.Certificate, dir string) *impostor {
 	l.Helper()
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		l.Fatal(err)
+	i := &impostor{name: name, code: code, addrs: map[service]string{}}
+	config := &tls.Config{Certificates: []tls.Certificate{cert}, NextProtos: []string{"h2", "http/1.1", "postgresql"}}
+	for _, s := range []service{web, calls, redis, postgres, postgresUpgraded} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			l.Fatal(err)
+		}
+		i.addrs[s] = ln.Addr().String()
+		if s == postgresUpgraded {
+			ln = upgrading{ln}
+		}
+		l.offer(s, counting{tls.NewListener(ln, config), i}, dir)
 	}
-	i := &impostor{addr: inner.Addr().String()}
-	ln := tls.NewListener(inner, &tls.Config{Certificates: []tls.Certificate{cert}})
-	s := &http.Server{Handler: http.FileServer(http.Dir(dir)), ErrorLog: log.New(io.Discard, "", 0)}
-	go func() { _ = s.Serve(counting{ln, i}) }()
-	l.Cleanup(func() { _ = s.Close() })
 	return i
 }
 
@@ -216,61 +222,95 @@ func (l *lab) inStore(store string, extra []string, args ...string) outcome {
 	return l.finish(cmd)
 }
 
-// Every usual client reaches the attested server through exec, and none sends a byte to an impostor whom the system
-// trusts. Without exec the same client is taken in, which shows that the impostor is a real one.
+// Every usual client reaches the attested server through exec, and none sends a byte to an impostor, whatever it shows. Without exec
+// the same client is taken in by one that the system trusts, which shows that it is a real one.
 func TestClients(t *testing.T) {
-	need(t, "curl", "wget", "git", "python3", "node", "openssl", "unshare")
-	if exec.Command("python3", "-c", "import requests").Run() != nil {
-		t.Skip("python3-requests is absent (test/setup.sh all fetches it)")
+	need(t, "curl", "wget", "git", "python3", "node", "openssl", "unshare", "npm", "cargo", "javac", "java", "keytool", "psql", "redis-cli", "aws")
+	if exec.Command("python3", "-c", "import requests, pip").Run() != nil {
+		t.Skip("python3-requests or python3-pip is absent (test/setup.sh all fetches it)")
+	}
+	if _, err := os.Stat(pylib()); err != nil {
+		t.Skip("bin/pylib is absent (test/setup.sh all fetches it)")
 	}
 	if os.Geteuid() != 0 {
 		t.Skip("root is needed to put an authority into the system's trust store, in a mount namespace")
 	}
 	l := newLab(t)
 	dir := site(l)
-	server := l.start("serve", "--log", "json", "--tee", l.tee(), "--listen", "127.0.0.1:0", "--to", l.page(http.FileServer(http.Dir(dir))))
-	addr := server.address()
-	policy := l.policyFor(addr)
 	ca := newAuthority(l)
-	bad := newImpostor(l, ca.cert, dir)
-	good := func(o outcome) bool {
-		return o.code == 0 && (strings.Contains(o.stdout, secret) || strings.Contains(o.stdout, "HEAD"))
+	honest, appraised := map[service]string{}, []string{}
+	for s, how := range map[service][]string{web: {}, calls: {}, redis: {"--tcp"}, postgres: {"--tcp"}} {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.offer(s, ln, dir)
+		to := ln.Addr().String()
+		if s == calls {
+			to = "h2c://" + to
+		}
+		honest[s] = l.start(append([]string{"serve", "--log", "json", "--tee", l.tee(), "--listen", "127.0.0.1:0", "--to", to}, how...)...).address()
+		appraised = append(appraised, "--to", honest[s])
 	}
-	for _, c := range clients(buildGoClient(l)) {
+	policy := l.policyFor(honest[web])
+	// psql of before PostgreSQL 17 asks for TLS first, in plain: jurat forward is its way in.
+	plain := l.start("forward", "--log", "json", "-p", policy, "--listen", "127.0.0.1:0", honest[postgres]).address()
+	impostors := impostors(l, honest[web], ca, dir)
+	believed := impostors[0]
+	good := func(o outcome) bool {
+		return o.code == 0 && (strings.Contains(o.stdout, secret) || strings.Contains(o.stdout, "HEAD") || strings.Contains(o.stdout, "demo"))
+	}
+	for _, c := range clients(l, buildGoClient(l)) {
 		t.Run(c.name, func(t *testing.T) {
 			// What is appraised is always the right server; the command then goes where it is told to.
-			exec := func(to string) []string {
-				return append([]string{binary, "exec", "-p", policy, "--to", addr, "--"}, c.args(l, to)...)
+			through := func(to string) []string {
+				return slices.Concat([]string{binary, "exec", "-p", policy}, appraised, []string{"--"}, c.args(l, to))
 			}
-			if o := l.inStore(ca.store, c.trusting, exec(addr)...); !good(o) {
+			if c.service == postgresUpgraded {
+				o := l.inStore(ca.store, []string{"PGSSLMODE=disable"}, c.args(l, plain)...)
+				if !good(o) {
+					t.Errorf("through forward: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+				}
+			} else if o := l.inStore(ca.store, c.trusting, through(honest[c.service])...); !good(o) {
 				t.Errorf("right server: exit %d\n%s%s", o.code, o.stdout, o.stderr)
 			}
-			if o := l.inStore(ca.store, c.trusting, c.args(l, bad.addr)...); !good(o) || bad.taken() == 0 {
+			o := l.inStore(ca.store, c.trusting, c.args(l, believed.addrs[c.service])...)
+			if n := believed.taken(); n == 0 || !good(o) {
 				t.Errorf("without exec the impostor was not believed, so this shows nothing: exit %d\n%s%s", o.code, o.stdout, o.stderr)
 			}
-			o := l.inStore(ca.store, c.trusting, exec(bad.addr)...)
-			if n := bad.taken(); n != 0 || good(o) || o.code == 0 {
-				t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
+			for _, bad := range impostors {
+				o := l.inStore(ca.store, c.trusting, through(bad.addrs[c.service])...)
+				if n := bad.taken(); n != 0 || good(o) || o.code == 0 {
+					t.Errorf("%s: %d bytes of a request, exit %d\n%s%s", bad.name, n, o.code, o.stdout, o.stderr)
+				}
 			}
 		})
 	}
 	t.Run("wget where the machine's configuration verifies nothing", func(t *testing.T) {
 		careless := []string{"SYSTEM_WGETRC=" + l.write("wgetrc", "check_certificate = off\n")}
-		fetch := []string{"wget", "-qO-", "--tries=1", "--timeout=20", "https://" + bad.addr + "/file"}
-		if o := l.inStore(l.dir, careless, fetch...); !good(o) || bad.taken() == 0 {
+		fetch := []string{"wget", "-qO-", "--tries=1", "--timeout=20", "https://" + believed.addrs[web] + "/file"}
+		if o := l.inStore(l.dir, careless, fetch...); !good(o) || believed.taken() == 0 {
 			t.Errorf("without exec the impostor was not believed, so this shows nothing: exit %d\n%s%s", o.code, o.stdout, o.stderr)
 		}
-		o := l.inStore(ca.store, careless, append([]string{binary, "exec", "-p", policy, "--to", addr, "--"}, fetch...)...)
-		if n := bad.taken(); n != 0 || good(o) {
+		o := l.inStore(ca.store, careless, append([]string{binary, "exec", "-p", policy, "--to", honest[web], "--"}, fetch...)...)
+		if n := believed.taken(); n != 0 || good(o) {
 			t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
 		}
 	})
-	t.Run("exec against the impostor", func(t *testing.T) {
-		o := l.inStore(ca.store, nil, binary, "exec", "-p", policy, "--to", bad.addr, "--", "curl", "-sS", "https://"+bad.addr+"/file")
-		if o.code != 125 || bad.taken() != 0 || !strings.Contains(o.stderr, "J105") {
-			t.Errorf("exit %d\n%s%s", o.code, o.stdout, o.stderr)
-		}
-	})
+	for _, bad := range impostors {
+		t.Run("appraising "+bad.name, func(t *testing.T) {
+			to := bad.addrs[web]
+			o := l.inStore(ca.store, nil, binary, "exec", "-p", policy, "--to", to, "--", "curl", "-sS", "https://"+to+"/file")
+			if o.code != 125 || bad.taken() != 0 || !strings.Contains(o.stderr, bad.code) {
+				t.Errorf("exec: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+			}
+			front := l.start("forward", "--log", "json", "-p", policy, "--listen", "127.0.0.1:0", "--proxy", "--allow", "127.0.0.1").address()
+			o = l.run("curl", "-sS", "--proxytunnel", "-D", "-", "-x", "http://"+front, "http://"+to+"/file")
+			if o.code != 56 || bad.taken() != 0 || !strings.Contains(o.stdout, "Jurat-Error: "+bad.code) {
+				t.Errorf("forward: exit %d\n%s%s", o.code, o.stdout, o.stderr)
+			}
+		})
+	}
 }
 
 // The handshake of a simulated SEV-SNP platform, whose evidence has the size of the real one, stays within one initial

@@ -365,8 +365,8 @@ func TestSidecarsRefuse(t *testing.T) {
 		}
 	})
 	t.Run("server without evidence", func(t *testing.T) {
-		bad := newImpostor(l, newAuthority(l).cert, l.dir)
-		front := l.start("forward", "--log", "json", "-p", policy, "--tee", l.tee(), "--listen", "127.0.0.1:0", bad.addr)
+		bad := newImpostor(l, "no evidence", "J105", newAuthority(l).cert, l.dir)
+		front := l.start("forward", "--log", "json", "-p", policy, "--tee", l.tee(), "--listen", "127.0.0.1:0", bad.addrs[web])
 		o := l.run("curl", "-sS", "-i", "--max-time", "20", "http://"+front.address()+"/")
 		if !strings.Contains(o.stdout, "502 ") || !strings.Contains(strings.ToLower(o.stdout), "jurat-error: j105") {
 			t.Errorf("got %s%s", o.stdout, o.stderr)
