@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -85,6 +86,7 @@ type exchange struct {
 	fresh    bool // the connection to the service has not been used before
 	tries    int  // of one endpoint
 	calling  *call
+	asking   context.CancelFunc // of the answer that the proxy itself is about to give; nil for none
 }
 
 // bind tells whose connection a panic in one of the exchange's timers is to end.
@@ -119,7 +121,7 @@ func (x *exchange) begin() {
 		// After an upgrade the client talks to the service past this proxy. One to HTTP/2 would be a way to send any header.
 		r.Upgrade = ""
 	}
-	if !x.route() {
+	if x.local() || !x.route() {
 		return
 	}
 	x.identify()
@@ -492,6 +494,10 @@ func (x *exchange) close() {
 	if x.calling != nil {
 		x.calling.drop(x)
 		x.calling = nil
+	}
+	if x.asking != nil {
+		x.asking()
+		x.asking = nil
 	}
 }
 

@@ -268,11 +268,12 @@ func (id *Identity) current() (*Leaf, error) {
 }
 
 // GetCertificate has the form of tls.Config.GetCertificate.
-func (id *Identity) GetCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (id *Identity) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	leaf, err := id.current()
 	if err != nil {
 		return nil, err
 	}
+	show(hello, leaf)
 	return &leaf.tls, nil
 }
 
@@ -281,11 +282,12 @@ func (id *Identity) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Cert
 	return id.GetCertificate(nil)
 }
 
-func (id *Identity) bareCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (id *Identity) bareCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	leaf, err := id.current()
 	if err != nil {
 		return nil, err
 	}
+	show(hello, leaf)
 	return &leaf.bare, nil
 }
 
