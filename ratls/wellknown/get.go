@@ -33,9 +33,7 @@ func Get(ctx context.Context, conn net.Conn, host string, nonce []byte) (*Docume
 	}
 	req.Header.Set("Accept", MediaType)
 	req.Close = true
-	if err := req.Write(conn); err != nil {
-		return nil, broken(err)
-	}
+	_ = req.Write(conn) // who has answered already, and closed, is heard; reading tells of all else
 	resp, err := http.ReadResponse(bufio.NewReader(io.LimitReader(conn, maxHead+2*MaxSize)), req)
 	if err != nil {
 		return nil, broken(err)
@@ -44,7 +42,7 @@ func Get(ctx context.Context, conn net.Conn, host string, nonce []byte) (*Docume
 	if resp.StatusCode != http.StatusOK {
 		return nil, refused(resp.StatusCode)
 	}
-	if kind, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || kind != MediaType {
+	if kind, _, _ := mime.ParseMediaType(resp.Header.Get("Content-Type")); kind != MediaType {
 		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "transport.http", Got: fmt.Sprintf("content of type %.60q", kind), Want: MediaType + " at " + Path}
 	}
 	raw, err := io.ReadAll(io.LimitReader(resp.Body, MaxSize+1))

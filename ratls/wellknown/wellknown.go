@@ -128,8 +128,8 @@ func Marshal(d *Document) ([]byte, error) {
 		out.Evidence.Endorsements = append(out.Evidence.Endorsements, endorsement{string(e.Kind), e.Raw})
 	}
 	raw, err := json.Marshal(out)
-	if err == nil && len(raw) > MaxSize {
-		err = oversized(len(raw))
+	if len(raw) > MaxSize {
+		return nil, oversized(len(raw))
 	}
 	return raw, err
 }

@@ -104,23 +104,27 @@ func TestUnmarshalRefuses(t *testing.T) {
 		in   string
 		want attest.Code
 	}{
-		"empty":           {"", attest.CodeMalformed},
-		"trailing":        {good + "{}", attest.CodeMalformed},
-		"unknown key":     {strings.Replace(good, `"tree"`, `"more":1,"tree"`, 1), attest.CodeMalformed},
-		"twice":           {strings.Replace(good, `"tree"`, `"eat_profile":"jurat-wellknown-1","tree"`, 1), attest.CodeMalformed},
-		"another case":    {strings.Replace(good, `"tree"`, `"Tree"`, 1), attest.CodeMalformed},
-		"another profile": {strings.Replace(good, "wellknown-1", "wellknown-2", 1), attest.CodeUnknownFormat},
-		"short nonce":     {string(marshal(t, short)), attest.CodeMalformed},
-		"long nonce":      {string(marshal(t, long)), attest.CodeMalformed},
-		"no connection":   {strings.Replace(good, `"connection_spki_sha256":"AQ`, `"connection_spki_sha256":"","was":"`, 1), attest.CodeMalformed},
-		"short digest":    {strings.Replace(good, `"config_sha256":"AwAA`, `"config_sha256":"`, 1), attest.CodeMalformed},
-		"padding":         {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bGVhZg=="`, 1), attest.CodeMalformed},
-		"spare bits":      {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bGVhZh"`, 1), attest.CodeMalformed},
-		"line break":      {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bG\nVhZg"`, 1), attest.CodeMalformed},
-		"short hash":      {strings.Replace(good, `"proof":["BAAA`, `"proof":["`, 1), attest.CodeMalformed},
-		"long proof":      {string(marshal(t, many)), attest.CodeMalformed},
-		"endorsements":    {string(marshal(t, endorsed)), attest.CodeMalformed},
-		"oversized":       {good + strings.Repeat(" ", wellknown.MaxSize), attest.CodeOversized},
+		"empty":            {"", attest.CodeMalformed},
+		"trailing":         {good + "{}", attest.CodeMalformed},
+		"unknown key":      {strings.Replace(good, `"tree"`, `"more":1,"tree"`, 1), attest.CodeMalformed},
+		"twice":            {strings.Replace(good, `"tree"`, `"eat_profile":"jurat-wellknown-1","tree"`, 1), attest.CodeMalformed},
+		"another case":     {strings.Replace(good, `"tree"`, `"Tree"`, 1), attest.CodeMalformed},
+		"another profile":  {strings.Replace(good, "wellknown-1", "wellknown-2", 1), attest.CodeUnknownFormat},
+		"short nonce":      {string(marshal(t, short)), attest.CodeMalformed},
+		"long nonce":       {string(marshal(t, long)), attest.CodeMalformed},
+		"no connection":    {strings.Replace(good, `"connection_spki_sha256":"AQ`, `"connection_spki_sha256":"","was":"`, 1), attest.CodeMalformed},
+		"short connection": {strings.Replace(good, `"connection_spki_sha256":"AQA`, `"connection_spki_sha256":"AQ`, 1), attest.CodeMalformed},
+		"long connection":  {strings.Replace(good, `"connection_spki_sha256":"AQA`, `"connection_spki_sha256":"AQAA`, 1), attest.CodeMalformed},
+		"short identity":   {strings.Replace(good, `"identity_spki_sha256":"AgA`, `"identity_spki_sha256":"Ag`, 1), attest.CodeMalformed},
+		"short config":     {strings.Replace(good, `"config_sha256":"AwA`, `"config_sha256":"Aw`, 1), attest.CodeMalformed},
+		"short digest":     {strings.Replace(good, `"config_sha256":"AwAA`, `"config_sha256":"`, 1), attest.CodeMalformed},
+		"padding":          {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bGVhZg=="`, 1), attest.CodeMalformed},
+		"spare bits":       {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bGVhZh"`, 1), attest.CodeMalformed},
+		"line break":       {strings.Replace(good, `"raw":"bGVhZg"`, `"raw":"bG\nVhZg"`, 1), attest.CodeMalformed},
+		"short hash":       {strings.Replace(good, `"proof":["BAAA`, `"proof":["`, 1), attest.CodeMalformed},
+		"long proof":       {string(marshal(t, many)), attest.CodeMalformed},
+		"endorsements":     {string(marshal(t, endorsed)), attest.CodeMalformed},
+		"oversized":        {good + strings.Repeat(" ", wellknown.MaxSize), attest.CodeOversized},
 	} {
 		if _, err := wellknown.Unmarshal([]byte(c.in)); attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
@@ -162,7 +166,7 @@ func TestNonce(t *testing.T) {
 	}
 	for _, query := range []string{
 		"", "nonce=", "nonce", "n=1", wellknown.Query(nonce) + "&x=1", wellknown.Query(nonce) + "&" + wellknown.Query(nonce), wellknown.Query(nonce[:15]),
-		wellknown.Query(make([]byte, 65)), wellknown.Query(nonce) + "=", "nonce=%zz", "nonce=" + strings.Repeat("+", 24), "nonce=AAAAAAAAAAAAAAAAAAAAAAA%0A",
+		wellknown.Query(make([]byte, 65)), wellknown.Query(nonce) + "=", "nonce=%zz", wellknown.Query(nonce) + "&%zz", wellknown.Query(make([]byte, 18)) + "!", "nonce=" + strings.Repeat("+", 24), "nonce=AAAAAAAAAAAAAAAAAAAAAAA%0A",
 	} {
 		if _, err := wellknown.Nonce(query); err == nil {
 			t.Errorf("%q is taken", query)
@@ -207,11 +211,23 @@ func TestLimit(t *testing.T) {
 	if w := l.Take("x"); w != 50*time.Millisecond {
 		t.Fatal(w)
 	}
-	for i := range 10000 { // who is forgotten can't make it grow
+	for i := range 10000 { // strangers can't make it grow
 		now = now.Add(50 * time.Millisecond)
-		if l.Take(strconv.Itoa(i)) != 0 {
-			t.Fatal(i)
+		if l.Take(strconv.Itoa(i)) != 0 || l.Peers() > wellknown.MaxPeers {
+			t.Fatal(i, l.Peers())
 		}
+	}
+	for i := 0; l.Peers() < wellknown.MaxPeers-2; i++ {
+		now = now.Add(50 * time.Millisecond)
+		l.Take("more " + strconv.Itoa(i))
+	}
+	for range 10 { // and whoever has just had his share is not forgotten for them
+		now = now.Add(50 * time.Millisecond)
+		l.Take("z")
+	}
+	now = now.Add(200 * time.Millisecond)
+	if l.Take("one more") != 0 || l.Take("last") != 0 || l.Peers() > 100 || l.Take("z") == 0 {
+		t.Fatal(l.Peers())
 	}
 }
 
@@ -262,6 +278,15 @@ func TestGet(t *testing.T) {
 				t.Errorf("%q", req)
 			}
 		})
+	}
+}
+
+func TestGetOfNoHost(t *testing.T) {
+	near, far := net.Pipe()
+	defer far.Close()
+	defer near.Close()
+	if _, err := wellknown.Get(t.Context(), near, "a b", make([]byte, 16)); attest.CodeOf(err) != attest.CodeNoEvidence {
+		t.Error(err)
 	}
 }
 
