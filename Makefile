@@ -84,7 +84,7 @@ emergency: ## 10,000 open connections (OPEN) of three generations, of which one 
 # What decides over evidence, and what that stands on. Simulated platforms decide nothing.
 MUTATE ?= ./attest ./attest/azure ./attest/cca ./attest/cose ./attest/dcap ./attest/ear ./attest/endorse ./attest/eventlog \
 	./attest/evlog ./attest/merkle ./attest/nitro ./attest/record ./attest/seal ./attest/sgx ./attest/sgx/collect ./attest/snp \
-	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm ./ratls/batch ./ratls/enforce ./ratls/session
+	./attest/strictcbor ./attest/strictjson ./attest/tdx ./attest/tpm ./attest/tsm ./ratls/batch ./ratls/enforce ./ratls/session ./ratls/wellknown
 # Of the policy, what judges; the rest reads it, and tells about it.
 JUDGES = /(judge|platform|policy)\.go:
 

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -93,6 +94,7 @@ type exchange struct {
 
 	hedges []*hedge  // tries beside the one that is under way
 	of     *exchange // the one that this one is for a hedge of; nil for most
+	asking   context.CancelFunc // of the answer that the proxy itself is about to give; nil for none
 }
 
 // bind tells whose connection a panic in one of the exchange's timers is to end.
@@ -128,7 +130,7 @@ func (x *exchange) begin() {
 		// After an upgrade the client talks to the service past this proxy. One to HTTP/2 would be a way to send any header.
 		r.Upgrade = ""
 	}
-	if !x.route() {
+	if x.local() || !x.route() {
 		return
 	}
 	x.identify()
@@ -540,6 +542,10 @@ func (x *exchange) close() {
 	if x.calling != nil {
 		x.calling.drop(x)
 		x.calling = nil
+	}
+	if x.asking != nil {
+		x.asking()
+		x.asking = nil
 	}
 }
 

@@ -14,6 +14,7 @@ type httpSide struct {
 	observer Observer
 	name     string
 	routing  atomic.Pointer[Routing]
+	local    Local // nil for none
 	limits   Limits
 	workers  []*worker
 	next     atomic.Uint32

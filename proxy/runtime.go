@@ -33,6 +33,7 @@ type Builder interface {
 	Dial(c *config.Cluster) (DialEndpoint, error)
 	// Forward makes the connections of a listener whose clients say where they want to go, and says who they may be; nil is anybody.
 	Forward(l *config.Listener) (DialTarget, connect.Authenticate, error)
+	// A Builder may have a method Local(l *config.Listener) Local: what a listener that Attests answers itself, nil for nothing.
 	// A Builder may have a method Commit(). It is called once nothing can go wrong any more, before anything of the configuration
 	// is in use, and must be quick.
 }
@@ -496,6 +497,16 @@ func limitsOf(l config.Limits) Limits {
 }
 
 func (n *next) server(l *config.Listener, log *slog.Logger) (*Server, error) {
+	s, err := n.carrier(l, log)
+	if b, ok := n.build.(interface {
+		Local(l *config.Listener) Local
+	}); ok && err == nil && l.Attests() {
+		s.AnswerLocally(b.Local(l))
+	}
+	return s, err
+}
+
+func (n *next) carrier(l *config.Listener, log *slog.Logger) (*Server, error) {
 	handshake := Handshake(Plain)
 	if !l.Attests() && l.Require != "" { // nobody who asks for evidence is to be left without
 		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "listen", Got: "require " + strconv.Quote(l.Require), Want: "clients that show evidence"}

@@ -35,6 +35,7 @@ type Conn struct {
 	stream
 	certificate atomic.Pointer[attest.Result] // of the certificate tier
 	standing    *enforce.Standing             // nil where no change ends the connection
+	shown       *Leaf                         // that this end showed in the handshake; nil at a client
 
 	mu      sync.Mutex
 	refused *attest.Result
@@ -403,19 +404,20 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	if a.rp != nil {
 		config = a.tiers(mutualServerConfig(ctx, a.id, a.rp, func(r *attest.Result, _ [][]byte) { result = r }))
 	}
+	ctx, shown := showing(ctx)
 	conn, err := finish(ctx, tls.Server(raw, config))
 	if err != nil {
 		return nil, err
 	}
 	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
-		return certified(ctx, conn, result, j)
+		return shown.on(certified(ctx, conn, result, j))
 	}
 	var verifier session.Verifier
 	if a.rp != nil {
 		verifier = j
 	}
-	s, err := session.Server(ctx, conn, origin(raw.RemoteAddr()), verifier, prover{a.id}, a.id.opts.Now, enforced(a.session, a.rp))
-	return established(ctx, conn, s, err, j)
+	s, err := session.Server(ctx, conn, Origin(raw.RemoteAddr()), verifier, prover{a.id}, a.id.opts.Now, enforced(a.session, a.rp))
+	return shown.on(established(ctx, conn, s, err, j))
 }
 
 // enforced are the options of a session whose secrets die with what is in force.
@@ -436,9 +438,9 @@ func certified(ctx context.Context, conn *tls.Conn, result *attest.Result, j *ju
 	return c, nil
 }
 
-// origin is whom a connection counts for where peers share what is scarce: an IPv4 address, or the /64 that an IPv6 address
+// Origin is whom a connection counts for where peers share what is scarce: an IPv4 address, or the /64 that an IPv6 address
 // is in, which is the least that one customer gets.
-func origin(addr net.Addr) string {
+func Origin(addr net.Addr) string {
 	ap, err := netip.ParseAddrPort(addr.String())
 	if err != nil {
 		return addr.Network()
@@ -616,6 +618,19 @@ func Peek(ctx context.Context, addr string) ([][]byte, error) {
 	}
 	defer conn.Close()
 	return rawChain(conn.ConnectionState().PeerCertificates), nil
+}
+
+// peekOver is Peek that keeps the connection, for one request in HTTP/1.1 whose answer is evidence itself.
+func peekOver(ctx context.Context, addr string) (*tls.Conn, string, error) {
+	raw, host, err := Connect(ctx, addr)
+	if err != nil {
+		return nil, "", err
+	}
+	c := baseConfig()
+	c.ServerName, c.NextProtos = host, []string{"http/1.1"}
+	c.InsecureSkipVerify = true // nothing is trusted here: what the peer answers is held against the key that it showed
+	conn, err := finish(ctx, tls.Client(raw, c))
+	return conn, host, err
 }
 
 // NoSession reports whether a handshake failed because the server takes none of the protocols on offer: one that knows

@@ -288,6 +288,7 @@ func (id *Identity) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate
 	if err != nil {
 		return nil, err
 	}
+	show(hello, leaf)
 	return &leaf.tls, nil
 }
 
@@ -296,11 +297,12 @@ func (id *Identity) GetClientCertificate(*tls.CertificateRequestInfo) (*tls.Cert
 	return id.GetCertificate(nil)
 }
 
-func (id *Identity) bareCertificate(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+func (id *Identity) bareCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 	leaf, err := id.current()
 	if err != nil {
 		return nil, err
 	}
+	show(hello, leaf)
 	return &leaf.bare, nil
 }
 

@@ -131,6 +131,7 @@ var comments = map[string]string{
 	"main.identityConfig.Lifetime":                             "of a leaf certificate, which is renewed after half of it, default 1 h",
 	"main.identityConfig.Names":                                "by which clients connect: DNS names and IP addresses, default localhost and those of this host",
 	"main.identityConfig.TEE":                                  "auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto",
+	"main.identityConfig.WellKnown":                            "HTTP listeners that present evidence answer /.well-known/attestation?nonce= themselves, with evidence for that nonce, in place of their services; default false.",
 	"main.nodeConfig":                                          "The node of xDS.",
 	"main.nodeConfig.Cluster":                                  "the group of proxies",
 	"main.nodeConfig.ID":                                       "Default the first of identity.names that is neither an address nor localhost, with / and the name of this host behind it, or that name alone",

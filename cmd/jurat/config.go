@@ -35,6 +35,10 @@ type identityConfig struct {
 	TEE      string        `yaml:"tee"`      // auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto
 	Names    []string      `yaml:"names"`    // by which clients connect: DNS names and IP addresses, default localhost and those of this host
 	Lifetime time.Duration `yaml:"lifetime"` // of a leaf certificate, which is renewed after half of it, default 1 h
+
+	// HTTP listeners that present evidence answer /.well-known/attestation?nonce= themselves, with evidence for that nonce, in place of
+	// their services; default false.
+	WellKnown bool `yaml:"well_known"`
 }
 
 // fileSession is what both ends of a session have to agree on beforehand: nothing, but where others are met.
@@ -96,6 +100,7 @@ func (f *fileConfig) into(c *serveConfig) error {
 	switch id := f.Identity; {
 	case id != nil:
 		c.TEE, c.Names, c.Lifetime = cmp.Or(id.TEE, c.TEE), id.Names, cmp.Or(id.Lifetime, c.Lifetime)
+		c.WellKnown = id.WellKnown
 	case !c.attests():
 		c.TEE = "" // who only asks others for evidence needs no TEE
 	}

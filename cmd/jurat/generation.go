@@ -36,6 +36,7 @@ type generation struct {
 	sweep     func(context.Context) *enforce.Sweep // of what Commit has put into force
 	replaced  *generation                          // the one before; nil for the first
 	given     []given
+	wellKnown *wellKnown // nil where nobody is answered
 }
 
 // given is an identity whose keys an Envoy gets.
@@ -96,6 +97,9 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	defer cancel()
 	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed}); err != nil {
 		return nil, err
+	}
+	if c.WellKnown {
+		g.wellKnown = newWellKnown(g.id, a.now, g.log)
 	}
 	if err := g.give(first, tee, digest); err != nil {
 		g.id.Close()

@@ -30,6 +30,7 @@ Usage:
   jurat control --dir DIR --state DIR --listen ADDR -p proxies.yaml    configuration over xDS, for attested proxies
   jurat control --dir DIR --check | status | plan DIR | history
   jurat verify  -p policy.yaml [--json] [--save F.jurat] TARGET | F.jurat
+  jurat verify  -p policy.yaml --well-known TARGET           evidence for a nonce, over HTTPS
   jurat verify  -p policy.yaml --evidence FILE --format snp --report-data HEX [--endorsement FILE]...
   jurat inspect TARGET | FILE                                decodes, never judges
   jurat exec    -p policy.yaml [--watch] --to HOST[:PORT]... -- CMD ARGS...

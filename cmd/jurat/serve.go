@@ -18,6 +18,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
 	"github.com/jurat-tls/jurat/ratls/session"
+	"github.com/jurat-tls/jurat/ratls/wellknown"
 )
 
 const (
@@ -36,6 +37,8 @@ type serveConfig struct {
 	XDS      *xdsConfig    `json:"xds,omitempty"` // nil for none
 	SDS      *sdsConfig    `json:"sds,omitempty"` // nil for none
 	Process  processConfig `json:"process"`
+
+	WellKnown bool `json:"well_known,omitempty"` // HTTP clients get evidence for a nonce
 
 	policies  map[string]*policy.Policy
 	source    string // the file, "" where flags are all there is
@@ -89,6 +92,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.StringVar(&in.Require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
 	fs.DurationVar(&in.Reattest, "reattest", 0, reattestUsage)
 	fs.DurationVar(&c.Lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
+	fs.BoolVar(&c.WellKnown, "well-known", false, "answer "+wellknown.Path+"?nonce= with evidence for the nonce, in place of the service")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)

@@ -14,10 +14,12 @@ import (
 	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/cmd/internal/judge"
+	"github.com/jurat-tls/jurat/ratls/wellknown"
 )
 
 type verifyFlags struct {
 	json, anyData bool
+	wellKnown     bool
 	save, at      string
 	evidence      string
 	format        string
@@ -44,6 +46,7 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	fs.Var(&f.endorsements, "endorsement", "`FILE` that counts as stapled to the evidence: certificates, CRLs, Intel collateral or a bundle; a public key is a trust anchor; repeat for more")
 	fs.StringVar(&f.reportData, "report-data", "", "what the hardware must have signed, 64 bytes in `HEX`")
 	fs.BoolVar(&f.anyData, "unsafe-any-report-data", false, "accept any report data: the evidence then proves nothing about who sent it")
+	fs.BoolVar(&f.wellKnown, "well-known", false, "ask the target over HTTPS for evidence for a fresh nonce (level nonce), at "+wellknown.Path)
 	f.ear.register(fs)
 	f.log.register(fs)
 	rest, err := a.parse(fs, args)
@@ -53,7 +56,7 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	if f.evidence == "" && len(rest) != 1 || f.evidence != "" && len(rest) != 0 {
 		return usageError("verify takes one TARGET or F.jurat, or --evidence FILE")
 	}
-	if err := errors.Join(f.ear.check(), f.log.check()); err != nil {
+	if err := errors.Join(f.ear.check(), f.log.check(), f.checkWellKnown(rest)); err != nil {
 		return err
 	}
 	rp, err := f.relying.load(a)
@@ -161,6 +164,9 @@ func (a *app) verifyTarget(ctx context.Context, f *verifyFlags, rp *relying, tar
 	}
 	if err := f.bareOnly(); err != nil {
 		return nil, err
+	}
+	if f.wellKnown {
+		return rp.askWellKnown(ctx, target)
 	}
 	return rp.dial(ctx, target)
 }

@@ -22,6 +22,7 @@ type Options struct {
 	QuoteTimeout time.Duration // for one quote, 15 s
 	Queue        int           // leaves that may wait, 16384
 	PeerQueue    int           // leaves of one peer that may wait, a quarter of Queue
+	SpareQueue   int           // Spare leaves that may wait, 256; of one peer a sixteenth of them
 	MaxBatch     int           // leaves of one quote, 8192
 	Patience     time.Duration // how long a Patient leaf may wait for company, 1 s
 	Failures     int           // quotes failed in a row after which nobody waits for another, 5
@@ -37,6 +38,7 @@ func (o Options) withDefaults() Options {
 	}
 	atLeast(&o.Queue, 16384)
 	atLeast(&o.PeerQueue, max(o.Queue/4, 1))
+	atLeast(&o.SpareQueue, 256)
 	atLeast(&o.MaxBatch, 8192)
 	atLeast(&o.Failures, 5)
 	positive := func(v *time.Duration, def time.Duration) {
@@ -60,7 +62,14 @@ const (
 	// Patient is for an open session that renews its evidence: it rides along with the next quote, or waits for company
 	// until the oldest such leaf has waited for Options.Patience.
 	Patient
+	// Spare is for who has no session. It takes a place that sessions leave in a batch, and never theirs in the queue. A quote that
+	// is for such leaves alone begins when the oldest has waited for Options.Patience, and as long after the last one of that kind
+	// that the TEE spends a tenth of its time on them at most.
+	Spare
 )
+
+// spareRest is how many times as long as a quote for Spare leaves took there is no other one for them alone.
+const spareRest = 9
 
 // Ticket is what one session gets. The Evidence is that of all sessions of the batch: nobody may change it.
 type Ticket struct {
@@ -79,7 +88,9 @@ type Batcher struct {
 
 	mu      sync.Mutex
 	queue   *queue
-	flying  *quote // nil when none is in flight; settled already when the attester hangs
+	spare   *queue    // of leaves that are Spare
+	rested  time.Time // from when on there may be a quote for those alone
+	flying  *quote    // nil when none is in flight; settled already when the attester hangs
 	breaker breaker
 	alarm   *time.Timer // for the oldest patient leaf; one that finds nothing to do does nothing
 	closed  bool
@@ -89,6 +100,7 @@ type Batcher struct {
 // quote is one call of the attester.
 type quote struct {
 	waiters  []*waiter
+	spare    bool // it is for Spare leaves alone
 	began    time.Time
 	cancel   context.CancelFunc
 	settled  bool // whether the waiters have their answer
@@ -103,6 +115,7 @@ func New(attester attest.Attester, bind func(size uint64, root merkle.Hash) atte
 	b := &Batcher{
 		attester: attester, bind: bind, opts: opts,
 		queue:   newQueue(opts.Queue, opts.PeerQueue),
+		spare:   newQueue(opts.SpareQueue, max(opts.SpareQueue/16, 1)),
 		breaker: breaker{after: opts.Failures, pause: opts.Pause, longest: opts.LongestPause},
 	}
 	b.alarm = time.AfterFunc(opts.Patience, func() {
@@ -124,7 +137,10 @@ func (b *Batcher) Attest(ctx context.Context, peer string, leaf merkle.Hash, urg
 	if ctx.Err() != nil {
 		return nil, ended(ctx)
 	}
-	w := &waiter{leaf: leaf, patient: urgency == Patient, done: make(chan struct{})}
+	w := &waiter{leaf: leaf, patient: urgency != Now, in: b.queue, done: make(chan struct{})}
+	if urgency == Spare {
+		w.in = b.spare
+	}
 	b.join(w, peer)
 	select {
 	case <-w.done:
@@ -161,7 +177,7 @@ func (b *Batcher) join(w *waiter, peer string) {
 	case b.broken(w.since):
 		w.answer(b.refusal())
 	default:
-		if out := b.queue.admit(w, peer); out != nil {
+		if out := w.in.admit(w, peer); out != nil {
 			b.stats.Crowded++
 			out.answer(&attest.Error{Code: attest.CodeCrowded, Check: "evidence", Subject: out.peer.name})
 		}
@@ -175,28 +191,49 @@ func (b *Batcher) leave(w *waiter) {
 	defer b.mu.Unlock()
 	w.gone = true
 	if w.queued {
-		b.queue.remove(w)
+		w.in.remove(w)
 	}
 }
 
 // next begins a quote if none is in flight and one is due, or sees to it that it does later.
 func (b *Batcher) next() {
-	if b.flying != nil || b.queue.waiting == 0 {
+	if b.flying != nil || b.waiting() == 0 {
 		return
 	}
 	now := time.Now()
-	if b.queue.urgent == 0 && b.queue.waiting < b.opts.MaxBatch {
-		if early := b.opts.Patience - now.Sub(b.queue.patient.next.of.since); early > 0 {
-			b.alarm.Reset(early)
-			return
-		}
+	if early := b.early(now); early > 0 {
+		b.alarm.Reset(early)
+		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	q := &quote{waiters: b.queue.take(b.opts.MaxBatch), began: now, cancel: cancel}
+	waiters := b.queue.take(b.opts.MaxBatch)
+	q := &quote{waiters: waiters, spare: len(waiters) == 0, began: now, cancel: cancel}
+	q.waiters = append(q.waiters, b.spare.take(b.opts.MaxBatch-len(waiters))...)
 	b.flying = q
 	b.stats.Quotes++
 	b.stats.Largest = max(b.stats.Largest, len(q.waiters))
 	go b.fly(ctx, q)
+}
+
+func (b *Batcher) waiting() int { return b.queue.waiting + b.spare.waiting }
+
+// early is how long it is until a quote is due for those that wait.
+func (b *Batcher) early(now time.Time) time.Duration {
+	if b.queue.urgent > 0 || b.queue.waiting >= b.opts.MaxBatch {
+		return 0
+	}
+	early := b.opts.Patience
+	if w := b.queue.patient.next.of; w != nil {
+		early = b.opts.Patience - now.Sub(w.since)
+	} else if w := b.spare.patient.next.of; w != nil {
+		early = max(b.opts.Patience-now.Sub(w.since), b.rested.Sub(now))
+	}
+	return early
+}
+
+// everybody takes all who wait.
+func (b *Batcher) everybody() []*waiter {
+	return append(b.queue.take(b.queue.waiting), b.spare.take(b.spare.waiting)...)
 }
 
 func (b *Batcher) fly(ctx context.Context, q *quote) {
@@ -238,7 +275,11 @@ func (b *Batcher) land(q *quote, ev *attest.Evidence, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.flying = nil
-	b.stats.Quote.add(time.Since(q.began))
+	now := time.Now()
+	b.stats.Quote.add(now.Sub(q.began))
+	if q.spare {
+		b.rested = now.Add(spareRest * now.Sub(q.began))
+	}
 	switch {
 	case q.settled:
 	case err != nil:
@@ -266,7 +307,7 @@ func (b *Batcher) fail(q *quote, err error) {
 	b.breaker.failed(now, err)
 	b.settle(q, err)
 	if b.broken(now) {
-		for _, w := range b.queue.take(b.queue.waiting) {
+		for _, w := range b.everybody() {
 			w.answer(b.refusal())
 		}
 	}
@@ -301,7 +342,7 @@ func (b *Batcher) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.stats
-	s.Waiting = b.queue.waiting
+	s.Waiting = b.waiting()
 	now := time.Now()
 	s.Breaker = b.breaker.state(now)
 	if b.broken(now) {
@@ -317,7 +358,7 @@ func (b *Batcher) Close() {
 	defer b.mu.Unlock()
 	b.closed = true
 	b.alarm.Stop()
-	for _, w := range b.queue.take(b.queue.waiting) {
+	for _, w := range b.everybody() {
 		w.answer(failed(ErrClosed))
 	}
 	if b.flying != nil && !b.flying.settled {

@@ -34,6 +34,7 @@ func (n *node[T]) unlink() { n.prev.next, n.next.prev = n.next, n.prev }
 type waiter struct {
 	leaf    merkle.Hash
 	patient bool
+	in      *queue
 	since   time.Time
 
 	peer   *peer

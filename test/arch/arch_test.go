@@ -122,6 +122,8 @@ func TestImports(t *testing.T) {
 		{ours("ratls/batch"), "crypto/tls", nil, "a batch holds hashes, whatever they bind"},
 		{ours("ratls/batch"), ours("ratls"), nil, "a batch holds hashes, whatever they bind"},
 		{ours("ratls"), ours("proxy"), nil, "arrows go downwards"},
+		{ours("ratls/wellknown"), ours("ratls"), []string{ours("ratls/cmw"), ours("ratls/ea"), ours("ratls/session")}, "a document is read alike, whoever asked for it and over what"},
+		{ours("ratls/wellknown"), "crypto/tls", nil, "who opens connections is handed in"},
 		{ours("ratls"), ours("xds"), nil, "arrows go downwards"},
 		{ours("proxy"), ours("attest"), []string{ours("attest$")}, "the data plane knows a Result, not TEEs"},
 		{ours("proxy"), ours("xds"), nil, "arrows go downwards"},

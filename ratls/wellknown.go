@@ -1,0 +1,118 @@
+package ratls
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/tls"
+	"time"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/batch"
+	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/wellknown"
+)
+
+// shown is the leaf that a handshake has shown: by the time that somebody asks, the identity may have another one.
+type shown struct{ leaf *Leaf }
+
+type shownKey struct{}
+
+// showing has show tell which leaf a handshake in the context shows.
+func showing(ctx context.Context) (context.Context, *shown) {
+	s := new(shown)
+	return context.WithValue(ctx, shownKey{}, s), s
+}
+
+func show(hello *tls.ClientHelloInfo, leaf *Leaf) {
+	if hello == nil {
+		return // of a client
+	}
+	if s, ok := hello.Context().Value(shownKey{}).(*shown); ok {
+		s.leaf = leaf
+	}
+}
+
+func (s *shown) on(c *Conn, err error) (*Conn, error) {
+	if c != nil {
+		c.shown = s.leaf
+	}
+	return c, err
+}
+
+// AttestNonce obtains evidence for a nonce and the key that the server's end of conn showed, after everything that sessions need
+// the TEE for (batch.Spare). Errors are those of batch.Batcher.Attest, and CodeNoEvidence for a connection of another kind.
+func (id *Identity) AttestNonce(ctx context.Context, conn *Conn, nonce []byte) (*wellknown.Document, error) {
+	leaf, err := id.current()
+	if err != nil {
+		return nil, err
+	}
+	if conn.shown == nil {
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours"}
+	}
+	d := &wellknown.Document{Nonce: bytes.Clone(nonce), Connection: conn.shown.own.SPKI, Identity: leaf.own.SPKI}
+	d.Config = id.config
+	t, err := id.batcher.Attest(ctx, Origin(conn.RemoteAddr()), d.Leaf(), batch.Spare)
+	if err != nil {
+		return nil, err
+	}
+	d.Session = cmw.Session{Evidence: t.Evidence, Config: id.config, Size: t.Size, Index: t.Index, Proof: t.Proof}
+	return d, nil
+}
+
+// WellKnown asks the peer at addr, which is meant to be host, for evidence for a fresh nonce over HTTPS, and judges it: at the level
+// nonce for the key that this very connection showed. What it presented is the chain. An error means that there was nothing to judge.
+func (rp *RelyingParty) WellKnown(ctx context.Context, addr string) (*attest.Result, Presented, error) {
+	conn, host, err := peekOver(ctx, addr)
+	if err != nil {
+		return nil, Presented{}, err
+	}
+	defer conn.Close()
+	nonce := make([]byte, 32)
+	_, _ = rand.Read(nonce) // which never fails
+	asked := rp.now()
+	p := Presented{Chain: rawChain(conn.ConnectionState().PeerCertificates)}
+	d, err := wellknown.Get(ctx, conn, addr, nonce)
+	if err != nil {
+		return nil, p, err
+	}
+	now := rp.now()
+	want, err := expectNonce(d, p.Chain, Server(host), nonce, now)
+	if err != nil {
+		return attest.RefusedResult(err, now), p, nil
+	}
+	data, err := d.ReportData()
+	if err != nil {
+		return attest.RefusedResult(err, now), p, nil
+	}
+	appraiser, policy := rp.basis()
+	expect := attest.Expect(data, attest.LevelNonce, asked).WithConfig(d.Config).With(want...)
+	return appraiser.Appraise(ctx, d.Evidence, expect, policy, now), p, nil
+}
+
+// expectNonce holds a document against what was asked, and against the connection that the answer came over. What the document
+// says of either is compared here, and signed.
+func expectNonce(d *wellknown.Document, chain [][]byte, peer Peer, nonce []byte, now time.Time) ([]attest.Check, error) {
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkShape(leaf); err != nil {
+		return nil, err
+	}
+	checks, err := admit(leaf, peer, now)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(d.Nonce, nonce) {
+		return nil, &attest.Error{Code: attest.CodeReportData, Check: "binding.nonce", Got: "evidence for another nonce", Want: "ours, of this connection"}
+	}
+	if d.Connection != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) {
+		return nil, &attest.Error{Code: attest.CodeReportData, Check: "binding.key", Got: "evidence for another key", Want: "the key that this connection showed", Hint: "somebody between here and there may show a certificate of his own"}
+	}
+	return append(checks,
+		attest.Check{ID: "binding.nonce", Status: attest.StatusPass, Text: "evidence is for our nonce", Source: attest.SourceHardware},
+		attest.Check{ID: "binding.key", Status: attest.StatusPass, Text: "evidence is for the key of this connection", Got: Pin(leaf), Source: attest.SourceHardware},
+	), nil
+}
