@@ -118,6 +118,9 @@ func (x *xdsConfig) check(c *serveConfig) error {
 		return unsealed(noSealing(teeName(c.TEE)))
 	}
 	for key, text := range x.Node.Metadata {
+		if key == "jurat" {
+			return badValue("xds.node.metadata."+key, strconv.Quote(key), "another name: under this one the proxy tells of its connections")
+		}
 		if _, err := metadata(text); err != nil {
 			return badValue("xds.node.metadata."+key, fmt.Sprintf("%.100q", text), "a text, or a map or a list in JSON")
 		}

@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
@@ -18,50 +19,63 @@ import (
 	"github.com/jurat-tls/jurat/xds/resource"
 )
 
-// Show answers a resource as it may be shown to whoever administers a proxy, as a google.protobuf.Any. Nothing secret is left in it: what
-// Envoy's API calls sensitive, what is named like a secret, private keys in PEM, and every extension that is not known here, of which nobody
-// can say what it holds. Those of ours are wrapped in a TypedStruct, so that tools that know Envoy's API alone can read all of it. The error is
-// that it is not well-formed.
-func Show(r resource.Resource) (typ string, body []byte, err error) {
-	a, err := show(r)
+// Screen takes out of resources what is not to be shown to whoever administers a proxy: what Envoy's API calls sensitive, what is named like a
+// secret, private keys in PEM, and every extension that is not known here, of which nobody can say what it holds. Extensions of ours are
+// wrapped in a TypedStruct, so that tools that know Envoy's API alone can read all of it. It is safe for concurrent use.
+type Screen struct {
+	known *protoregistry.Types
+	shown *protoregistry.Types // with what stands in the place of what is hidden
+}
+
+// NewScreen makes a Screen, which is for any number of resources.
+func NewScreen() *Screen {
+	s := &Screen{types(), types()}
+	if err := s.shown.RegisterMessage((*wrapperspb.StringValue)(nil).ProtoReflect().Type()); err != nil {
+		panic(err) // it would be in the list twice
+	}
+	return s
+}
+
+// Show answers a resource as it may be shown, as a google.protobuf.Any. The error is that it is not well-formed.
+func (s *Screen) Show(r resource.Resource) (typ string, body []byte, err error) {
+	a, err := s.show(r)
 	return a.GetTypeUrl(), a.GetValue(), err
 }
 
-// ShowJSON is Show in protobuf's mapping of JSON, with "@type".
-func ShowJSON(r resource.Resource) ([]byte, error) {
-	a, err := show(r)
+// JSON is Show in protobuf's mapping of JSON, with "@type".
+func (s *Screen) JSON(r resource.Resource) ([]byte, error) {
+	a, err := s.show(r)
 	if err != nil {
 		return nil, err
 	}
-	return asJSON(a)
+	return s.text(a)
 }
 
-// asJSON writes what was screened.
-func asJSON(m proto.Message) ([]byte, error) {
-	known := types()
-	if err := known.RegisterMessage((*wrapperspb.StringValue)(nil).ProtoReflect().Type()); err != nil { // what hide leaves
-		return nil, err
-	}
-	return protojson.MarshalOptions{Resolver: known, UseProtoNames: true}.Marshal(m)
+// text writes what was screened.
+func (s *Screen) text(m proto.Message) ([]byte, error) {
+	return protojson.MarshalOptions{Resolver: s.shown, UseProtoNames: true}.Marshal(m)
 }
 
-func show(r resource.Resource) (*anypb.Any, error) {
+func (s *Screen) show(r resource.Resource) (*anypb.Any, error) {
 	if !isResource(r.Type) {
 		return nil, bad("", "the type "+quote(r.Type), "the type of a resource")
 	}
 	if len(r.Body) > resource.MaxBody {
 		return nil, bad("", strconv.Itoa(len(r.Body))+" bytes", "at most "+strconv.Itoa(resource.MaxBody))
 	}
-	s := &screen{(&translator{most: maxTotal, known: types()}).scope(Key{r.Type, r.Name})}
+	one := &screening{s, (&translator{most: maxTotal, known: s.known}).scope(Key{r.Type, r.Name})}
 	a := &anypb.Any{TypeUrl: r.Type, Value: r.Body}
-	if err := s.open(a, false); err != nil {
+	if err := one.open(a, false); err != nil {
 		return nil, err
 	}
 	return a, nil
 }
 
-// screen takes out of a resource what is not to be shown.
-type screen struct{ *scope }
+// screening is that of one resource.
+type screening struct {
+	*Screen
+	scope *scope
+}
 
 const hiddenType = typePrefix + "google.protobuf.StringValue"
 
@@ -74,7 +88,7 @@ func hide(a *anypb.Any, text string) {
 }
 
 // open screens what is in an Any.
-func (s *screen) open(a *anypb.Any, sensitive bool) error {
+func (s *screening) open(a *anypb.Any, sensitive bool) error {
 	if sensitive {
 		hide(a, redact.Hidden)
 		return nil
@@ -92,7 +106,7 @@ func (s *screen) open(a *anypb.Any, sensitive bool) error {
 	if wrapped {
 		err = (protojson.UnmarshalOptions{Resolver: s.known, RecursionLimit: maxDepth, DiscardUnknown: true}).Unmarshal(text, m.Interface())
 	} else {
-		err = s.unmarshal(a.GetValue(), m.Interface())
+		err = s.scope.unmarshal(a.GetValue(), m.Interface())
 	}
 	if err != nil {
 		return err
@@ -104,7 +118,7 @@ func (s *screen) open(a *anypb.Any, sensitive bool) error {
 		a.Value, err = proto.MarshalOptions{Deterministic: true}.Marshal(m.Interface())
 		return err
 	}
-	text, err = asJSON(m.Interface())
+	text, err = s.text(m.Interface())
 	if err != nil {
 		return err
 	}
@@ -118,7 +132,7 @@ func (s *screen) open(a *anypb.Any, sensitive bool) error {
 }
 
 // message screens a message. sensitive says that it is in a field that is.
-func (s *screen) message(m protoreflect.Message, sensitive bool) error {
+func (s *screening) message(m protoreflect.Message, sensitive bool) error {
 	if a, ok := m.Interface().(*anypb.Any); ok {
 		return s.open(a, sensitive)
 	}
@@ -168,7 +182,7 @@ func (s *screen) message(m protoreflect.Message, sensitive bool) error {
 }
 
 // scalar answers what is shown in place of a value, and whether that is another one.
-func (s *screen) scalar(f protoreflect.FieldDescriptor, v protoreflect.Value, secret bool) (protoreflect.Value, bool) {
+func (s *screening) scalar(f protoreflect.FieldDescriptor, v protoreflect.Value, secret bool) (protoreflect.Value, bool) {
 	switch f.Kind() {
 	case protoreflect.StringKind:
 		return protoreflect.ValueOfString(redact.Hidden), secret || redact.Text(v.String())

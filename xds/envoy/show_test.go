@@ -139,11 +139,11 @@ func TestShowHides(t *testing.T) {
 				t.Fatal("there is nothing to hide")
 			}
 			before := bytes.Clone(r.Body)
-			typ, body, err := envoy.Show(r)
+			typ, body, err := envoy.NewScreen().Show(r)
 			if err != nil {
 				t.Fatal(err)
 			}
-			text, err := envoy.ShowJSON(r)
+			text, err := envoy.NewScreen().JSON(r)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -190,10 +190,10 @@ func TestShowRefuses(t *testing.T) {
 		"garbage":      {Type: resource.Cluster, Body: []byte{0xff}},
 		"too large":    {Type: resource.Cluster, Body: make([]byte, resource.MaxBody+1)},
 	} {
-		if _, body, err := envoy.Show(r); err == nil || body != nil {
+		if _, body, err := envoy.NewScreen().Show(r); err == nil || body != nil {
 			t.Errorf("%s: shown", name)
 		}
-		if _, err := envoy.ShowJSON(r); err == nil {
+		if _, err := envoy.NewScreen().JSON(r); err == nil {
 			t.Errorf("%s: shown in JSON", name)
 		}
 	}
@@ -203,7 +203,7 @@ func TestShowRefuses(t *testing.T) {
 func TestShowDropsUnknownFields(t *testing.T) {
 	r := shownResources(t)["a listener"]
 	r.Body = append(bytes.Clone(r.Body), []byte("\xca\x3e\x10secret-key-bytes")...) // field 1001
-	_, body, err := envoy.Show(r)
+	_, body, err := envoy.NewScreen().Show(r)
 	if err != nil || bytes.Contains(body, []byte("secret-key-bytes")) {
 		t.Errorf("%v: %q", err, body)
 	}
@@ -215,14 +215,14 @@ func FuzzShow(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, typ string, body []byte) {
 		r := resource.Resource{Type: typ, Name: "x", Body: body}
-		shownType, shown, err := envoy.Show(r)
+		shownType, shown, err := envoy.NewScreen().Show(r)
 		if err != nil {
 			return
 		}
 		if _, err := (&anypb.Any{TypeUrl: shownType, Value: shown}).UnmarshalNew(); err != nil {
 			t.Errorf("what is shown can't be read: %v", err)
 		}
-		if text, err := envoy.ShowJSON(r); err == nil && !json.Valid(text) {
+		if text, err := envoy.NewScreen().JSON(r); err == nil && !json.Valid(text) {
 			t.Errorf("no JSON: %s", text)
 		}
 	})

@@ -97,18 +97,19 @@ func (m *message) time(field protowire.Number, t time.Time) {
 // response is a ClientStatusResponse.
 func response(all []Client, contents bool) []byte {
 	var m message
+	screen := envoy.NewScreen()
 	for i := range all {
-		m.bytes(1, all[i].message(contents))
+		m.bytes(1, all[i].message(screen, contents))
 	}
 	return m
 }
 
 // message is a ClientConfig.
-func (c *Client) message(contents bool) []byte {
+func (c *Client) message(screen *envoy.Screen, contents bool) []byte {
 	var m message
 	m.bytes(1, c.Node.message())
 	for i := range c.Resources {
-		m.bytes(3, c.Resources[i].message(contents))
+		m.bytes(3, c.Resources[i].message(screen, contents))
 	}
 	m.text(4, c.Scope)
 	return m
@@ -132,13 +133,13 @@ func (n *Node) message() []byte {
 }
 
 // message is a GenericXdsConfig.
-func (r *Resource) message(contents bool) []byte {
+func (r *Resource) message(screen *envoy.Screen, contents bool) []byte {
 	var m message
 	m.text(1, r.Type)
 	m.text(2, r.Name)
 	m.text(3, r.Version)
 	if contents && len(r.Body) > 0 {
-		if typ, body, err := envoy.Show(r.Resource); err == nil {
+		if typ, body, err := screen.Show(r.Resource); err == nil {
 			var a message
 			a.text(1, typ)
 			a.bytes(2, body)

@@ -88,20 +88,21 @@ func (r *Resource) waits() bool {
 func Dump(b *Bootstrap, all []Resource, versions map[string]string, endpoints bool) ([]json.RawMessage, error) {
 	clusters, listeners := &section{Type: "ClustersConfigDump", Version: versions[resource.Cluster]}, &section{Type: "ListenersConfigDump", Version: versions[resource.Listener]}
 	routes, secrets, addresses := &section{Type: "RoutesConfigDump"}, &section{Type: "SecretsConfigDump"}, &section{Type: "EndpointsConfigDump"}
+	screen := envoy.NewScreen()
 	for i := range all {
 		r := &all[i]
 		switch r.Type {
 		case resource.Listener:
-			listeners.DynamicListeners = append(listeners.DynamicListeners, r.listener())
+			listeners.DynamicListeners = append(listeners.DynamicListeners, r.listener(screen))
 		case resource.Cluster:
-			r.both(&clusters.DynamicActiveClusters, &clusters.DynamicWarmingClusters, func(e *entry, raw json.RawMessage) { e.Cluster = raw })
+			r.both(screen, &clusters.DynamicActiveClusters, &clusters.DynamicWarmingClusters, func(e *entry, raw json.RawMessage) { e.Cluster = raw })
 		case resource.Secret:
-			r.both(&secrets.DynamicActiveSecrets, &secrets.DynamicWarmingSecrets, func(e *entry, raw json.RawMessage) { e.Name, e.Secret = r.Name, raw })
+			r.both(screen, &secrets.DynamicActiveSecrets, &secrets.DynamicWarmingSecrets, func(e *entry, raw json.RawMessage) { e.Name, e.Secret = r.Name, raw })
 		case resource.Route:
-			r.one(&routes.DynamicRoutes, func(e *entry, raw json.RawMessage) { e.Route = raw })
+			r.one(screen, &routes.DynamicRoutes, func(e *entry, raw json.RawMessage) { e.Route = raw })
 		case resource.Endpoints:
 			if endpoints {
-				r.one(&addresses.DynamicEndpoints, func(e *entry, raw json.RawMessage) { e.Endpoints = raw })
+				r.one(screen, &addresses.DynamicEndpoints, func(e *entry, raw json.RawMessage) { e.Endpoints = raw })
 			}
 		}
 	}
@@ -126,14 +127,14 @@ func Dump(b *Bootstrap, all []Resource, versions map[string]string, endpoints bo
 }
 
 // listener is a DynamicListener.
-func (r *Resource) listener() any {
+func (r *Resource) listener(screen *envoy.Screen) any {
 	e := &entry{Name: r.Name, Error: r.failure(), Status: conditions[r.Condition]}
 	if r.Running != nil {
-		e.Active = &state{Version: r.Running.Version, Listener: text(*r.Running)}
+		e.Active = &state{Version: r.Running.Version, Listener: text(screen, *r.Running)}
 	}
 	switch accepted := len(r.Body) > 0; {
 	case accepted && r.waits():
-		e.Warming = &state{r.Version, text(r.Resource), timestamp(r.Since)}
+		e.Warming = &state{r.Version, text(screen, r.Resource), timestamp(r.Since)}
 	case accepted:
 		e.Active.Updated = timestamp(r.Since)
 	}
@@ -141,23 +142,23 @@ func (r *Resource) listener() any {
 }
 
 // both puts what runs among what is active, and what waits among what warms.
-func (r *Resource) both(active, warming *[]any, put func(*entry, json.RawMessage)) {
+func (r *Resource) both(screen *envoy.Screen, active, warming *[]any, put func(*entry, json.RawMessage)) {
 	if r.Running != nil {
 		e := &entry{Version: r.Running.Version}
-		if put(e, text(*r.Running)); !r.waits() {
+		if put(e, text(screen, *r.Running)); !r.waits() {
 			e.Updated, e.Error, e.Status = timestamp(r.Since), r.failure(), conditions[r.Condition]
 		}
 		*active = append(*active, e)
 	}
 	if r.waits() {
 		e := &entry{Version: r.Version, Updated: timestamp(r.Since), Error: r.failure(), Status: conditions[r.Condition]}
-		put(e, text(r.content()))
+		put(e, text(screen, r.content()))
 		*warming = append(*warming, e)
 	}
 }
 
 // one puts what runs, or what was accepted where nothing does.
-func (r *Resource) one(all *[]any, put func(*entry, json.RawMessage)) {
+func (r *Resource) one(screen *envoy.Screen, all *[]any, put func(*entry, json.RawMessage)) {
 	e := &entry{Version: r.Version, Updated: timestamp(r.Since), Error: r.failure(), Status: conditions[r.Condition]}
 	shown := r.content()
 	if r.Running != nil {
@@ -165,13 +166,13 @@ func (r *Resource) one(all *[]any, put func(*entry, json.RawMessage)) {
 			e.Version, e.Updated = shown.Version, ""
 		}
 	}
-	put(e, text(shown))
+	put(e, text(screen, shown))
 	*all = append(*all, e)
 }
 
 // text is a resource in JSON, without secrets.
-func text(r resource.Resource) json.RawMessage {
-	raw, err := envoy.ShowJSON(r)
+func text(screen *envoy.Screen, r resource.Resource) json.RawMessage {
+	raw, err := screen.JSON(r)
 	if err != nil { // nothing that was accepted is like that; what the error says may be of what is in it
 		return json.RawMessage(`{"@type": "type.googleapis.com/google.protobuf.StringValue", "value": "not to be read"}`)
 	}
