@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
 	"os"
@@ -36,6 +37,9 @@ func newTrust(dir string) (*childTrust, error) {
 		return nil, err
 	}
 	t := &childTrust{dir, nobody}
+	if err := os.WriteFile(t.file("nobody.pem"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: nobody}), 0o400); err != nil {
+		return nil, err
+	}
 	return t, os.Mkdir(t.file("none"), 0o500)
 }
 
@@ -54,6 +58,12 @@ func nobodysCertificate() ([]byte, error) {
 }
 
 func (t *childTrust) file(name string) string { return filepath.Join(t.dir, name) }
+
+// withdraw has the child trust nobody, where write could not say whom it is to trust: it needs no room on a disk.
+func (t *childTrust) withdraw() error {
+	err := os.Rename(t.file("nobody.pem"), t.file("leaf.pem"))
+	return errors.Join(err, os.Remove(t.file("truststore.p12")))
+}
 
 // write has the child trust the keys of leaves (DER) and nothing else from now on; nobody where there is none. A child that opens a
 // file meanwhile gets it as it was or as it is. Some open two of them, one before and one after: a key that is added is trusted by both.

@@ -3,6 +3,8 @@ package main
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
+	"io/fs"
 	"os"
 	"strings"
 	"testing"
@@ -80,11 +82,29 @@ func TestTrust(t *testing.T) {
 	}
 	pinned(ratls.Pin(nobody[0]))
 	entries, err := os.ReadDir(dir)
-	if err != nil || len(entries) != 6 {
+	if err != nil || len(entries) != 7 {
 		t.Errorf("%v, %v", entries, err)
 	}
 	if err := trust.write([][]byte{{1}}); err == nil {
 		t.Error("what is no certificate was written")
+	}
+	if err := trust.write([][]byte{a.Raw}); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(trust.file(".new"), 0o700); err != nil { // nothing can be written any more
+		t.Fatal(err)
+	}
+	if err := trust.write(nil); err == nil {
+		t.Error("it was written all the same")
+	}
+	if err := trust.withdraw(); err != nil {
+		t.Fatal(err)
+	}
+	if got := certificates(); len(got) != 1 || !got[0].Equal(nobody[0]) {
+		t.Errorf("%v is trusted after all was withdrawn", got)
+	}
+	if _, err := os.Stat(trust.file("truststore.p12")); !errors.Is(err, fs.ErrNotExist) {
+		t.Error("Java still trusts somebody")
 	}
 	if _, err := newTrust(dir + "/a\"b"); err == nil {
 		t.Error("a quote in the path")

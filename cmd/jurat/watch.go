@@ -132,8 +132,8 @@ func (w *watcher) run(ctx context.Context) {
 			continue
 		}
 		if err := w.trust.write(is); err != nil {
-			fmt.Fprintf(w.app.stderr, "jurat: what the command trusts can't be written: %v\n", err)
-			continue
+			fmt.Fprintf(w.app.stderr, "jurat: what the command trusts can't be written, and nobody is trusted from now on: %v\n", errors.Join(err, w.trust.withdraw()))
+			return
 		}
 		if was = is; len(is) == 0 {
 			was = [][]byte{}
