@@ -198,3 +198,15 @@ func TestFixedXDS(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestNodeMetadata: control planes ask for maps and lists as well.
+func TestNodeMetadata(t *testing.T) {
+	c, err := load(t, "xds: {server: a, require: p.yaml, node: {id: n, metadata: {A: x, B: '{\"app\": \"pay\"}', C: '[1]', D: '1'}}, limits: {}}\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]any{"A": "x", "B": map[string]any{"app": "pay"}, "C": []any{1.0}, "D": "1"}
+	if got := c.XDS.node(nil); got.ID != "n" || !reflect.DeepEqual(got.Metadata, want) {
+		t.Errorf("got %+v", got)
+	}
+}
