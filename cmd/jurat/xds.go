@@ -96,6 +96,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	work.Go(func() { f.watch(ctx) })
 	return func() {
 		work.Wait()
+		f.agent.Kept()
 		_ = transport.Close()
 	}, nil
 }
@@ -165,6 +166,10 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	o := f.operation
 	o.changing.Lock()
 	defer o.changing.Unlock()
+	if f.current != nil && f.current.config == c && f.current.generation == o.generation() {
+		f.enforce(policies)
+		return nil
+	}
 	if o.draining.Load() || o.halted.Load() || f.ctx.Err() != nil {
 		return &attest.Error{Code: attest.CodeInternal, Check: "xds", Got: "a change while the proxy drains", Want: "none until it has started again"}
 	}
@@ -186,6 +191,16 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	f.current = d
 	o.listening(known)
 	return nil
+}
+
+// enforce has other policies hold where listeners and clusters are what they were: what is connected to and who listens is not looked
+// at, since a denial is urgent. It holds for a proxy that drains as well.
+func (f *follower) enforce(policies map[string]guard.Policy) {
+	d := *f.current
+	d.policies, d.before = policies, f.current.change()
+	d.Commit()
+	d.sweep(f.ctx)
+	f.current = &d
 }
 
 // running is what was carried out last, and by whom; nil where that is the file alone. The caller holds operation.changing.
