@@ -88,6 +88,9 @@ func (e *Enforcer) judge(ctx context.Context, list []*Standing, epoch uint64, fr
 	return e.run(&pass{Enforcer: e, ctx: ctx, state: e.at, fresh: fresh, act: true}, list, epoch)
 }
 
+// alone is how many connections are judged sooner than others could be asked to help with them.
+const alone = 64
+
 func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	began := time.Now()
 	p.now, p.verified = e.now(), map[*attest.Claims]*verification{}
@@ -96,13 +99,17 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	p.order(groups)
 	var next atomic.Int64
 	var work sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(groups)) {
-		work.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
-				p.judge(groups[i])
-			}
-		})
+	some := func() {
+		for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
+			p.judge(groups[i])
+		}
 	}
+	if len(list) > alone {
+		for range min(runtime.GOMAXPROCS(0), len(groups)) - 1 {
+			work.Go(some)
+		}
+	}
+	some()
 	work.Wait()
 	w := &p.sweep
 	w.Took = time.Since(began)
