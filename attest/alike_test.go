@@ -259,3 +259,59 @@ func TestStackWithoutID(t *testing.T) {
 		}
 	}
 }
+
+// fair is bounds that say that they look at nothing which belongs to one piece of evidence alone.
+type fair struct{ bounds }
+
+func (fair) JudgesAlike() bool { return true }
+
+// Claims of several pieces of evidence that say the same are judged once, for whoever says that it makes no difference. Each
+// connection keeps its own claims, digest and checks.
+func TestClaimsAlike(t *testing.T) {
+	open := func(n byte, generation string, minutes int) *attest.Result {
+		s := newStanding(t)
+		s.data = attest.ReportData{n}
+		s.claims = &attest.Claims{Vendor: "test", Generation: generation, ReportData: s.data, Made: now.Add(-time.Duration(minutes) * time.Minute), Checks: []attest.Check{pass(fmt.Sprint("signature", n))}, NotChecked: []string{fmt.Sprint("nothing", n)}}
+		return s.open(minutes, func(e attest.Expectation) attest.Expectation { return e.With(pass(fmt.Sprint("own", n))) })
+	}
+	all := []*attest.Result{open(1, "r", 1), open(2, "r", 3), open(3, "r", 2)}
+	for _, c := range []struct {
+		name  string
+		all   []*attest.Result
+		most  time.Duration
+		want  string
+		asked int
+	}{
+		{"all are young enough", all, 3 * time.Minute, "+++", 1},
+		{"all are too old", all, 30 * time.Second, "---", 2},
+		{"some are", all, 2 * time.Minute, "+-+", 5},
+		{"another platform", append(slices.Clone(all), open(4, "s", 1)), 3 * time.Minute, "++++", 4},
+	} {
+		told := new([]attest.Situation)
+		p := fair{bounds{most: c.most, told: told}}
+		text, got, asked := verdicts(c.all, nil, attest.Stack{{Name: "p", Policy: p}})
+		if text != c.want || asked != c.asked || len(*told) != asked {
+			t.Errorf("%s: got %s, asked %d times and said %d", c.name, text, len(*told), asked)
+		}
+		for i, r := range got {
+			alone := c.all[i].Rejudge(attest.Stack{{Name: "p", Policy: p}}, now)
+			if ids(r) != ids(alone) || r.Claims() != c.all[i].Claims() || r.EvidenceDigest() != c.all[i].EvidenceDigest() || r.Code() != alone.Code() || r.PolicyID() != alone.PolicyID() || !r.EvidenceTime().Equal(alone.EvidenceTime()) {
+				t.Errorf("%s: got %s, alone %s", c.name, ids(r), ids(alone))
+			}
+			// What was judged for all can be judged again, by itself.
+			if text, _, _ := verdicts([]*attest.Result{r}, nil, p); text == "+" != alone.Affirmed() {
+				t.Errorf("%s: %s the second time", c.name, text)
+			}
+		}
+		// A layer that does not say so may look at more.
+		if text, _, asked := verdicts(c.all, nil, attest.Stack{{Name: "p", Policy: p}, {Name: "q", Policy: p.bounds}}); text != c.want || asked != len(c.all) {
+			t.Errorf("%s beside who promises nothing: got %s, asked %d times", c.name, text, asked)
+		}
+	}
+	// What one piece of evidence is worth today says nothing about another.
+	ev := &attest.Evidence{Raw: []byte{1}}
+	v := attest.NewAppraiser(attest.NoEndorser{}, verifier(func(*attest.Evidence) (*attest.Claims, error) { return all[0].Claims(), nil })).Reverify(t.Context(), ev, now)
+	if _, _, asked := verdicts(all, &v, fair{bounds{most: time.Hour, told: new([]attest.Situation)}}); asked != len(all) {
+		t.Errorf("asked %d times", asked)
+	}
+}

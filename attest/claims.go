@@ -1,7 +1,10 @@
 package attest
 
 import (
+	"bytes"
 	"encoding/json"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -94,6 +97,23 @@ type Claims struct {
 	Checks     []Check  `json:"-"`
 	NotChecked []string `json:"-"`
 }
+
+// Alike reports whether c and other say the same of the platform and of what runs on it. What belongs to one piece of evidence alone is
+// left out: the report data and when it was made, and the transcript of its verification. It is false of nil.
+func (c *Claims) Alike(other *Claims) bool {
+	return c != nil && other != nil && (c == other ||
+		c.Vendor == other.Vendor && c.TEE == other.TEE && c.Product == other.Product && c.Generation == other.Generation && c.Stepping == other.Stepping &&
+			c.Simulated == other.Simulated && c.Root == other.Root && maps.Equal(c.TCB, other.TCB) && c.TCBStatus == other.TCBStatus &&
+			c.TCBDate.Equal(other.TCBDate) && c.TCBJudged.Equal(other.TCBJudged) && samePointed(c.Evaluation, other.Evaluation) &&
+			slices.Equal(c.Advisories, other.Advisories) && bytes.Equal(c.FMSPC, other.FMSPC) && c.Version == other.Version && c.Debug == other.Debug &&
+			c.Migratable == other.Migratable && samePointed(c.Privilege, other.Privilege) &&
+			bytes.Equal(c.ChipID, other.ChipID) && bytes.Equal(c.PPID, other.PPID) && c.Module == other.Module && c.CSP == other.CSP &&
+			maps.Equal(c.Platform, other.Platform) && maps.EqualFunc(c.Measured, other.Measured, func(a, b HexBytes) bool { return bytes.Equal(a, b) }) &&
+			maps.Equal(c.Numbers, other.Numbers) &&
+			c.Revocation.Issued.Equal(other.Revocation.Issued) && c.Revocation.Expires.Equal(other.Revocation.Expires) && c.Revocation.Problem == other.Revocation.Problem)
+}
+
+func samePointed[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
 
 // Revocation tells what is known about withdrawn keys of the chain. The zero value means that nothing is: the chain was
 // not checked, and a policy that demands it is undecidable. A revoked key is never a claim, it is an error.

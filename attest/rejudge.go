@@ -8,7 +8,8 @@ import (
 // RejudgeAlike is Rejudge for many connections, or Renew where a Renewal is given. Connections that stand on the same claims
 // differ in the age of their evidence alone, and where the policy says that older is worse (OlderIsWorse), the worst and the
 // best of them settle it for all between: asking it for each of ten thousand takes longer than an emergency should. Where the
-// two differ, or the policy says nothing, each is judged for itself.
+// two differ, or the policy says nothing, each is judged for itself. Where the policy says that it judges alike what is Alike
+// (JudgesAlike), that is as good as the same claims; but not for a Renewal, which is of one piece of evidence.
 //
 // each is called once for every Result of all, with its place in it, and has to be quick. The policy was asked as often as the
 // answer says.
@@ -20,18 +21,19 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 		}
 		return r.Rejudge(policy, now)
 	}
-	if worst, best, ok := extremes(all, now); ok && olderIsWorse(policy) {
+	settle := func(next *Result) int {
+		aged := append(slices.Clip(next.unsaid), "the age of this connection's own evidence: it was judged with others on the same claims, for which ages between the oldest and the youngest make no difference")
+		for i, r := range all {
+			each(i, r.settled(next, renewal, aged))
+		}
+		return asked
+	}
+	if worst, best, ok := extremes(all, renewal == nil && judgesAlike(policy), now); ok && olderIsWorse(policy) {
 		if next := renew(worst); next.Affirmed() {
-			for i, r := range all {
-				each(i, r.settled(next))
-			}
-			return asked
+			return settle(next)
 		}
 		if next := renew(best); next.situation != nil && !next.Affirmed() {
-			for i, r := range all {
-				each(i, r.settled(next))
-			}
-			return asked
+			return settle(next)
 		}
 	}
 	for i, r := range all {
@@ -41,8 +43,9 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 }
 
 // extremes answers the situations that are worst and best among Results which differ in ages alone; ok is false where they differ
-// in more, where there is nothing to be saved, or where an age is unknown or in the future, which policies refuse.
-func extremes(all []*Result, now time.Time) (worst, best *Result, ok bool) {
+// in more, where there is nothing to be saved, or where an age is unknown or in the future, which policies refuse. alike says that
+// claims which are Alike are no difference.
+func extremes(all []*Result, alike bool, now time.Time) (worst, best *Result, ok bool) {
 	if len(all) < 2 || !all[0].Affirmed() {
 		return nil, nil, false
 	}
@@ -50,7 +53,7 @@ func extremes(all []*Result, now time.Time) (worst, best *Result, ok bool) {
 	oldest, youngest := first.situation.Made, first.situation.Made
 	longest, shortest := first.situation.waited(), first.situation.waited()
 	for _, r := range all {
-		if !r.Affirmed() || r.claims != first.claims || r.digest != first.digest {
+		if !r.Affirmed() || (r.claims != first.claims || r.digest != first.digest) && !(alike && r.claims.Alike(first.claims)) {
 			return nil, nil, false
 		}
 		a, b := *r.situation, *first.situation
@@ -89,28 +92,20 @@ func (r *Result) aged(made time.Time, waited time.Duration) *Result {
 	return &other
 }
 
-// settled is the Result for r where that of another connection, on the same claims, settles it.
-func (r *Result) settled(next *Result) *Result {
+// settled is the Result for r where that of another connection, on the same claims, settles it. aged is what the policy has not looked
+// at where the other one's evidence has another age.
+func (r *Result) settled(next *Result, v *Renewal, aged []string) *Result {
 	// What was found on the way to the connection is its own; what the policy says is the same for all.
+	claims, checks, notChecked := r.found(v)
 	mine := &Result{
-		level: r.level, claims: next.claims, digest: r.digest, time: next.time, policyID: next.policyID, verified: r.verified,
+		level: r.level, claims: claims, digest: r.digest, time: next.time, policyID: next.policyID, verified: r.verified,
+		checks: checks, before: len(checks), notChecked: notChecked, said: next.said, unsaid: next.unsaid,
 	}
 	s := *r.situation
-	s.Now = next.situation.Now
-	mine.situation = &s
-	own, theirs := r.checks[r.verified+len(r.claims.Checks):r.before], next.checks[next.before:]
-	mine.checks = make([]Check, 0, r.verified+len(next.claims.Checks)+len(own)+len(theirs))
-	mine.checks = append(mine.checks, r.checks[:r.verified]...)
-	mine.checks = append(mine.checks, next.claims.Checks...)
-	mine.checks = append(mine.checks, own...)
-	mine.before = len(mine.checks)
-	mine.checks = append(mine.checks, theirs...)
-	mine.notChecked = slices.Concat(next.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):r.skipped])
-	mine.skipped = len(mine.notChecked)
-	mine.notChecked = append(mine.notChecked, next.notChecked[next.skipped:]...)
-	if !s.Made.Equal(next.situation.Made) {
-		mine.notChecked = append(mine.notChecked, "the age of this connection's own evidence: it was judged with others on the same claims, for which ages between the oldest and the youngest make no difference")
+	if s.Now = next.situation.Now; !s.Made.Equal(next.situation.Made) {
+		mine.unsaid = aged
 	}
+	mine.situation = &s
 	mine.conclude()
 	return mine
 }

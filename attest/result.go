@@ -189,8 +189,10 @@ type Result struct {
 	code       Code
 	level      Level
 	claims     *Claims
-	checks     []Check
+	checks     []Check // but for the policy's
 	notChecked []string
+	said       []Check // by the policy
+	unsaid     []string
 	policyID   string
 	line       int
 	digest     [32]byte
@@ -199,7 +201,7 @@ type Result struct {
 	situation *Situation
 	verified  int // checks made before those of the claims
 	before    int // checks made before the policy's
-	skipped   int // entries of notChecked made before the policy's
+	warned    bool
 }
 
 // RefusedResult is a refusal for err without an appraisal, for example of a peer that offers no evidence.
@@ -218,7 +220,18 @@ func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
 	if r == nil || r.situation == nil {
 		return RefusedResult(r.Err(), now)
 	}
-	return r.again(r.claims, slices.Clone(r.checks[:r.before]), slices.Clone(r.notChecked[:r.skipped]), policy, now)
+	claims, checks, notChecked := r.found(nil)
+	return r.again(claims, checks, notChecked, policy, now)
+}
+
+// found is what stood before the policy was asked, with the claims of today where those were verified anew. The caller adds to the
+// lists, and changes nothing in them: Results share them.
+func (r *Result) found(v *Renewal) (*Claims, []Check, []string) {
+	if v == nil {
+		return r.claims, slices.Clip(r.checks[:r.before]), slices.Clip(r.notChecked)
+	}
+	return v.claims, slices.Concat(r.checks[:r.verified], v.claims.Checks, r.checks[r.verified+len(r.claims.Checks):r.before]),
+		slices.Concat(v.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):])
 }
 
 // again judges claims in the situation of r.
@@ -270,9 +283,8 @@ func (r *Result) Renew(v Renewal, policy Policy, now time.Time) *Result {
 		next.conclude()
 		return next
 	}
-	checks := slices.Concat(r.checks[:r.verified], v.claims.Checks, r.checks[r.verified+len(r.claims.Checks):r.before])
-	notChecked := slices.Concat(v.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):r.skipped])
-	return r.again(v.claims, checks, notChecked, policy, now)
+	claims, checks, notChecked := r.found(&v)
+	return r.again(claims, checks, notChecked, policy, now)
 }
 
 // Reconnect gives the Result of a later connection between the same two ends that shows no evidence: it proves, by a MAC over
@@ -306,7 +318,7 @@ func (r *Result) Reconnect(policy Policy, now time.Time, checks ...Check) *Resul
 	err := next.judge(policy, s)
 	if err == nil && (next.policyID == "" || next.policyID != r.policyID) {
 		// What that policy says of the claims decides nothing here.
-		next.checks, next.notChecked = next.checks[:next.before], next.notChecked[:next.skipped]
+		next.said, next.unsaid = nil, nil
 		err = &Error{Code: CodeReconnectRefused, Check: id, Got: "a session affirmed under policy " + r.policyID, Want: "evidence for policy " + next.policyID}
 	}
 	if err != nil {
@@ -323,14 +335,13 @@ func (r *Result) judge(policy Policy, s Situation) error {
 	if policy == nil {
 		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
 	}
-	r.situation, r.before, r.skipped = &s, len(r.checks), len(r.notChecked)
+	r.situation, r.before = &s, len(r.checks)
 	j := policy.Judge(r.claims, s)
-	r.policyID = j.ID
-	r.notChecked = slices.Concat(r.notChecked, j.NotChecked)
+	r.policyID, r.unsaid = j.ID, j.NotChecked
 	if len(j.Checks) == 0 {
 		return &Error{Code: CodeEmptyPolicy, Check: "policy"}
 	}
-	r.checks = slices.Concat(r.checks, j.Checks)
+	r.said = slices.Clone(j.Checks) // which conclude completes
 	return nil
 }
 
@@ -354,11 +365,24 @@ func (r *Result) Level() Level { return r.level }
 // Claims are nil when the evidence is not authentic. The caller must not change them.
 func (r *Result) Claims() *Claims { return r.claims }
 
-// Checks is the transcript.
-func (r *Result) Checks() []Check { return r.checks }
+// Checks is the transcript. The caller must not change it.
+func (r *Result) Checks() []Check {
+	if len(r.said) == 0 {
+		return r.checks
+	}
+	return slices.Concat(r.checks, r.said)
+}
+
+// Warned reports whether one of the checks has warned.
+func (r *Result) Warned() bool { return r.warned }
 
 // NotChecked lists what nobody looked at.
-func (r *Result) NotChecked() []string { return r.notChecked }
+func (r *Result) NotChecked() []string {
+	if len(r.unsaid) == 0 {
+		return r.notChecked
+	}
+	return slices.Concat(r.notChecked, r.unsaid)
+}
 
 // PolicyID is "sha256:" and the hex digest of the policy file; empty when no policy was reached.
 func (r *Result) PolicyID() string { return r.policyID }
@@ -393,15 +417,25 @@ func (r *Result) EvidenceTime() time.Time {
 	return r.situation.Made
 }
 
+// Config is the digest of the measured configuration that the evidence commits to; zero where there is none, or no policy was reached.
+func (r *Result) Config() [32]byte {
+	if r == nil || r.situation == nil {
+		return [32]byte{}
+	}
+	return r.situation.Config
+}
+
 // Err is nil when affirmed, else an *Error for the first failing check.
 func (r *Result) Err() error {
 	if r.Affirmed() {
 		return nil
 	}
 	if r != nil {
-		for _, c := range r.checks {
-			if c.Status != StatusPass && c.Status != StatusWarn && c.Code == r.code {
-				return &Error{Code: c.Code, Check: c.ID, Got: c.Got, Want: c.Want, Hint: c.Remedy}
+		for _, part := range [2][]Check{r.checks, r.said} {
+			for i := range part {
+				if c := &part[i]; c.Status != StatusPass && c.Status != StatusWarn && c.Code == r.code {
+					return &Error{Code: c.Code, Check: c.ID, Got: c.Got, Want: c.Want, Hint: c.Remedy}
+				}
 			}
 		}
 	}
@@ -415,24 +449,30 @@ func (r *Result) pass(id, text, got, want string, source Source) {
 // conclude derives the verdict from the transcript. A refusal outweighs what could not be decided, and a transcript
 // without a single check refuses.
 func (r *Result) conclude() {
-	r.verdict, r.code, r.line = Affirmed, "", 0
-	if len(r.checks) == 0 {
+	r.verdict, r.code, r.line, r.warned = Affirmed, "", 0, false
+	if len(r.checks)+len(r.said) == 0 {
 		r.verdict, r.code = Refused, CodeEmptyPolicy
 		return
 	}
-	for i := range r.checks {
-		c := &r.checks[i]
-		if c.Status == StatusPass || c.Status == StatusWarn {
-			continue
-		}
-		if c.Code == "" {
-			c.Code = CodeInternal
-		}
-		switch {
-		case !c.Code.Undecidable() && r.verdict != Refused:
-			r.verdict, r.code, r.line = Refused, c.Code, c.Line
-		case r.verdict == Affirmed:
-			r.verdict, r.code, r.line = Undecided, c.Code, c.Line
+	for _, part := range [2][]Check{r.checks, r.said} {
+		for i := range part {
+			c := &part[i]
+			if c.Status == StatusPass {
+				continue
+			}
+			if c.Status == StatusWarn {
+				r.warned = true
+				continue
+			}
+			if c.Code == "" {
+				c.Code = CodeInternal
+			}
+			switch {
+			case !c.Code.Undecidable() && r.verdict != Refused:
+				r.verdict, r.code, r.line = Refused, c.Code, c.Line
+			case r.verdict == Affirmed:
+				r.verdict, r.code, r.line = Undecided, c.Code, c.Line
+			}
 		}
 	}
 }

@@ -96,3 +96,18 @@ func olderIsWorse(p Policy) bool {
 	o, ok := p.(interface{ OlderIsWorse() bool })
 	return ok && o.OlderIsWorse()
 }
+
+// JudgesAlike reports whether every layer judges claims alike that are Alike. A layer that does not say so may not.
+func (s Stack) JudgesAlike() bool {
+	for _, l := range s {
+		if !judgesAlike(l.Policy) {
+			return false
+		}
+	}
+	return true
+}
+
+func judgesAlike(p Policy) bool {
+	j, ok := p.(interface{ JudgesAlike() bool })
+	return ok && j.JudgesAlike()
+}

@@ -283,6 +283,10 @@ func (p *Policy) OlderIsWorse() bool {
 	return !slices.ContainsFunc(p.rules, func(r rule) bool { return r.program.Age() }) && (p.floor == nil || p.floor.OlderIsWorse())
 }
 
+// JudgesAlike reports that p judges claims alike that are Alike: neither a rule nor an expression sees what belongs to one piece of
+// evidence, but for its age, which the Situation has.
+func (p *Policy) JudgesAlike() bool { return true }
+
 // Reconnect is how old the evidence of an earlier session may be of which a connection proves a secret, and whether that is
 // allowed instead of evidence at all.
 func (p *Policy) Reconnect() (most time.Duration, allowed bool) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -587,6 +588,32 @@ func TestOlderIsWorse(t *testing.T) {
 		}
 		if got := p.OlderIsWorse(); got != want {
 			t.Errorf("above %s: %v", rule, got)
+		}
+	}
+}
+
+// Claims that are Alike are judged alike, whatever rules there are, and no expression can ask for what is not compared.
+func TestJudgesAlike(t *testing.T) {
+	p, err := policy.Parse("p.yaml", []byte("floor: below.yaml\n"+base+"rules:\n- {name: r, when: \"claims.version > 3 || age > duration('1m')\", effect: warn}\n"), func(string) ([]byte, error) { return []byte(base), nil })
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range []func(*attest.Claims){
+		func(*attest.Claims) {},
+		func(c *attest.Claims) { c.Generation = "milan" },
+		func(c *attest.Claims) { c.Measured = nil },
+	} {
+		a, b := claims(), claims()
+		change(a)
+		change(b)
+		b.ReportData, b.Made, b.Folded, b.Checks, b.NotChecked = attest.ReportData{9}, now, true, []attest.Check{{ID: "x"}}, []string{"x"}
+		if !p.JudgesAlike() || !a.Alike(b) || !reflect.DeepEqual(p.Judge(a, situation()), p.Judge(b, situation())) {
+			t.Errorf("%+v\n%+v", p.Judge(a, situation()), p.Judge(b, situation()))
+		}
+	}
+	for _, name := range []string{"report_data", "made", "folded", "checks", "not_checked"} {
+		if _, err := policy.Parse("p.yaml", []byte(base+"rules:\n- {name: r, when: 'claims."+name+" == claims."+name+"', effect: deny}\n"), policy.NoFiles); err == nil {
+			t.Errorf("an expression can ask for %s", name)
 		}
 	}
 }

@@ -27,6 +27,7 @@ type Platform struct {
 	key       *ecdsa.PrivateKey
 	tcb       [8]byte
 	pace      *pace
+	guest     [32]byte // REPORT_ID, which a guest has from its launch on
 
 	mu      sync.Mutex
 	leaf    []byte
@@ -53,6 +54,7 @@ func New(cfg Config) (*Platform, error) {
 
 func newPlatform(cfg Config, m *model, a *authority) (*Platform, error) {
 	p := &Platform{config: cfg, model: m, authority: a, tcb: m.encode(cfg.TCB), pace: newPace(cfg.host())}
+	_, _ = rand.Read(p.guest[:])
 	var err error
 	if p.key, err = a.signingKey(p.tcb, cfg.CSP); err != nil {
 		return nil, err
@@ -156,7 +158,7 @@ func (p *Platform) report(data attest.ReportData) ([]byte, error) {
 	copy(r[0x050:], data[:])
 	copy(r[0x090:], c.Measurement)
 	copy(r[0x0c0:], c.HostData)
-	_, _ = rand.Read(r[0x140:0x160])
+	copy(r[0x140:0x160], p.guest[:])
 	for i := 0x160; i < 0x180; i++ {
 		r[i] = 0xff // no migration agent
 	}

@@ -104,6 +104,7 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	work.Go(func() { f.watch(ctx) })
 	return func() {
 		work.Wait()
+		f.agent.Kept()
 		_ = f.transport.Close()
 	}, nil
 }
@@ -226,7 +227,12 @@ func (f *follower) Apply(c *config.Config, policies map[string]guard.Policy) err
 	if f.ctx.Err() != nil {
 		return &attest.Error{Code: attest.CodeInternal, Check: "xds", Got: "a change while the process ends", Want: "none until it has started again"}
 	}
-	return f.deliver(o.generation(), c, policies)
+	g := o.generation()
+	if f.current != nil && f.current.config == c && f.current.generation == g {
+		f.enforce(policies)
+		return nil
+	}
+	return f.deliver(g, c, policies)
 }
 
 // deliver carries a configuration out as a generation. Where the admin API has ended listeners those are not opened again, and all else
@@ -250,6 +256,16 @@ func (f *follower) deliver(g *generation, c *config.Config, policies map[string]
 	f.current = d
 	o.listening(known)
 	return nil
+}
+
+// enforce has other policies hold where listeners and clusters are what they were: what is connected to and who listens is not looked
+// at, since a denial is urgent. It holds for a proxy that drains as well.
+func (f *follower) enforce(policies map[string]guard.Policy) {
+	d := *f.current
+	d.policies, d.before = policies, f.current.change()
+	d.Commit()
+	d.sweep(f.ctx)
+	f.current = &d
 }
 
 // running is what was carried out last, and by whom; nil where that is the file alone. The caller holds operation.changing.

@@ -19,7 +19,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// hardware verifies evidence that is a number of eight bytes: it stands for the generation, and for the report data.
+// hardware verifies evidence that is a number of eight bytes: it stands for the generation, from 2000 on with another firmware, and for
+// the report data.
 type hardware struct {
 	asked atomic.Int64
 
@@ -29,13 +30,14 @@ type hardware struct {
 
 func (h *hardware) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
 	h.asked.Add(1)
-	generation := fmt.Sprint(binary.BigEndian.Uint64(ev.Raw) % 10)
+	n := binary.BigEndian.Uint64(ev.Raw)
+	generation := fmt.Sprint(n % 10)
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if err := h.revoked[generation]; err != nil {
 		return nil, err
 	}
-	c := &attest.Claims{Vendor: "q", TEE: "t", Product: "p", Generation: generation}
+	c := &attest.Claims{Vendor: "q", TEE: "t", Product: "p", Generation: generation, TCB: attest.TCB{"f": n / 2000}}
 	copy(c.ReportData[:], ev.Raw)
 	return c, nil
 }
@@ -161,7 +163,7 @@ func (w *world) appraise(place string, n uint64) (p *peer, began uint64) {
 	p = &peer{evidence: evidence(n)}
 	var data attest.ReportData
 	copy(data[:], p.evidence.Raw)
-	p.result.Store(appraiser.Appraise(w.Context(), p.evidence, attest.Expect(data, attest.LevelSession, w.clock()), stack, w.clock()))
+	p.result.Store(appraiser.Appraise(w.Context(), p.evidence, attest.Expect(data, attest.LevelSession, w.clock()).WithConfig([32]byte{byte(n / 1000 % 2)}), stack, w.clock()))
 	return p, began
 }
 
@@ -772,6 +774,58 @@ func TestSwept(t *testing.T) {
 	w.e.Replace(t.Context(), "pushed", same) // changes nothing
 	if w.e.Place("in").Epoch() != before {
 		t.Error("the same policy is a change")
+	}
+}
+
+// judgesAlike is a policy that says so, and counts how often it is asked.
+type judgesAlike struct {
+	denying
+	asked atomic.Int64
+}
+
+func (p *judgesAlike) JudgesAlike() bool { return true }
+
+func (p *judgesAlike) Judge(c *attest.Claims, s attest.Situation) attest.Judgement {
+	p.asked.Add(1)
+	return p.denying.Judge(c, s)
+}
+
+// Peers on many pieces of evidence, of few platforms, are judged by platform. What their evidence is worth is found for each.
+func TestAlike(t *testing.T) {
+	w := newWorld(t)
+	a, b := &judgesAlike{denying: denying{id: "a", generation: "none"}}, &judgesAlike{denying: denying{id: "b", generation: "3"}}
+	w.e.Apply(t.Context(), enforce.Change{Policies: map[string]attest.Policy{"floor": a, "pushed": a}})
+	all := map[uint64]*peer{}
+	for n := range uint64(200) {
+		for _, kind := range []uint64{0, 1000, 2000} { // as it is, with another configuration, with other firmware
+			all[kind+n] = w.open("in", kind+n)
+		}
+	}
+	s := w.e.Replace(t.Context(), "pushed", b)
+	if got := b.asked.Load(); s.Judged != 600 || s.Refused != 60 || got > 90 {
+		t.Errorf("%d judged, %d refused, asked %d times", s.Judged, s.Refused, got)
+	}
+	id := stackID(w, "in")
+	for n, p := range all {
+		if n%10 == 3 {
+			w.cut(p, attest.CodePlatformDenied)
+		} else {
+			w.stands(p, id)
+		}
+	}
+	// A verification is of one piece of evidence.
+	w.hw.revoke("7", revoked)
+	if s := w.e.Endorsed(t.Context()); s.Judged != 540 || s.Verified != 540 || s.Refused != 60 {
+		t.Errorf("%d judged, %d verified, %d refused", s.Judged, s.Verified, s.Refused)
+	}
+	for n, p := range all {
+		switch n % 10 {
+		case 3:
+		case 7:
+			w.cut(p, attest.CodeRevoked)
+		default:
+			w.stands(p, id)
+		}
 	}
 }
 

@@ -39,19 +39,26 @@ type Warning struct {
 	Line                    int
 }
 
-// alike is what Results have in common that are judged together.
+// alike is what Results have in common that are judged together. Of claims that are Alike it has the same ones.
 type alike struct {
 	place       string
 	claims      *attest.Claims
 	level       attest.Level
+	config      [32]byte
 	reconnected bool
 }
 
-// group is connections that stand on the same claims.
+// group is connections that stand on claims which are Alike, as nearly all of a fleet are that are of one machine.
 type group struct {
 	alike
+	mixed     bool // not on the same claims
 	standings []*Standing
 	results   []*attest.Result
+}
+
+func (g *group) add(s *Standing, r *attest.Result) {
+	g.mixed = g.mixed || r.Claims() != g.claims
+	g.standings, g.results = append(g.standings, s), append(g.results, r)
 }
 
 // pass is one run over open connections.
@@ -81,6 +88,9 @@ func (e *Enforcer) judge(ctx context.Context, list []*Standing, epoch uint64, fr
 	return e.run(&pass{Enforcer: e, ctx: ctx, state: e.at, fresh: fresh, act: true}, list, epoch)
 }
 
+// alone is how many connections are judged sooner than others could be asked to help with them.
+const alone = 64
+
 func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	began := time.Now()
 	p.now, p.verified = e.now(), map[*attest.Claims]*verification{}
@@ -89,13 +99,17 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	p.order(groups)
 	var next atomic.Int64
 	var work sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), len(groups)) {
-		work.Go(func() {
-			for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
-				p.judge(groups[i])
-			}
-		})
+	some := func() {
+		for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
+			p.judge(groups[i])
+		}
 	}
+	if len(list) > alone {
+		for range min(runtime.GOMAXPROCS(0), len(groups)) - 1 {
+			work.Go(some)
+		}
+	}
+	some()
 	work.Wait()
 	w := &p.sweep
 	w.Took = time.Since(began)
@@ -114,22 +128,76 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	return w
 }
 
-// grouped puts connections together that stand on the same claims, in groups of a size that all processors get some of.
+// grouped puts connections together that stand on claims which are Alike, in groups of a size that all processors get some of.
 func grouped(list []*Standing) []*group {
 	const most = 512
 	var all []*group
 	last := map[alike]*group{}
+	same := kinds{}
 	for _, s := range list {
 		r := s.subject.Result()
-		key := alike{s.place, r.Claims(), r.Level(), r.Reconnected()}
+		key := alike{s.place, same.of(r.Claims()), r.Level(), r.Config(), r.Reconnected()}
 		g := last[key]
 		if g == nil || len(g.standings) >= most {
 			g = &group{alike: key}
 			last[key], all = g, append(all, g)
 		}
-		g.standings, g.results = append(g.standings, s), append(g.results, r)
+		g.add(s, r)
 	}
 	return all
+}
+
+// split is a group by the claims that its connections really stand on, for what is about evidence.
+func (g *group) split() (all []*group) {
+	if !g.mixed {
+		return []*group{g}
+	}
+	by := map[*attest.Claims]*group{}
+	for i, s := range g.standings {
+		r := g.results[i]
+		of := by[r.Claims()]
+		if of == nil {
+			of = &group{alike: g.alike}
+			of.claims = r.Claims()
+			by[of.claims], all = of, append(all, of)
+		}
+		of.add(s, r)
+	}
+	return all
+}
+
+// kinds finds claims that are Alike. Those of one kind have a machine in common, so that few have to be compared.
+type kinds struct {
+	known map[*attest.Claims]*attest.Claims
+	by    map[machine][]*attest.Claims
+}
+
+type machine struct{ vendor, tee, generation, chip, ppid, module string }
+
+// mostKinds bounds how many claims of one machine are compared with each other.
+const mostKinds = 8
+
+// of answers the first claims of a kind.
+func (k *kinds) of(c *attest.Claims) *attest.Claims {
+	if first := k.known[c]; first != nil || c == nil {
+		return first
+	}
+	if k.known == nil {
+		k.known, k.by = map[*attest.Claims]*attest.Claims{}, map[machine][]*attest.Claims{}
+	}
+	m := machine{c.Vendor, c.TEE, c.Generation, string(c.ChipID), string(c.PPID), c.Module}
+	first := c
+	for _, other := range k.by[m] {
+		if c.Alike(other) {
+			first = other
+			break
+		}
+	}
+	if first == c && len(k.by[m]) < mostKinds {
+		k.by[m] = append(k.by[m], c)
+	}
+	k.known[c] = first
+	return first
 }
 
 // order puts groups first that will be refused, as far as one of each that stand on the same claims tells: in an emergency
@@ -169,8 +237,20 @@ func (p *pass) wouldRefuse(g *group) (yes bool) {
 	return !g.results[0].Rejudge(p.state(g.place).stack, p.now).Affirmed()
 }
 
-// judge judges a group, and ends what is refused.
+// judge judges a group, and ends what is refused. Where evidence is verified anew, only connections of the same evidence are alike.
 func (p *pass) judge(g *group) {
+	st := p.state(g.place)
+	if p.fresh == nil || !p.fresh(st) {
+		p.judgeBy(st, false, g)
+		return
+	}
+	for _, part := range g.split() {
+		p.judgeBy(st, true, part)
+	}
+}
+
+// judgeBy judges a group by what is in force at its place.
+func (p *pass) judgeBy(st *state, verify bool, g *group) {
 	told := make([]bool, len(g.standings))
 	tally := Sweep{Warnings: map[Warning]int{}}
 	defer func() {
@@ -192,9 +272,8 @@ func (p *pass) judge(g *group) {
 			w.Warnings[k] += n
 		}
 	}()
-	st := p.state(g.place)
 	var renewal *attest.Renewal
-	if p.fresh != nil && p.fresh(st) {
+	if verify {
 		renewal = p.verify(st, g)
 	}
 	attest.RejudgeAlike(g.results, renewal, st.stack, p.now, func(i int, next *attest.Result) {
@@ -215,9 +294,11 @@ func (p *pass) settle(tally *Sweep, st *state, renewal *attest.Renewal, s *Stand
 		// By what is in force by now: it may be from after what the other one was judged by.
 		attest.RejudgeAlike([]*attest.Result{was}, renewal, p.state(s.place).stack, p.now, func(_ int, r *attest.Result) { next = r })
 	}
-	for _, c := range next.Checks() {
-		if c.Status == attest.StatusWarn {
-			tally.Warnings[Warning{s.place, c.Policy, c.ID, c.Text, c.Code, c.Line}]++
+	if next.Warned() {
+		for _, c := range next.Checks() {
+			if c.Status == attest.StatusWarn {
+				tally.Warnings[Warning{s.place, c.Policy, c.ID, c.Text, c.Code, c.Line}]++
+			}
 		}
 	}
 	if !next.Affirmed() {

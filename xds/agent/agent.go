@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -29,7 +28,7 @@ const Prefix = "xds:"
 // Target carries configurations out.
 type Target interface {
 	// Apply changes to a configuration, all of it or nothing. policies are those that it names, and perhaps others. It is called by one
-	// goroutine at a time.
+	// goroutine at a time. The same pointer as the last time is a configuration in which nothing has changed: policies may have.
 	Apply(c *config.Config, policies map[string]guard.Policy) error
 }
 
@@ -75,6 +74,8 @@ type Agent struct {
 	withdrawn bool               // for want of a control plane
 	wanted    map[string][]string
 	marks     *guard.Marks
+	unsaved   bool          // marks are to be saved
+	saving    chan struct{} // closed when they are; nil where nobody does it
 	parsed    map[string]parsedPolicy
 	status    Status
 }
@@ -367,21 +368,48 @@ func (a *Agent) versions(changed []resource.Resource, t *envoy.Translation) (all
 	return all, nil
 }
 
-// raise keeps serials. Where that fails they hold until the end of the process: what was accepted is not refused for want of a disk, or an
-// urgent denial could be held up by filling it.
+// raise notes serials that were accepted, and has them kept.
 func (a *Agent) raise(accepted []guard.Versioned) {
-	if len(accepted) == 0 {
+	raised := a.marks.Raise(accepted)
+	if a.options.Store == nil || !raised && (len(accepted) == 0 || !a.status.Unkept) {
 		return
 	}
-	before := sha256.Sum256(a.marks.Encode())
-	a.marks.Raise(accepted)
-	raw := a.marks.Encode()
-	if a.options.Store == nil || sha256.Sum256(raw) == before && !a.status.Unkept {
-		return
+	if a.unsaved = true; a.saving == nil {
+		a.saving = make(chan struct{})
+		go a.keep(a.saving)
 	}
-	err := a.options.Store.Save(raw)
-	if a.status.Unkept = err != nil; err != nil {
-		a.options.Log.Error("serials are not kept", "error", err.Error())
+}
+
+// keep saves serials until all are. What was accepted is in force by then, and updates go on meanwhile: neither a denial nor the one
+// after it waits for a disk, which whoever has the host could fill, or stop. Nothing older is let in by that: this process goes by the
+// serials that it has in memory, and an end before they are saved is an end before anything that depends on them was. The next process
+// then begins with older serials beside resources that are as old, which is where it would be had it not been told; what the client
+// keeps of newer ones is offered anew and raises them. Where serials are saved and those resources are not, the old ones are refused.
+func (a *Agent) keep(done chan struct{}) {
+	defer close(done)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for a.unsaved {
+		a.unsaved = false
+		marks := a.marks.Clone()
+		a.mu.Unlock()
+		err := a.options.Store.Save(marks.Encode())
+		a.mu.Lock()
+		// Where that fails they hold until the end of the process: what was accepted is not refused for want of a disk.
+		if a.status.Unkept = err != nil; err != nil {
+			a.options.Log.Error("serials are not kept", "error", err.Error())
+		}
+	}
+	a.saving = nil
+}
+
+// Kept waits until the serials of what was accepted are saved, or could not be. It is for the end of a process.
+func (a *Agent) Kept() {
+	a.mu.Lock()
+	saving := a.saving
+	a.mu.Unlock()
+	if saving != nil {
+		<-saving
 	}
 }
 

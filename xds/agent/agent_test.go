@@ -245,6 +245,7 @@ func load(t testing.TB, version string, texts ...string) (all []resource.Resourc
 func (b *bench) offer(version string, texts ...string) error {
 	b.Helper()
 	changed := load(b, version, texts...)
+	defer b.Kept()
 	return b.Offer(&client.Update{Type: changed[0].Type, Version: version, Changed: changed})
 }
 

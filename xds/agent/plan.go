@@ -106,9 +106,12 @@ func (a *Agent) denial(candidate envoy.Set, changed []resource.Resource) (*plan,
 	if whole.Needs[resource.ReferenceValues] = t.Needs[resource.ReferenceValues]; t.Needs[resource.ReferenceValues] == nil {
 		delete(whole.Needs, resource.ReferenceValues)
 	}
-	p := &plan{whole: &whole, translation: &whole, set: maps.Clone(candidate)}
+	// The configuration is what it was, since nothing but policies has changed. That these are allowed by the limits is new.
+	p := &plan{whole: &whole, translation: &whole, set: maps.Clone(candidate), config: a.used.config}
 	var err error
-	p.config, p.policies, err = a.allowed(p.set, p.translation)
+	if p.policies, err = a.resolve(p.translation); err == nil {
+		err = a.guard.Check(a.static, p.config, p.policies)
+	}
 	return p, err
 }
 

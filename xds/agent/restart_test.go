@@ -81,6 +81,7 @@ func run(b *bench, transport client.Transport, store client.Store, done func(age
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() { _ = c.Run(ctx) })
+	defer b.Kept()
 	defer work.Wait()
 	defer cancel()
 	for end := time.Now().Add(30 * time.Second); !done(b.Status()); time.Sleep(time.Millisecond) {

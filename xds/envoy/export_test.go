@@ -34,6 +34,7 @@ func Types() *protoregistry.Types { return types() }
 // TranslateWithout translates as if a field were not in the table.
 func TranslateWithout(in Input, message, field string) *Translation {
 	return translate(in, func(t *translator) {
+		t.table = newTable() // one of its own
 		for name, fields := range t.table.fields {
 			for f := range fields {
 				if string(name) == message && string(f) == field {

@@ -29,7 +29,7 @@ type Screen struct {
 
 // NewScreen makes a Screen, which is for any number of resources.
 func NewScreen() *Screen {
-	s := &Screen{types(), types()}
+	s := &Screen{types(), newTypes()} // the latter is changed
 	if err := s.shown.RegisterMessage((*wrapperspb.StringValue)(nil).ProtoReflect().Type()); err != nil {
 		panic(err) // it would be in the list twice
 	}

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -410,6 +411,9 @@ type verdict struct {
 	ignored bool
 	note    string // of one that is carried out in another way; it is ignored, then
 }
+
+// rules is the table, made once: nobody changes it, and making it takes longer than reading a policy.
+var rules = sync.OnceValue(newTable)
 
 func newTable() *table {
 	t := &table{fields: map[protoreflect.FullName]map[protoreflect.Name]verdict{}, opaque: opaque()}

@@ -27,7 +27,7 @@ func Translate(in Input) *Translation { return translate(in, nil) }
 // translate lets a test change the rules.
 func translate(in Input, edit func(*translator)) *Translation {
 	t := &translator{
-		most: maxTotal, in: in, known: types(), table: newTable(),
+		most: maxTotal, in: in, known: types(), table: rules(),
 		out: &Translation{
 			Needs: map[string][]string{}, Policies: map[string]api.Policy{}, References: map[string]api.References{},
 			Warming: map[Key][]Key{}, Notes: map[Key][]string{}, Problems: map[Key]error{},

@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"sync"
+
 	accesslogfile "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 	accesslogstream "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/stream/v3"
 
@@ -47,8 +49,11 @@ import (
 
 const typePrefix = "type.googleapis.com/"
 
-// types is the resources and extensions that are known here. One that is not is an error, wherever it stands.
-func types() *protoregistry.Types {
+// types is the resources and extensions that are known here. One that is not is an error, wherever it stands. It is made once:
+// nobody changes it.
+var types = sync.OnceValue(newTypes)
+
+func newTypes() *protoregistry.Types {
 	known := new(protoregistry.Types)
 	for _, m := range []proto.Message{
 		(*listenerv3.Listener)(nil), (*routev3.RouteConfiguration)(nil), (*clusterv3.Cluster)(nil),

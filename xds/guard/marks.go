@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -64,18 +65,22 @@ func (m *Marks) Check(offered []Versioned) error {
 	return errors.Join(k.errs...)
 }
 
-// Raise notes what was accepted.
-func (m *Marks) Raise(accepted []Versioned) {
+// Raise notes what was accepted, and reports whether any of it was new.
+func (m *Marks) Raise(accepted []Versioned) (raised bool) {
 	if m.seen == nil {
 		m.seen = map[markKey]mark{}
 	}
 	for _, v := range accepted {
 		key := markKey{v.Type, v.Name}
 		if v.Serial > m.seen[key].serial {
-			m.seen[key] = mark{v.Serial, sha256.Sum256(v.Content)}
+			m.seen[key], raised = mark{v.Serial, sha256.Sum256(v.Content)}, true
 		}
 	}
+	return raised
 }
+
+// Clone answers marks that do not change with m.
+func (m *Marks) Clone() *Marks { return &Marks{maps.Clone(m.seen)} }
 
 // Len is how many resources are known.
 func (m *Marks) Len() int { return len(m.seen) }

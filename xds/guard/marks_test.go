@@ -49,7 +49,16 @@ func TestMarks(t *testing.T) {
 	if v := violations(m.Check([]guard.Versioned{versioned("new", 0, "")}))[0]; v.Err.Want != "a number above 0" {
 		t.Errorf("got %v", v)
 	}
-	m.Raise([]guard.Versioned{versioned("a", 2, "two")}) // which takes nothing back
+	before := m.Clone()
+	if m.Raise([]guard.Versioned{versioned("a", 2, "two")}) || m.Raise([]guard.Versioned{versioned("a", 6, "six")}) || m.Raise(nil) { // which takes nothing back
+		t.Error("what was known was new")
+	}
+	if c := m.Clone(); !c.Raise([]guard.Versioned{versioned("a", 1, "one"), versioned("a", 7, "seven")}) || bytes.Equal(c.Encode(), m.Encode()) || !bytes.Equal(before.Encode(), m.Encode()) {
+		t.Error("a clone is the same marks")
+	}
+	if c := new(guard.Marks).Clone(); !c.Raise([]guard.Versioned{versioned("a", 1, "one")}) || c.Len() != 1 {
+		t.Error("a clone of nothing takes nothing")
+	}
 	raw := m.Encode()
 	again, err := guard.ParseMarks(raw)
 	if err != nil || !bytes.Equal(again.Encode(), raw) || again.Len() != 3 {
