@@ -34,7 +34,7 @@ fetch_pylib() {
 	rm -rf "$log" "$lib.new"
 	echo "setup: grpcio, httplib2, psycopg and deno can't be had from PyPI; they are left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft envoy \
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft chromium envoy \
 	npm cargo javac psql redis-cli aws pylib
 missing= packages= envoy= pylib=
 for p in "$@"; do

@@ -217,18 +217,15 @@ func (b *Batcher) next() {
 
 func (b *Batcher) waiting() int { return b.queue.waiting + b.spare.waiting }
 
-// early is how long it is until a quote is due for those that wait.
+// early is how long it is until a quote is due for those that wait, of whom there are some.
 func (b *Batcher) early(now time.Time) time.Duration {
 	if b.queue.urgent > 0 || b.queue.waiting >= b.opts.MaxBatch {
 		return 0
 	}
-	early := b.opts.Patience
 	if w := b.queue.patient.next.of; w != nil {
-		early = b.opts.Patience - now.Sub(w.since)
-	} else if w := b.spare.patient.next.of; w != nil {
-		early = max(b.opts.Patience-now.Sub(w.since), b.rested.Sub(now))
+		return b.opts.Patience - now.Sub(w.since)
 	}
-	return early
+	return max(b.opts.Patience-now.Sub(b.spare.patient.next.of.since), b.rested.Sub(now))
 }
 
 // everybody takes all who wait.

@@ -64,6 +64,12 @@ func TestSpareQuotesLeaveTheTEEToSessions(t *testing.T) {
 		if b.served(session) != 3 {
 			t.Fatalf("%+v", session)
 		}
+		// And a quote for a session is none for strangers.
+		three := b.start("s", batch.Spare)
+		b.pass(9 * time.Second)
+		if b.served(three) != 4 {
+			t.Fatalf("%+v", three)
+		}
 	})
 }
 
