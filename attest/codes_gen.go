@@ -203,6 +203,18 @@ const (
 	CodeAttesterBroken Code = "J806"
 	// CodeNotPermitted: the system does not permit this.
 	CodeNotPermitted Code = "J807"
+	// CodeNoSealer: there is nothing here that seals what is stored.
+	CodeNoSealer Code = "J851"
+	// CodeSealBroken: what is stored cannot be opened.
+	CodeSealBroken Code = "J852"
+	// CodeNoPublic: there is no public certificate to show.
+	CodeNoPublic Code = "J853"
+	// CodePublicFailed: no public certificate was issued.
+	CodePublicFailed Code = "J854"
+	// CodeCAUnreachable: the certificate authority cannot be reached.
+	CodeCAUnreachable Code = "J855"
+	// CodeCALimit: the certificate authority limits how many certificates it issues.
+	CodeCALimit Code = "J856"
 	// CodeLimitMeasured: the control plane would change what the static file says.
 	CodeLimitMeasured Code = "J901"
 	// CodeLimitListener: the limits do not allow this listener.
@@ -334,6 +346,12 @@ var codeTable = map[Code]codeInfo{
 	CodeLogBroken:            {exit: 5, title: "the evidence log is not whole", remedy: "compare it with a head that was seen before; a log that was tampered with proves nothing"},
 	CodeAttesterBroken:       {exit: 1, title: "the TEE keeps failing to give evidence", remedy: "see jurat doctor; it is tried again after a pause"},
 	CodeNotPermitted:         {exit: 1, title: "the system does not permit this", remedy: "run it with the capability named"},
+	CodeNoSealer:             {exit: 2, title: "there is nothing here that seals what is stored", remedy: "leave storage out, which keeps certificates in memory, or run it where the TEE has a key to seal with"},
+	CodeSealBroken:           {exit: 1, title: "what is stored cannot be opened", remedy: "somebody has changed it, or it was sealed elsewhere; it is made anew"},
+	CodeNoPublic:             {exit: 3, title: "there is no public certificate to show", remedy: "see the log for why none was issued; clients that ask for evidence are served"},
+	CodePublicFailed:         {exit: 3, title: "no public certificate was issued", remedy: "see what the certificate authority says; it is tried again"},
+	CodeCAUnreachable:        {exit: 3, title: "the certificate authority cannot be reached", remedy: "check the network path to its directory; it is tried again"},
+	CodeCALimit:              {exit: 3, title: "the certificate authority limits how many certificates it issues", remedy: "wait; it is tried again when the authority has said"},
 	CodeLimitMeasured:        {exit: 5, title: "the control plane would change what the static file says", remedy: "let it use other names and addresses; what the file says is measured"},
 	CodeLimitListener:        {exit: 5, title: "the limits do not allow this listener", remedy: "name its address in listeners of the limits if it is meant"},
 	CodeLimitClients:         {exit: 5, title: "clients would have to prove less than the limits demand", remedy: "let the control plane ask clients for evidence or change clients in the limits"},
