@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/public"
 )
 
 const usage = `jurat puts TLS with attestation evidence around a service that nobody changes.
@@ -63,6 +64,7 @@ type app struct {
 	now            func() time.Time
 	listen         func(address string) (net.Listener, error) // opens the addresses of listeners; nil is the system
 	crowded        bool                                       // others are in this process, whose memory is not this one's to tidy
+	sealer         public.Sealer                              // of what is stored; nil where nothing seals
 }
 
 func main() {

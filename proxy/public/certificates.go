@@ -69,8 +69,8 @@ type Status struct {
 	Next     time.Time // when the next try is due
 }
 
-// NewCertificates makes those of names, which storage keeps: DNS names in lower case, *.example too where a.DNS is. It asks nobody before
-// Run. now judges what is valid. The error is an *attest.Error with the code CodeConfigValue.
+// NewCertificates makes those of names, which storage keeps: DNS names in lower case, *.example too where a.DNS is. What is stored
+// is served at once; the CA is asked by Run. now judges what is valid. The error is an *attest.Error with the code CodeConfigValue.
 func NewCertificates(names []string, a ACME, storage *Storage, now func() time.Time, log *slog.Logger) (*Certificates, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
@@ -88,6 +88,11 @@ func NewCertificates(names []string, a ACME, storage *Storage, now func() time.T
 	}
 	if len(c.slots) == 0 {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "public.names", Want: "a name"}
+	}
+	for _, s := range c.slots { // who takes the place of others is not to begin without; what is wrong is Run's
+		if cert, err := c.stored(context.Background(), s.name); err == nil && cert != nil {
+			c.take(s, cert)
+		}
 	}
 	return c, nil
 }
@@ -160,7 +165,8 @@ func (c *Certificates) Run(ctx context.Context) {
 // keep is Run for a name.
 func (c *Certificates) keep(ctx context.Context, s *slot) {
 	var failed int
-	var notBefore time.Time // no try before
+	var failedAt time.Time
+	var pause time.Duration // since then
 	for ctx.Err() == nil {
 		if c.changed(ctx, s) { // somebody else may have renewed it
 			if err := c.reload(ctx, s); err != nil && ctx.Err() == nil {
@@ -170,8 +176,8 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 		}
 		c.advise(ctx, s)
 		due, forced := s.due()
-		if due.Before(notBefore) {
-			due = notBefore
+		if now := c.now(); failed > 0 && !now.Before(failedAt) { // a clock that was set back is not to hold us up
+			due = later(due, failedAt.Add(pause))
 		}
 		s.mu.Lock()
 		s.status.Next = due
@@ -183,7 +189,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			case <-ctx.Done():
 			case <-timer.C:
 			case <-s.wake:
-				failed, notBefore = 0, time.Time{}
+				failed = 0
 			}
 			timer.Stop()
 			continue
@@ -194,15 +200,21 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			return
 		}
 		if err == nil {
-			failed, notBefore = 0, time.Time{}
+			failed = 0
 			continue
 		}
-		pause := c.pause(s, failed)
+		pause, failedAt = max(c.pause(s, failed), patience), c.now()
 		failed++
-		notBefore = c.now().Add(max(pause, patience))
-		s.failed(err, c.now())
-		c.log.Error("no new public certificate", "name", s.name, "code", string(attest.CodeOf(err)), "error", err.Error(), "next", notBefore.UTC().Format(time.RFC3339), "until", s.until())
+		s.failed(err, failedAt)
+		c.log.Error("no new public certificate", "name", s.name, "code", string(attest.CodeOf(err)), "error", err.Error(), "next", failedAt.Add(pause).UTC().Format(time.RFC3339), "until", s.until())
 	}
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
 }
 
 // pause is how long is waited after failures. It is not longer than a quarter of what is left of a certificate: some live for hours.
@@ -261,7 +273,7 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 	s.mu.Unlock()
 	if a.of != cert.Leaf {
 		a = advice{}
-	} else if c.now().Before(a.ask) {
+	} else if now := c.now(); now.Before(a.ask) && a.ask.Before(now.Add(2*maxPatience)) { // unless a clock was set back
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
@@ -326,15 +338,20 @@ func (c *Certificates) reload(ctx context.Context, s *slot) error {
 	if err != nil || cert == nil {
 		return err
 	}
+	c.take(s, cert)
+	return nil
+}
+
+// take has a certificate served.
+func (c *Certificates) take(s *slot, cert *tls.Certificate) {
 	if old := s.cert.Load(); old != nil && (old.Leaf.Equal(cert.Leaf) || cert.Leaf.NotAfter.Before(old.Leaf.NotAfter) && !c.now().After(old.Leaf.NotAfter)) {
-		return nil // somebody may have brought an older one back
+		return // somebody may have brought an older one back
 	}
 	s.cert.Store(cert)
 	s.mu.Lock()
 	s.status.Leaf = cert.Leaf
 	s.mu.Unlock()
 	c.log.Info("new public certificate", "name", s.name, "until", s.until(), "serial", cert.Leaf.SerialNumber.Text(16), "issuer", printable(cert.Leaf.Issuer.String()))
-	return nil
 }
 
 // changed reports whether something else is stored than the last time.

@@ -261,6 +261,11 @@ func TestDirectory(t *testing.T) {
 	if files < 4 { // certificate, key, metadata, account
 		t.Fatalf("%d files", files)
 	}
+	if idle, err := public.NewCertificates([]string{"shop.example"}, a, open(), time.Now, nil); err != nil {
+		t.Fatal(err)
+	} else if cert, err := idle.Certificate("shop.example"); err != nil || !cert.Leaf.Equal(first.Leaf) {
+		t.Fatal("what is stored is not served at once", err)
+	}
 	again, end := start(t, s, open(), a, "shop.example")
 	if cert := served(t, again, "shop.example", nil); !cert.Leaf.Equal(first.Leaf) || ca.Orders() != 1 {
 		t.Fatal("another certificate", ca.Orders())
