@@ -215,6 +215,16 @@ const (
 	CodeSealContext Code = "J810"
 	// CodeSealBroken: what was sealed is damaged.
 	CodeSealBroken Code = "J811"
+	// CodeStoreBroken: what is stored cannot be opened.
+	CodeStoreBroken Code = "J852"
+	// CodeNoPublic: there is no public certificate to show.
+	CodeNoPublic Code = "J853"
+	// CodePublicFailed: no public certificate was issued.
+	CodePublicFailed Code = "J854"
+	// CodeCAUnreachable: the certificate authority cannot be reached.
+	CodeCAUnreachable Code = "J855"
+	// CodeCALimit: the certificate authority limits how many certificates it issues.
+	CodeCALimit Code = "J856"
 	// CodeLimitMeasured: the control plane would change what the static file says.
 	CodeLimitMeasured Code = "J901"
 	// CodeLimitListener: the limits do not allow this listener.
@@ -352,6 +362,11 @@ var codeTable = map[Code]codeInfo{
 	CodeSealForeign:          {exit: 1, title: "another machine or other software sealed this", remedy: "remove what was kept, and it is made anew; an update of the software, or a move, looks like this"},
 	CodeSealContext:          {exit: 1, title: "what was sealed is something else", remedy: "put the file back where it was; somebody moved or renamed it"},
 	CodeSealBroken:           {exit: 1, title: "what was sealed is damaged", remedy: "remove what was kept; it was cut short or tampered with"},
+	CodeStoreBroken:          {exit: 1, title: "what is stored cannot be opened", remedy: "somebody has changed it, or it was sealed elsewhere; it is made anew"},
+	CodeNoPublic:             {exit: 3, title: "there is no public certificate to show", remedy: "see the log for why none was issued; clients that ask for evidence are served"},
+	CodePublicFailed:         {exit: 3, title: "no public certificate was issued", remedy: "see what the certificate authority says; it is tried again"},
+	CodeCAUnreachable:        {exit: 3, title: "the certificate authority cannot be reached", remedy: "check the network path to its directory; it is tried again"},
+	CodeCALimit:              {exit: 3, title: "the certificate authority limits how many certificates it issues", remedy: "wait; it is tried again when the authority has said"},
 	CodeLimitMeasured:        {exit: 5, title: "the control plane would change what the static file says", remedy: "let it use other names and addresses; what the file says is measured"},
 	CodeLimitListener:        {exit: 5, title: "the limits do not allow this listener", remedy: "name its address in listeners of the limits if it is meant"},
 	CodeLimitClients:         {exit: 5, title: "clients would have to prove less than the limits demand", remedy: "let the control plane ask clients for evidence or change clients in the limits"},

@@ -238,10 +238,18 @@ type arrival struct {
 	onward     netip.AddrPort // where it was going before it was brought here
 }
 
+// ErrDone is the error of a Handshake that was all that a client came for: nobody was refused.
+var ErrDone = errors.New("nothing was wanted but a handshake")
+
 // handle takes a connection through its handshake and hands it on.
 func (s *Server) handle(a *arrival) {
 	l, err := s.shake(a)
 	s.gate.shaken()
+	if errors.Is(err, ErrDone) {
+		_ = a.raw.Close()
+		s.gate.left()
+		return
+	}
 	if err != nil {
 		s.refuse(a, err)
 		s.gate.left()
@@ -314,6 +322,9 @@ func (s *Server) shake(a *arrival) (l *link, err error) {
 		if err = s.judge(conn.Result()); err != nil {
 			_ = conn.Close()
 		}
+	}
+	if errors.Is(err, ErrDone) {
+		return nil, err
 	}
 	if err != nil {
 		return nil, withCode(ctx, err)

@@ -35,7 +35,7 @@ type Conn struct {
 	stream
 	certificate atomic.Pointer[attest.Result] // of the certificate tier
 	standing    *enforce.Standing             // nil where no change ends the connection
-	shown       *Leaf                         // that this end showed in the handshake; nil at a client
+	shown       *[32]byte                     // SHA-256 of the SPKI that this end showed in the handshake; nil at a client
 
 	mu      sync.Mutex
 	refused *attest.Result
@@ -350,6 +350,24 @@ type Acceptor struct {
 	all     *tls.Config // for every client, where it is asked for nothing: a configuration lives as long as its connections
 }
 
+// KeyALPN is offered, beside the protocols of the application or alone, by a client of the certificate tier that wants evidence also of a
+// server that has a public certificate for the name. Where it is offered alone it is what is agreed on, and says nothing of the application.
+const KeyALPN = "jurat-key/1"
+
+// challengeALPN is offered, alone, by a CA that wants to know whether a name is served here (RFC 8737 section 3).
+const challengeALPN = "acme-tls/1"
+
+// ErrChallenge is the error of a handshake that was all that a CA came for.
+var ErrChallenge = errors.New("a challenge of a certificate authority was answered")
+
+// Public has the certificates that clients trust which know nothing of evidence.
+type Public interface {
+	// Certificate answers the one for the server name that a client asks for. It is nil, without an error, where that is no public one.
+	Certificate(name string) (*tls.Certificate, error)
+	// Challenge answers the certificate by which a CA finds out that a name is served here.
+	Challenge(ctx context.Context, name string) (*tls.Certificate, error)
+}
+
 // NewAcceptor serves every client. protos are the protocols of the application, best first; none means that a client which offers one
 // protocol alone gets it, since PostgreSQL's and gRPC's insist on theirs, and that what others offer is ignored.
 func NewAcceptor(id *Identity, protos ...string) *Acceptor {
@@ -359,23 +377,84 @@ func NewAcceptor(id *Identity, protos ...string) *Acceptor {
 	exchange.GetCertificate = id.bareCertificate
 	exchange.VerifyConnection = notResumed
 	a.tiers = func(certificates *tls.Config) *tls.Config {
-		certificates.NextProtos = protos
+		if len(protos) > 0 {
+			certificates.NextProtos = append(slices.Clone(protos), KeyALPN) // which is chosen where a client offers nothing else
+		}
 		c := baseConfig()
 		c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
 			if slices.Contains(hello.SupportedProtos, session.ALPN) {
 				return exchange, nil
 			}
-			if len(protos) == 0 && len(hello.SupportedProtos) == 1 {
-				sole := certificates.Clone()
-				sole.NextProtos = hello.SupportedProtos
-				return sole, nil
-			}
-			return certificates, nil
+			return sole(certificates, hello), nil
 		}
 		return c
 	}
 	a.all = a.tiers(ServerConfig(id))
 	return a
+}
+
+// sole is the configuration that agrees on what a client offers where the server has nothing to say about it, and the client no choice.
+func sole(c *tls.Config, hello *tls.ClientHelloInfo) *tls.Config {
+	if offered := hello.SupportedProtos; len(c.NextProtos) == 0 && len(offered) == 1 && offered[0] != challengeALPN {
+		c = c.Clone()
+		c.NextProtos = offered
+	}
+	return c
+}
+
+// NewPublicAcceptor is NewAcceptor for a server that has public certificates too. What a client gets is settled by its ClientHello:
+//
+//   - who offers the session tier gets that;
+//   - who offers KeyALPN gets the certificate with evidence;
+//   - who offers the protocol of RFC 8737 alone gets the answer to its challenge, and nothing after it: Handshake answers ErrChallenge;
+//   - who asks for a public name gets the certificate of that, or an alert where there is none. TLS 1.2 will do;
+//   - everybody else gets the certificate with evidence.
+//
+// There is no such acceptor that asks its clients for evidence: who knows nothing of it has none.
+func NewPublicAcceptor(id *Identity, public Public, protos ...string) *Acceptor {
+	a := NewAcceptor(id, protos...)
+	inner := a.all.GetConfigForClient
+	known := baseConfig()
+	known.MinVersion, known.CipherSuites, known.NextProtos = tls.VersionTLS12, forwardSecret(), protos
+	known.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		cert, err := public.Certificate(hello.ServerName)
+		if cert != nil {
+			err = showPublic(hello, cert)
+		}
+		return cert, err
+	}
+	challenge := baseConfig()
+	challenge.MinVersion, challenge.NextProtos = tls.VersionTLS12, []string{challengeALPN}
+	challenge.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		return public.Challenge(hello.Context(), hello.ServerName)
+	}
+	a.all = baseConfig()
+	a.all.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+		offered := hello.SupportedProtos
+		switch {
+		case slices.Contains(offered, session.ALPN), slices.Contains(offered, KeyALPN):
+			return inner(hello)
+		case len(offered) == 1 && offered[0] == challengeALPN:
+			return challenge, nil
+		}
+		cert, err := public.Certificate(hello.ServerName)
+		switch {
+		case err != nil:
+			return nil, err
+		case cert != nil:
+			return sole(known, hello), nil
+		}
+		return inner(hello)
+	}
+	return a
+}
+
+// forwardSecret are the cipher suites of TLS 1.2 that HTTP/2 has not forbidden (RFC 9113 section 9.2.2).
+func forwardSecret() []uint16 {
+	return []uint16{
+		tls.TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256, tls.TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+		tls.TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, tls.TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, tls.TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+	}
 }
 
 // NewMutualAcceptor serves only clients that rp affirms.
@@ -409,7 +488,12 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
+	switch conn.ConnectionState().NegotiatedProtocol {
+	case session.ALPN:
+	case challengeALPN:
+		_ = conn.Close()
+		return nil, ErrChallenge
+	default:
 		return shown.on(certified(ctx, conn, result, j))
 	}
 	var verifier session.Verifier

@@ -288,7 +288,7 @@ func (id *Identity) GetCertificate(hello *tls.ClientHelloInfo) (*tls.Certificate
 	if err != nil {
 		return nil, err
 	}
-	show(hello, leaf)
+	show(hello, &leaf.own.SPKI)
 	return &leaf.tls, nil
 }
 
@@ -302,7 +302,7 @@ func (id *Identity) bareCertificate(hello *tls.ClientHelloInfo) (*tls.Certificat
 	if err != nil {
 		return nil, err
 	}
-	show(hello, leaf)
+	show(hello, &leaf.own.SPKI)
 	return &leaf.bare, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -14,29 +15,44 @@ import (
 	"github.com/jurat-tls/jurat/ratls/wellknown"
 )
 
-// shown is the leaf that a handshake has shown: by the time that somebody asks, the identity may have another one.
-type shown struct{ leaf *Leaf }
+// shown is SHA-256 of the SPKI of the leaf that a handshake has shown: by the time that somebody asks, there may be another one. It is
+// nil where none was.
+type shown struct{ key *[32]byte }
 
 type shownKey struct{}
 
-// showing has show tell which leaf a handshake in the context shows.
+// showing has show tell whose leaf a handshake in the context shows.
 func showing(ctx context.Context) (context.Context, *shown) {
 	s := new(shown)
 	return context.WithValue(ctx, shownKey{}, s), s
 }
 
-func show(hello *tls.ClientHelloInfo, leaf *Leaf) {
-	if hello == nil {
-		return // of a client
+func show(hello *tls.ClientHelloInfo, spki *[32]byte) {
+	if hello == nil || hello.Context() == nil {
+		return // of a client, or of no handshake
 	}
 	if s, ok := hello.Context().Value(shownKey{}).(*shown); ok {
-		s.leaf = leaf
+		s.key = spki
 	}
+}
+
+// showPublic is show for a certificate that is not of an identity.
+func showPublic(hello *tls.ClientHelloInfo, cert *tls.Certificate) error {
+	leaf := cert.Leaf
+	if leaf == nil {
+		var err error
+		if leaf, err = x509.ParseCertificate(cert.Certificate[0]); err != nil {
+			return err
+		}
+	}
+	spki := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
+	show(hello, &spki)
+	return nil
 }
 
 func (s *shown) on(c *Conn, err error) (*Conn, error) {
 	if c != nil {
-		c.shown = s.leaf
+		c.shown = s.key
 	}
 	return c, err
 }
@@ -51,7 +67,7 @@ func (id *Identity) AttestNonce(ctx context.Context, conn *Conn, nonce []byte) (
 	if conn.shown == nil {
 		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours"}
 	}
-	d := &wellknown.Document{Nonce: bytes.Clone(nonce), Connection: conn.shown.own.SPKI, Identity: leaf.own.SPKI}
+	d := &wellknown.Document{Nonce: bytes.Clone(nonce), Connection: *conn.shown, Identity: leaf.own.SPKI}
 	d.Config = id.config
 	t, err := id.batcher.Attest(ctx, Origin(conn.RemoteAddr()), d.Leaf(), batch.Spare)
 	if err != nil {

@@ -101,10 +101,10 @@ func (o *operation) certs() []admin.Certificate {
 		return nil
 	}
 	leaf := g.id.Leaf()
-	return []admin.Certificate{{
+	return append([]admin.Certificate{{
 		Name: "identity", Chain: []*x509.Certificate{leaf.Certificate}, Pin: ratls.Pin(leaf.Certificate), TEE: g.tee, Simulated: g.simulated,
 		Evidence: hex.EncodeToString(leaf.Digest[:]),
-	}}
+	}}, g.publicCerts()...)
 }
 
 // configDump is the configuration that runs, with the digest that our evidence commits to.
@@ -189,6 +189,7 @@ func (o *operation) snapshot() metrics.Snapshot {
 		leaf := g.id.Leaf()
 		s.Identity = &metrics.Identity{TEE: g.tee, Simulated: g.simulated, NotAfter: leaf.Certificate.NotAfter, Quotes: g.id.Quotes()}
 	}
+	s.Public = g.publicMetrics()
 	enforced := o.shared.enforcer.Stats()
 	s.Enforced = &enforced
 	s.ControlPlane = o.following().stats()

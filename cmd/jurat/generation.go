@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -37,6 +38,7 @@ type generation struct {
 	replaced  *generation                          // the one before; nil for the first
 	given     []given
 	wellKnown *wellKnown // nil where nobody is answered
+	public    map[string]publicCertificates // by publicKey
 }
 
 // given is an identity whose keys an Envoy gets.
@@ -53,6 +55,7 @@ type shared struct {
 	peers     *peerTallies
 	enforcer  *enforce.Enforcer
 	renewed   func() // an identity whose keys an Envoy gets has another leaf
+	vault     *vault
 }
 
 // peerTallies count appraisals by who asked for them.
@@ -101,6 +104,10 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	if c.WellKnown {
 		g.wellKnown = newWellKnown(g.id, a.now, g.log)
 	}
+	if err := g.certify(); err != nil {
+		g.id.Close()
+		return nil, err
+	}
 	if err := g.give(first, tee, digest); err != nil {
 		g.id.Close()
 		return nil, err
@@ -110,6 +117,9 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	work.Go(func() { g.id.Run(living) })
 	for _, h := range g.given {
 		work.Go(func() { h.id.Run(living) })
+	}
+	for _, c := range g.public {
+		work.Go(func() { c.Run(living) })
 	}
 	g.end = sync.OnceFunc(func() {
 		end()
@@ -194,7 +204,14 @@ func (g *generation) handshakeAt(l *config.Listener, at string) (proxy.Handshake
 	}
 	endorser, records := g.shared.endorser, g.shared.records
 	acceptor := ratls.NewAcceptor(g.id, protos...).WithSession(g.Session.options(g.app))
-	if l.Require != "" {
+	known, err := g.publicOf(l)
+	if err != nil {
+		return nil, err
+	}
+	if known != nil {
+		acceptor = ratls.NewPublicAcceptor(g.id, known, protos...).WithSession(g.Session.options(g.app))
+	}
+	if l.Require != "" { // whatever else is said: who shows nothing is not let in
 		place := g.shared.enforcer.Place(at)
 		acceptor = ratls.NewMutualAcceptor(g.id, ratls.NewEnforcedParty(place, g.app.now), protos...).
 			WithSession(g.Session.demanding(g.app, place, l.Reattest, g.log.With("address", l.Address)))
@@ -203,6 +220,9 @@ func (g *generation) handshakeAt(l *config.Listener, at string) (proxy.Handshake
 	return func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
 		ctx, fetched := records.watch(ctx, endorser)
 		conn, err := acceptor.Handshake(ctx, raw)
+		if errors.Is(err, ratls.ErrChallenge) {
+			return nil, proxy.ErrDone
+		}
 		records.appraised(conn, err, &record.Record{Target: raw.RemoteAddr().String(), Client: true}, fetched)
 		peers.Observe(resultOf(conn, err))
 		if err != nil {

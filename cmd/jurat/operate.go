@@ -76,6 +76,9 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	// From now on they end nothing, whatever else goes on.
 	signal.Notify(o.reloads, syscall.SIGHUP)
 	signal.Notify(o.reopens, syscall.SIGUSR1)
+	if err := keepMemory(); err != nil {
+		log.Warn("the memory of this process may be written to disk", "error", err.Error())
+	}
 	o.metrics = metrics.New(metrics.Build{Version: buildInfo().Version, Go: runtime.Version()}, o.snapshot)
 	endorser, err := c.endorsers.endorser(a)
 	if err != nil {
@@ -86,7 +89,8 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, records.close()) }()
-	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies), renewed: func() { o.handing().publish() }}
+	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies), vault: newVault(), renewed: func() { o.handing().publish() }}
+	defer o.shared.vault.close()
 	o.shared.enforcer = enforce.New((&appraisers{endorser: endorser}).of, a.now, swept(log))
 	observer, closeLogs, err := o.observe(c)
 	if err != nil {

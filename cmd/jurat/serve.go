@@ -297,6 +297,9 @@ func (c *serveConfig) complete(a *app, place func(error) error) error {
 	if err := c.SDS.checkPolicies(c.policies, a.now()); err != nil {
 		return place(err)
 	}
+	if err := c.checkPublic(a); err != nil {
+		return place(err)
+	}
 	if c.attests() && len(c.Names) == 0 {
 		c.Names = c.defaultNames()
 	}

@@ -217,6 +217,7 @@ func (k *checker) chains(at string, c *Config, l *Listener) {
 // serving checks what becomes of connections of a listener.
 func (k *checker) serving(at string, c *Config, l *Listener, s *Serving) {
 	k.clients(at, l, s)
+	k.public(at+".public", s)
 	switch k.one(at, []string{"to", "cluster", "http", "passthrough", "forward"}, s.To != "", s.Cluster != "", s.HTTP != nil, len(s.Passthrough) > 0, len(s.Forward) > 0) {
 	case "to":
 		service, err := ParseService(s.To)

@@ -365,9 +365,12 @@ func TestCheckIsBounded(t *testing.T) {
 func TestWords(t *testing.T) {
 	const listen = "listen:\n  - {address: \":1\", cluster: c}\n"
 	const at = "listen:\n  - {address: \":1\", http: {virtual_hosts: [{name: v, domains: [\"*\"], routes: [{match: {prefix: /}, "
+	const acme = "listen: [{address: \":1\", to: \"127.0.0.1:1\", public: {names: [a.example], acme: {directory: \"https://ca.example/dir\", agree_terms: true, "
 	const end = "}]}]}}\nclusters:\n  - {name: c, localities: []}\n"
 	files := map[string]string{
 		"config.Listener.transparent":          "listen: [{address: \"127.0.0.1:1\", cluster: c, tcp: true, plain: true, transparent: %s}]\nclusters: [{name: c, attested: {require: p}, localities: []}]\n",
+		"config.ACME.key_type":                 acme + "key_type: %s}}}]\n",
+		"config.DNSUpdate.algorithm":           acme + "dns: {server: \"ns.a.example:53\", zone: a.example, key_name: k, secret_file: f, algorithm: %s}}}}]\n",
 		"chain.Match.transport_protocol":       "listen: [{address: \":1\", chains: [{match: {transport_protocol: %s}, cluster: c}]}]\nclusters: [{name: c, localities: []}]\n",
 		"chain.Match.source_type":              "listen: [{address: \":1\", chains: [{match: {source_type: %s}, cluster: c}]}]\nclusters: [{name: c, localities: []}]\n",
 		"config.Cluster.protocol":              listen + "clusters:\n  - {name: c, localities: [], protocol: %s}\n",

@@ -71,6 +71,9 @@ type Serving struct {
 	Require  string        `yaml:"require"`  // the policy that clients have to meet, a file beside this one; without it they are asked for nothing
 	Reattest time.Duration `yaml:"reattest"` // how often clients have to attest anew, default (and at most) half of the policy's freshness.evidence
 
+	// A certificate for clients that know nothing of evidence, on the same port. They show none either: it stands beside no require.
+	Public *Public `yaml:"public" json:",omitempty"`
+
 	To          string        `yaml:"to"`          // the service: host:port, http://host:port, h2c://host:port or unix:/path
 	Cluster     string        `yaml:"cluster"`     // the cluster that gets every connection or request
 	TCP         bool          `yaml:"tcp"`         // to or cluster get raw bytes, not requests
@@ -223,13 +226,26 @@ func (l *Listener) Rest() (Listener, bool) {
 	return Listener{Name: l.Name, Address: l.Address, Serving: l.Serving, Limits: Limits{Times: l.Limits.Times}}, l.Serves()
 }
 
-// Matches answers which connections each of the chains is for.
+// Matches answers which connections each of the chains is for. One that is for some application protocols, and has a public certificate by
+// ACME, is also for those of the CA.
 func (l *Listener) Matches() []chain.Match {
 	all := make([]chain.Match, len(l.Chains))
 	for i := range l.Chains {
-		all[i] = l.Chains[i].Match
+		m := l.Chains[i].Match
+		if len(m.ApplicationProtocols) > 0 && l.Chains[i].Challenged() {
+			m.ApplicationProtocols = append(slices.Clone(m.ApplicationProtocols), challengeProtocol)
+		}
+		all[i] = m
 	}
 	return all
+}
+
+// challengeProtocol is that of RFC 8737.
+const challengeProtocol = "acme-tls/1"
+
+// Challenged reports whether a CA comes here with challenges by TLS.
+func (s *Serving) Challenged() bool {
+	return s.Public != nil && s.Public.ACME != nil && !s.Public.ACME.NoALPN
 }
 
 // Attests reports whether clients get our evidence.

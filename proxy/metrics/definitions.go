@@ -65,7 +65,7 @@ func level(l attest.Level) string {
 }
 
 func definitions() []definition {
-	return slices.Concat(whole(), listeners(), chains(), clusters(), endpoints(), enforced(), controlPlane(), identity(), accessLog())
+	return slices.Concat(whole(), listeners(), chains(), clusters(), endpoints(), enforced(), controlPlane(), identity(), public(), accessLog())
 }
 
 func whole() []definition {

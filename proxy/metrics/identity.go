@@ -70,6 +70,34 @@ func identity() []definition {
 	}
 }
 
+func ofPublic(kind, name, help string, f func(*PublicCertificate) float64) definition {
+	return definition{Family: Family{"jurat_public_certificate_" + name, kind, []string{"name"}, help}, numbers: func(s *state, emit number) {
+		for i := range s.Public {
+			emit(f(&s.Public[i]), s.Public[i].Name)
+		}
+	}}
+}
+
+func public() []definition {
+	return []definition{
+		ofPublic(Gauge, "expiry_timestamp_seconds", "When the public certificate for a name expires, in seconds since 1970; 0 where there is none.", func(p *PublicCertificate) float64 {
+			if p.NotAfter.IsZero() {
+				return 0
+			}
+			return float64(p.NotAfter.Unix())
+		}),
+		ofPublic(Counter, "obtained_total", "Public certificates that were issued, or read, for a name.", func(p *PublicCertificate) float64 { return float64(p.Obtained) }),
+		ofPublic(Counter, "failures_total", "Tries to get a public certificate for a name that failed.", func(p *PublicCertificate) float64 { return float64(p.Failures) }),
+		{Family: Family{"jurat_public_certificate_failing", Gauge, []string{"name", "code"}, "1 for a name whose last try failed, with the code of that."}, numbers: func(s *state, emit number) {
+			for _, p := range s.Public {
+				if p.Code != "" {
+					emit(1, p.Name, string(p.Code))
+				}
+			}
+		}},
+	}
+}
+
 func logLines(name, help string, f func(*state) uint64) definition {
 	return definition{Family: Family{"jurat_access_log_" + name, Counter, nil, help}, numbers: func(s *state, emit number) {
 		if s.AccessLog != nil {

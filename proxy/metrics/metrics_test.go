@@ -107,6 +107,9 @@ func example() metrics.Snapshot {
 			TEE: "snp", Simulated: true, Evidence: time.Unix(1_800_000_000, 0), NotAfter: time.Unix(1_800_086_400, 0),
 			Quotes: batch.Stats{Quotes: 404, Failures: 4, Sessions: 1000, Crowded: 405, Refused: 406, Waiting: 407, Largest: 408, Breaker: batch.HalfOpen, Wait: times(.002, .5, 30), Quote: times(.04)},
 		},
+		Public: []metrics.PublicCertificate{
+			{Name: "shop.example", NotAfter: time.Unix(1_800_000_900, 0), Obtained: 701, Failures: 702}, {Name: "www.shop.example", Failures: 703, Code: attest.CodeCALimit},
+		},
 		AccessLog: &accesslog.Stats{Written: 501, Dropped: 502, Failed: 503, Bytes: 504},
 	}
 }
@@ -283,7 +286,7 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%+v", f)
 		}
 	}
-	want := "chain class cluster code endpoint generation goversion level listener outcome policy product reason resource result revision simulated state tee type vendor verdict version"
+	want := "chain class cluster code endpoint generation goversion level listener name outcome policy product reason resource result revision simulated state tee type vendor verdict version"
 	if got := strings.Join(slices.Sorted(maps.Keys(known)), " "); got != want {
 		t.Errorf("labels are %s", got)
 	}

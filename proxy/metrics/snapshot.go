@@ -3,6 +3,7 @@ package metrics
 import (
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
 	"github.com/jurat-tls/jurat/proxy/accesslog"
 	"github.com/jurat-tls/jurat/proxy/tally"
@@ -17,6 +18,7 @@ type Snapshot struct {
 	Clusters  []Cluster
 	Enforced  *enforce.Stats // nil where no policy is in force
 	Identity  *Identity      // nil where no evidence is presented
+	Public    []PublicCertificate
 	// ControlPlane is nil where there is none.
 	ControlPlane *ControlPlane
 	AccessLog    *accesslog.Stats
@@ -52,6 +54,15 @@ type Identity struct {
 	Evidence  time.Time // when the evidence in the certificate was made; zero when that is unknown
 	NotAfter  time.Time // when the certificate expires
 	Quotes    batch.Stats
+}
+
+// PublicCertificate is one for clients that know nothing of evidence.
+type PublicCertificate struct {
+	Name     string
+	NotAfter time.Time // zero where there is none
+	Obtained uint64
+	Failures uint64
+	Code     attest.Code // of the last try; "" where that was no failure
 }
 
 // Build is what the binary was made of.

@@ -50,6 +50,7 @@ var fields = map[string]string{
 	"config.Serving.Passthrough":    judged,
 	"config.Serving.Forward":        judged,
 	"config.Serving.Credentials":    judged,
+	"config.Serving.Public":         judged,
 	"config.Cluster.Config":         looked,
 	"config.Cluster.Attested":       judged,
 	"config.Cluster.Protocol":       service,
@@ -166,7 +167,7 @@ var fields = map[string]string{
 
 // whole are types whose fields are all as harmless, or as harmful, as what they are in.
 var whole = []string{
-	"config.Limits", "config.Times", "chain.Match", "config.Passthrough", "config.Forward", "upstream.CircuitBreakers", "upstream.HealthCheck", "upstream.OutlierDetection",
+	"config.Public", "config.Limits", "config.Times", "chain.Match", "config.Passthrough", "config.Forward", "upstream.CircuitBreakers", "upstream.HealthCheck", "upstream.OutlierDetection",
 	"route.RouteMatch", "route.RegexRewrite", "route.SetHeader", "route.RetryPolicy",
 }
 

@@ -88,6 +88,7 @@ func (k *check) bypass(at string, s *config.Serving) {
 		{len(s.Passthrough) > 0, "passthrough", "TLS that is not ended here"},
 		{len(s.Forward) > 0, "forward", "targets of the clients' choice"},
 		{s.Credentials != "", "credentials", "a file of passwords"},
+		{s.Public != nil, "public", "a certificate for clients that know nothing of evidence"},
 	} {
 		if way.set {
 			k.add("bypass", attest.CodeLimitBypass, at+way.key, way.what, "none that came over xDS")

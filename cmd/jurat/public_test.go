@@ -1,0 +1,115 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/test/pebble"
+)
+
+func TestLoadPublic(t *testing.T) {
+	chain, key := pebble.SelfSigned(t, "shop.example")
+	_, other := pebble.SelfSigned(t, "shop.example")
+	dir := t.TempDir()
+	for name, raw := range map[string][]byte{"chain.pem": chain, "key.pem": key, "other.pem": other, "text": []byte("some text"), "secret": []byte("c2VjcmV0\n"), "p.yaml": []byte(policyText)} {
+		if err := os.WriteFile(filepath.Join(dir, name), raw, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const acme = `names: [shop.example], acme: {directory: "https://ca.example/dir", agree_terms: true`
+	for _, test := range []struct {
+		public string
+		code   attest.Code
+		says   string
+	}{
+		{`cert: chain.pem, unsafe_key_file: key.pem`, "", ""},
+		{`cert: chain.pem, unsafe_key_file: key.pem, names: [shop.example]`, "", ""},
+		{`cert: chain.pem, unsafe_key_file: key.pem, names: [other.example]`, attest.CodeConfigValue, "jurat.yaml:2:"},
+		{`cert: chain.pem, unsafe_key_file: other.pem`, attest.CodeConfigValue, "jurat.yaml:2:"},
+		{`cert: chain.pem, unsafe_key_file: absent.pem`, attest.CodeUsage, "absent.pem"},
+		{acme + `}`, "", ""},
+		{acme + `, storage: kept}`, "", ""},
+		{acme + `, storage: kept}`, attest.CodeNoSealing, "jurat.yaml:2:"},
+		{acme + `, roots: chain.pem}`, "", ""},
+		{acme + `, roots: text}`, attest.CodeConfigValue, "text"},
+		{acme + `, external_account: {id: a, key_file: secret}}`, "", ""},
+		{acme + `, external_account: {id: a, key_file: absent}}`, attest.CodeUsage, "absent"},
+		{acme + `, dns: {server: "ns.example:53", zone: example, key_name: k, secret_file: secret}}`, "", ""},
+		{acme + `, dns: {server: "ns.example:53", zone: example, key_name: k, secret_file: absent}}`, attest.CodeUsage, "absent"},
+		{acme + `}, cert: chain.pem`, attest.CodeConfigValue, "public"},
+	} {
+		file := filepath.Join(dir, "jurat.yaml")
+		tee := "sim"
+		if test.code == attest.CodeNoSealing {
+			tee = "tdx"
+		}
+		text := "identity: {tee: " + tee + "}\nlisten: [{address: \":443\", to: \"127.0.0.1:1\", public: {" + test.public + "}}]\n"
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		err := testApp().loadConfig(file, new(serveConfig))
+		if attest.CodeOf(err) != test.code || err != nil && !strings.Contains(err.Error(), test.says) {
+			t.Errorf("%s: %v", test.public, err)
+		}
+		if _, err := os.Stat(filepath.Join(dir, "kept")); err == nil {
+			t.Error("a check has made the directory")
+		}
+	}
+}
+
+// Places that say the same share their certificates, and a listener whose clients have to show evidence is given none.
+func TestCertify(t *testing.T) {
+	public := func(name string) *config.Public {
+		return &config.Public{Names: []string{name}, ACME: &config.ACME{Directory: "https://ca.example/dir", AgreeTerms: true}}
+	}
+	c := &serveConfig{Proxy: config.Config{Listeners: []config.Listener{
+		{Address: ":1", Serving: config.Serving{To: "127.0.0.1:1", Public: public("a.example")}},
+		{Address: ":2", Chains: []config.Chain{{Serving: config.Serving{To: "127.0.0.1:1", Public: public("a.example")}}, {Serving: config.Serving{To: "127.0.0.1:1", Public: public("b.example")}}}},
+		{Address: ":3", Serving: config.Serving{To: "127.0.0.1:1"}},
+	}}}
+	g := &generation{serveConfig: c, app: testApp(), log: slog.New(slog.DiscardHandler), shared: &shared{vault: newVault()}}
+	if err := g.certify(); err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for _, st := range g.publicStatus() {
+		names = append(names, st.Name)
+	}
+	if want := []string{"a.example", "b.example"}; !slices.Equal(names, want) || len(g.publicMetrics()) != 2 || len(g.publicCerts()) != 0 {
+		t.Errorf("got %q", names)
+	}
+	for i, want := range []bool{true, true, false} {
+		l := c.Proxy.Listeners[i]
+		if i == 1 {
+			l = l.Chain(0)
+		}
+		if got, err := g.publicOf(&l); err != nil || (got != nil) != want {
+			t.Errorf("%d: %v %v", i, got, err)
+		}
+	}
+	foreign := config.Listener{Address: ":4", Serving: config.Serving{Public: public("c.example")}}
+	if _, err := g.publicOf(&foreign); attest.CodeOf(err) != attest.CodeInternal {
+		t.Errorf("a certificate that the file does not have: %v", err)
+	}
+	v := newVault()
+	defer v.close()
+	if _, err := v.open(filepath.Join(t.TempDir(), "x"), "tdx"); attest.CodeOf(err) != attest.CodeNoSealing {
+		t.Errorf("a TEE that seals nothing: %v", err)
+	}
+	sim := "sim,dir=" + t.TempDir()
+	one, err := v.open(filepath.Join(t.TempDir(), "x"), sim)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for dir, s := range v.dirs {
+		if again, err := v.open(dir, sim); err != nil || again != one || s != one {
+			t.Error("another storage for the same directory")
+		}
+	}
+}

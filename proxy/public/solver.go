@@ -1,0 +1,167 @@
+package public
+
+import (
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"net"
+	"net/http"
+	"path"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3"
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/jurat-tls/jurat/attest"
+)
+
+// challenges are what a CA waits to be answered. They are in the storage too: the CA's connection may come to another process, or to what
+// has taken this one's place.
+type challenges struct {
+	storage *Storage
+	issuer  string
+
+	mu      sync.Mutex
+	pending map[string]acme.Challenge // by type and name
+}
+
+func newChallenges(storage *Storage, issuer string) *challenges {
+	return &challenges{storage: storage, issuer: issuer, pending: map[string]acme.Challenge{}}
+}
+
+func (c *challenges) key(typ, name string) string {
+	return path.Join("challenges", c.issuer, typ, name)
+}
+
+func (c *challenges) add(ctx context.Context, ch acme.Challenge) error {
+	raw, err := json.Marshal(ch)
+	if err != nil {
+		return err
+	}
+	key := c.key(ch.Type, ch.Identifier.Value)
+	c.mu.Lock()
+	c.pending[key] = ch
+	c.mu.Unlock()
+	return c.storage.values.Store(ctx, key, raw)
+}
+
+func (c *challenges) remove(ctx context.Context, ch acme.Challenge) error {
+	key := c.key(ch.Type, ch.Identifier.Value)
+	c.mu.Lock()
+	delete(c.pending, key)
+	c.mu.Unlock()
+	return c.storage.values.Delete(ctx, key)
+}
+
+// find answers the challenge for a name. What lies in the storage for another one is none.
+func (c *challenges) find(ctx context.Context, typ, name string) (acme.Challenge, error) {
+	key := c.key(typ, name)
+	c.mu.Lock()
+	ch, ok := c.pending[key]
+	c.mu.Unlock()
+	if ok {
+		return ch, nil
+	}
+	none := &attest.Error{Code: attest.CodeNoPublic, Check: "public.challenge", Subject: name, Got: typ, Want: "a challenge that is pending"}
+	raw, err := c.storage.values.Load(ctx, key)
+	if errors.Is(err, fs.ErrNotExist) {
+		return ch, none
+	}
+	if err != nil {
+		return ch, err
+	}
+	if json.Unmarshal(raw, &ch) != nil || ch.Type != typ || ch.Identifier.Value != name {
+		return ch, none
+	}
+	return ch, nil
+}
+
+// alpn solves tls-alpn-01 (RFC 8737): whoever accepts connections asks Challenge for the certificate.
+type alpn struct{ *challenges }
+
+func (s alpn) Present(ctx context.Context, ch acme.Challenge) error { return s.add(ctx, ch) }
+
+func (s alpn) CleanUp(ctx context.Context, ch acme.Challenge) error {
+	return s.remove(context.WithoutCancel(ctx), ch)
+}
+
+// certificate is what answers the CA: made for one challenge, and of no use for anything else.
+func (c *challenges) certificate(ctx context.Context, name string) (*tls.Certificate, error) {
+	ch, err := c.find(ctx, acme.ChallengeTypeTLSALPN01, name)
+	if err != nil {
+		return nil, err
+	}
+	return acmez.TLSALPN01ChallengeCert(ch)
+}
+
+// web solves http-01 (RFC 8555 section 8.3), at an address that is open for as long as a challenge is pending.
+type web struct {
+	*challenges
+	address string
+	listen  func(address string) (net.Listener, error)
+
+	mu      sync.Mutex
+	pending int
+	server  *http.Server
+	served  chan struct{}
+}
+
+func (s *web) Present(ctx context.Context, ch acme.Challenge) error {
+	if err := s.add(ctx, ch); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.server != nil {
+		s.pending++
+		return nil
+	}
+	ln, err := s.listen(s.address)
+	if err != nil {
+		return err
+	}
+	s.pending++
+	server, served := &http.Server{
+		Handler: s, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10,
+	}, make(chan struct{})
+	server.SetKeepAlivesEnabled(false)
+	s.server, s.served = server, served
+	go func() {
+		defer close(served)
+		_ = server.Serve(ln)
+	}()
+	return nil
+}
+
+func (s *web) CleanUp(ctx context.Context, ch acme.Challenge) error {
+	err := s.remove(context.WithoutCancel(ctx), ch)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.pending--; s.pending > 0 || s.server == nil { // which is not there where Present has failed
+		s.pending = max(s.pending, 0)
+		return err
+	}
+	_ = s.server.Close()
+	<-s.served
+	s.server = nil
+	return err
+}
+
+// ServeHTTP answers the CA, and nobody else.
+func (s *web) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	host := r.Host
+	if h, _, err := net.SplitHostPort(host); err == nil {
+		host = h
+	}
+	ch, err := s.find(r.Context(), acme.ChallengeTypeHTTP01, strings.ToLower(strings.Trim(host, "[]")))
+	if err != nil || r.Method != http.MethodGet && r.Method != http.MethodHead || r.URL.Path != ch.HTTP01ResourcePath() {
+		http.NotFound(w, r)
+		return
+	}
+	w.Header().Set("Content-Type", "text/plain")
+	_, _ = w.Write([]byte(ch.KeyAuthorization))
+}
