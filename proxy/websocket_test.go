@@ -570,9 +570,12 @@ type pipe interface {
 }
 
 // rawSocket is a service of HTTP/1.1 that agrees to an upgrade, and then is a pipe.
-func rawSocket(t *testing.T, serve func(pipe)) string {
+func rawSocket(t *testing.T, serve func(pipe)) string { return slowSocket(t, 0, serve) }
+
+func slowSocket(t *testing.T, after time.Duration, serve func(pipe)) string {
 	return rawOrigin(t, func(c *net.TCPConn) {
 		head := readHead(c)
+		time.Sleep(after)
 		_, key, _ := strings.Cut(head, "Sec-WebSocket-Key: ")
 		key, _, _ = strings.Cut(key, "\r\n")
 		fmt.Fprintf(c, "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: %s\r\n\r\n", acceptFor(key))
@@ -719,6 +722,28 @@ func TestTunnelLateReader(t *testing.T) {
 	})
 }
 
+// TestTunnelUnreadEnd: a service that does not take the end of a tunnel is not waited for any longer than one in the middle.
+func TestTunnelUnreadEnd(t *testing.T) {
+	cut := make(chan http2.ErrCode, 1)
+	service := origin2(t, true, func(s *stream2) {
+		s.lines(false, ":status: 200")
+		_ = s.CloseWrite()
+		s.until(t, "the proxy to give up", func() bool { return s.reset })
+		cut <- s.code
+	})
+	s := proxy.NewHTTP(engine(t), shake(nil, "h2"), proxy.RouteTo(service.cluster), nil, proxy.Limits{Tunnel: 200 * time.Millisecond})
+	st := dialEnd2(t, start(t, s)).ask(false, chat()...)
+	if got := st.status(t); got != "200" {
+		t.Fatalf("got %s", got)
+	}
+	_, _ = io.WriteString(st, strings.Repeat("x", 200_000))
+	_ = st.CloseWrite()
+	if code := <-cut; code != http2.ErrCodeCancel {
+		t.Errorf("got %v", code)
+	}
+	atRest(t, service.cluster)
+}
+
 // TestTunnelBreaks: an end that is cut off does not look like a proper one to the other side.
 func TestTunnelBreaks(t *testing.T) {
 	breaks := func(p pipe) {
@@ -787,10 +812,12 @@ func TestTunnelTimes(t *testing.T) {
 	})
 	tunnels(t, proxy.Limits{Stall: 50 * time.Millisecond, Answer: 50 * time.Millisecond}, serve, func(t *testing.T, _ *proxy.Cluster, open func() pipe) {
 		p := open()
-		time.Sleep(300 * time.Millisecond)
-		_, _ = io.WriteString(p, "hello")
-		if _, err := io.ReadFull(p, make([]byte, 5)); err != nil {
-			t.Error(err)
+		for range 2 {
+			time.Sleep(200 * time.Millisecond)
+			_, _ = io.WriteString(p, "hello")
+			if _, err := io.ReadFull(p, make([]byte, 5)); err != nil {
+				t.Error(err)
+			}
 		}
 		_ = p.CloseWrite()
 		if _, err := p.Read(make([]byte, 1)); err != io.EOF {
@@ -1122,7 +1149,7 @@ func TestUpgradeWaits(t *testing.T) {
 
 // TestUpgradeRetries: like any request, as long as there is no tunnel; that has no times of a route.
 func TestUpgradeRetries(t *testing.T) {
-	c := cluster(t, upstream.Config{Name: "a"}, "127.0.0.1:1", rawSocket(t, func(p pipe) {
+	c := cluster(t, upstream.Config{Name: "a"}, "127.0.0.1:1", slowSocket(t, 50*time.Millisecond, func(p pipe) {
 		_, _ = io.Copy(p, p)
 		_ = p.CloseWrite()
 	}))
