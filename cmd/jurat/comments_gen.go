@@ -16,6 +16,7 @@ var comments = map[string]string{
 	"chain.Match.SourceType":                                   "whether they come from this machine",
 	"chain.Match.TransportProtocol":                            "whether they begin with a ClientHello",
 	"config.Attested":                                          "What the endpoints of a cluster have to prove.",
+	"config.Attested.Dialects":                                 "in which certificates of others may carry evidence, such as ego, contrast or dice (docs/dialects.md); the hardware then signs no name, default dice, in certificates for the name",
 	"config.Attested.Name":                                     "what their evidence has to be for, default the endpoint's hostname, or the host in its address",
 	"config.Attested.Reattest":                                 "how often they have to attest anew, default (and at most) half of the policy's freshness.evidence",
 	"config.Attested.Require":                                  "the policy that they have to meet, a file beside this one",

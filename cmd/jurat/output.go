@@ -9,6 +9,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 )
 
 // verdict is the JSON of verify. Its names are a contract.
@@ -18,6 +19,7 @@ type verdict struct {
 	Target     string          `json:"target,omitempty"`
 	TEE        string          `json:"tee"`
 	Binding    attest.Level    `json:"binding"`
+	Dialect    string          `json:"dialect,omitempty"` // another program's, in which the evidence was shown
 	Simulated  bool            `json:"simulated"`
 	Claims     *attest.Claims  `json:"claims"`
 	Checks     []attest.Check  `json:"checks"`
@@ -46,8 +48,9 @@ func verdictOf(ap *appraisal) verdict {
 	if v.NotChecked == nil {
 		v.NotChecked = []string{}
 	}
-	if content, err := ratls.OpenPresented(ap.shown); err == nil {
-		v.Pin = ratls.Pin(content.Leaf)
+	v.Dialect = dialect.DialectOf(r)
+	if leaf, err := ap.shown.Leaf(); err == nil {
+		v.Pin = ratls.Pin(leaf)
 	}
 	return v
 }
@@ -68,6 +71,9 @@ func transcript(w io.Writer, v verdict, policyFile string) {
 	head := v.Target
 	if c := v.Claims; c != nil {
 		head += fmt.Sprintf("   %s · %s · bound to %s", c.Product, strings.ToUpper(c.TEE), bound(v.Binding))
+		if v.Dialect != "" {
+			head += " · dialect " + v.Dialect
+		}
 	}
 	p.line("%s", printable(strings.TrimSpace(head)))
 	p.line("judged at %s by %s %s", v.Time.Format(time.RFC3339), printable(policyFile), v.Policy.ID)

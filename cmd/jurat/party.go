@@ -18,6 +18,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/tpm"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/ea"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -123,6 +124,7 @@ type relying struct {
 	policy   *policy.Policy
 	endorser attest.Endorser
 	tpmRoots *tpm.Roots
+	dialects *dialect.Reader // nil allows what is taken without a word
 	now      func() time.Time
 	timeout  time.Duration
 }
@@ -133,7 +135,7 @@ func (r *relying) verifiers(endorser attest.Endorser) []attest.Verifier {
 }
 
 func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(r.verifiers(endorser)...)), r.policy, r.now)
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(r.verifiers(endorser)...)), r.policy, r.now).WithDialects(r.dialects)
 }
 
 // appraisal is one peer, judged.

@@ -17,6 +17,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
@@ -319,6 +320,13 @@ func (c *serveConfig) check(place func(error) error) error {
 	}
 	if err := proxy.Check(); err != nil {
 		return place(err)
+	}
+	for i, cl := range c.Proxy.Clusters {
+		if a := cl.Attested; a != nil {
+			if _, err := dialect.NewReader(a.Dialects...); err != nil {
+				return about(fmt.Sprintf("clusters[%d].attested.dialects", i), err)
+			}
+		}
 	}
 	if c.XDS != nil {
 		if err := c.XDS.check(c); err != nil {

@@ -68,7 +68,10 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	if err != nil {
 		return nil, err
 	}
-	dial := o.generation().controlPlane(x)
+	dial, err := o.generation().controlPlane(x)
+	if err != nil {
+		return nil, err
+	}
 	transport, err := grpcads.New(address, func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := dial(ctx, upstream.Identity{Address: address}, "h2")
 		if err != nil {
@@ -145,8 +148,8 @@ func (f *follower) watch(ctx context.Context) {
 }
 
 // controlPlane makes connections to a control plane, which has to meet its policy as any peer has.
-func (g *generation) controlPlane(x *xdsConfig) proxy.DialEndpoint {
-	return g.dialTo(x.Name, x.Reattest, atControlPlane, atControlPlane)
+func (g *generation) controlPlane(x *xdsConfig) (proxy.DialEndpoint, error) {
+	return g.dialTo(&config.Attested{Name: x.Name, Reattest: x.Reattest}, atControlPlane, atControlPlane)
 }
 
 // delivery is a configuration that came over xDS, with the file's. It builds the connections of a proxy.Runtime by the identity of the
@@ -257,7 +260,7 @@ func (d *delivery) Dial(c *config.Cluster) (proxy.DialEndpoint, error) {
 	if d.policies[c.Attested.Require].Layers == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
 	}
-	return d.dialTo(c.Attested.Name, c.Attested.Reattest, atCluster(c), c.Name), nil
+	return d.dialTo(c.Attested, atCluster(c), c.Name)
 }
 
 // Forward makes the connections of a listener of the file whose clients say where they want to go.

@@ -12,13 +12,16 @@ import (
 // CheckID names the line of a transcript that says which dialect counted.
 const CheckID = "binding.dialect"
 
-// Appraise verifies all that was found, which is what Reader.Read answers, and judges the first by policy. The others have to be
-// authentic, for the same key, and of the same machine and software. checks were made on the way here.
+// Appraise verifies all that was found, which is what Reader.Read answers, and judges the first by policy: it has to be allowed. The
+// others have to be authentic, for the same key, and of the same machine and software. checks were made on the way here.
 func Appraise(ctx context.Context, a *attest.Appraiser, found []*Found, policy attest.Policy, now time.Time, checks ...attest.Check) *attest.Result {
-	if len(found) == 0 || !found[0].Allowed {
+	if len(found) == 0 {
 		return attest.RefusedResult(&attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}, now)
 	}
 	first := found[0]
+	if !first.Allowed {
+		return attest.RefusedResult(notAllowed(first.Dialect), now)
+	}
 	text := first.Dialect + ", " + first.Preimage
 	var others []*attest.Claims
 	for _, f := range found[1:] {

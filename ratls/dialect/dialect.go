@@ -234,9 +234,8 @@ func (r *Reader) Ask(name string, nonce []byte) (serverName string, protocols []
 	return name, nil
 }
 
-// Read answers what all dialects find in what is shown, those that are not allowed among it, the strongest allowed one first. It
-// is empty where nothing is of any. Its errors are *attest.Error: CodeDialect where something was found and nothing of it is
-// allowed.
+// Read answers what all dialects find in what is shown, the strongest that is allowed first, and those that are not allowed last. It
+// is empty where nothing is of any. Its errors are *attest.Error.
 func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	if err := s.bounded(); err != nil {
 		return nil, err
@@ -277,9 +276,6 @@ func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 		}
 		return 1
 	})
-	if !all[0].Allowed {
-		return nil, notAllowed(all[0].Dialect)
-	}
 	return all, critical(s, all)
 }
 
@@ -299,19 +295,19 @@ func in(name string, allowed bool, err error) error {
 		return refused
 	}
 	said := *coded
-	said.Got = strings.TrimSpace(name + ": " + said.Got)
+	said.Got = strings.TrimSuffix(name+": "+said.Got, ": ")
 	return &said
 }
 
-// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, and are bound alike: which
-// of their hashes the hardware signed shows when it is verified. Where one is not allowed, it adds nothing.
+// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, or neither, and are bound alike:
+// which of their hashes the hardware signed shows when it is verified. Where only one is allowed, the other adds nothing.
 func join(all []*Found, f *Found) []*Found {
 	for i, g := range all {
 		if g.Evidence.Format != f.Evidence.Format || !bytes.Equal(g.Evidence.Raw, f.Evidence.Raw) {
 			continue
 		}
 		switch {
-		case g.Allowed && f.Allowed && g.Level == f.Level && len(g.ReportData) > 0 && len(f.ReportData) > 0:
+		case g.Allowed == f.Allowed && g.Level == f.Level && len(g.ReportData) > 0 && len(f.ReportData) > 0:
 			g.from = append(g.from, f.from...)
 			for _, data := range f.ReportData {
 				if !slices.Contains(g.ReportData, data) {

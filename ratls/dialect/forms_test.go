@@ -65,8 +65,12 @@ func TestRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDialect {
-		t.Error(err)
+	found, err := r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := dialect.Appraise(t.Context(), attest.NewAppraiser(nil), found, nil, now); res.Code() != attest.CodeDialect {
+		t.Error(res.Err())
 	}
 }
 
@@ -489,7 +493,7 @@ func TestPlaces(t *testing.T) {
 		"flashbots, no byte":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":[256]}`)))}, attest.CodeMalformed},
 		"flashbots, two messages":       {dialect.AttestedTLS, []pkix.Extension{dstack(message("none")), old(message("dcap-tdx"))}, attest.CodeDialects},
 		"flashbots' as dstack":          {dialect.Dstack, []pkix.Extension{old(message("dcap-tdx"))}, attest.CodeDialect},
-		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, attest.CodeDialect},
+		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, ""}, // and is not allowed
 		"privasys, SGX":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysSGX, Value: quote}}, attest.CodeNoExpectation},
 		"privasys, mock":                {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysTDX, Value: []byte("MOCK_QUOTE:x")}}, attest.CodeUnknownFormat},
 		"privasys, two":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysTDX, Value: quote}, {Id: dialectforge.OIDPrivasysSNP, Value: quote}}, attest.CodeDialects},
@@ -700,7 +704,7 @@ func TestOtherDocuments(t *testing.T) {
 		"cocos, a report, no key": {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))), live, attest.CodeReportData},
 		"nitriding":               {dialect.Nitriding, leaf, nitriding, dialect.Context{AppKey: app}, ""},
 		"nitriding, no leaf":      {dialect.Nitriding, nil, nitriding, dialect.Context{AppKey: app}, attest.CodeNoExpectation},
-		"nitriding as tinfoil":    {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, attest.CodeDialect},
+		"nitriding as tinfoil":    {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, ""},
 		"dstack, no leaf":         {dialect.Dstack, nil, b.DstackDocument(), dialect.Context{}, attest.CodeNoExpectation},
 		"dstack, no hex":          {dialect.Dstack, leaf, []byte(`{"quote":"xy"}`), dialect.Context{}, attest.CodeMalformed},
 		"dstack, no quote":        {dialect.Dstack, leaf, []byte(`{"a":"quote","quote":""}`), dialect.Context{}, attest.CodeUnknownFormat},
