@@ -1,6 +1,7 @@
 package ratls
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/x509"
@@ -24,6 +25,10 @@ func (rp *RelyingParty) appraiseForeign(ctx context.Context, leaf *x509.Certific
 		if err != nil {
 			return attest.RefusedResult(err, now), nil
 		}
+		// DICE has a form for our own evidence: what it shows is then the same.
+		found = slices.DeleteFunc(found, func(f *dialect.Found) bool {
+			return bytes.Equal(f.Evidence.Raw, c.Evidence.Raw) && slices.Contains(f.ReportData, c.ReportData)
+		})
 		found = append([]*dialect.Found{{
 			Dialect: "jurat", Allowed: true, Evidence: c.Evidence, ReportData: []attest.ReportData{c.ReportData}, Preimage: "SHA-256(claims)",
 			Level: attest.LevelKey, Made: leaf.NotBefore, Names: true, Config: c.Config,

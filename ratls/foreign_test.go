@@ -349,3 +349,67 @@ func (s *single) close() {
 
 func (s *single) Close() error   { return nil }
 func (s *single) Addr() net.Addr { return &net.TCPAddr{} }
+
+// enclave is a platform whose evidence begins as a quote.
+type enclave struct{ made int }
+
+func (e *enclave) Attest(_ context.Context, data attest.ReportData) (*attest.Evidence, error) {
+	e.made++
+	return &attest.Evidence{Format: "sgx", Raw: fakeQuote("sgx", data)}, nil
+}
+
+// A certificate that speaks other dialects as well is our own to us, and one of theirs to others. DICE takes no quote of its own.
+func TestIdentityInOtherDialects(t *testing.T) {
+	for _, c := range []struct {
+		names  []string
+		quotes int
+	}{{nil, 1}, {[]string{dialect.DICE}, 1}, {[]string{dialect.DICE, dialect.EGo, dialect.GramineLegacy}, 3}} {
+		w, err := dialect.NewWriters(c.names...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tee := new(enclave)
+		id, err := ratls.NewIdentity(t.Context(), tee, []string{"enclave.example"}, [32]byte{7}, ratls.IdentityOptions{Dialects: w})
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain := [][]byte{id.Leaf().Certificate.Raw}
+		id.Close()
+		if tee.made != c.quotes {
+			t.Errorf("%q: %d quotes, want %d", c.names, tee.made, c.quotes)
+		}
+		for peer, want := range map[string]attest.Code{"enclave.example": "", "other.example": attest.CodeName} {
+			r := readsDialects(t, policy{min: attest.LevelKey}).Appraise(t.Context(), chain, ratls.Server(peer))
+			if r.Code() != want || want == "" && r.EvidenceTime().IsZero() {
+				t.Errorf("%q for %s: %v", c.names, peer, r.Err())
+			}
+		}
+	}
+	w, err := dialect.NewWriters(dialect.Dstack)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := ratls.NewIdentity(t.Context(), new(enclave), nil, [32]byte{}, ratls.IdentityOptions{Dialects: w}); attest.CodeOf(err) != attest.CodeUnknownFormat {
+		t.Error(err)
+	}
+	if _, err := ratls.NewIdentity(t.Context(), &failing{}, nil, [32]byte{}, ratls.IdentityOptions{Dialects: must(dialect.NewWriters(dialect.EGo))}); attest.CodeOf(err) != attest.CodeAttesterFailed {
+		t.Error(err)
+	}
+}
+
+// failing attests once.
+type failing struct{ enclave }
+
+func (f *failing) Attest(ctx context.Context, data attest.ReportData) (*attest.Evidence, error) {
+	if f.made > 0 {
+		return nil, &attest.Error{Code: attest.CodeAttesterFailed}
+	}
+	return f.enclave.Attest(ctx, data)
+}
+
+func must(w []*dialect.Writer, err error) []*dialect.Writer {
+	if err != nil {
+		panic(err)
+	}
+	return w
+}

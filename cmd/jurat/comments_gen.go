@@ -129,6 +129,7 @@ var comments = map[string]string{
 	"main.fileSession.Extension":                               "another codepoint of cmw_attestation",
 	"main.fileSession.Profile":                                 "another binder: that of draft-fossati-seat-expat-03",
 	"main.identityConfig":                                      "What the evidence in our certificate is of.",
+	"main.identityConfig.Dialects":                             "other programs' forms in which the certificate shows evidence as well (docs/dialects.md): dice, ego, openenclave, gramine-legacy, dstack",
 	"main.identityConfig.Lifetime":                             "of a leaf certificate, which is renewed after half of it, default 1 h",
 	"main.identityConfig.Names":                                "by which clients connect: DNS names and IP addresses, default localhost and those of this host",
 	"main.identityConfig.TEE":                                  "auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto",

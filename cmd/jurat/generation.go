@@ -95,7 +95,11 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	}
 	first, cancel := context.WithTimeout(ctx, quoteTimeout)
 	defer cancel()
-	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed}); err != nil {
+	others, err := dialect.NewWriters(c.Dialects...)
+	if err != nil {
+		return nil, err
+	}
+	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed, Dialects: others}); err != nil {
 		return nil, err
 	}
 	if err := g.give(first, tee, digest); err != nil {

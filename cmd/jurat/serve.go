@@ -31,6 +31,7 @@ type serveConfig struct {
 	TEE      string        `json:"tee"` // "" presents no evidence
 	Names    []string      `json:"names"`
 	Lifetime time.Duration `json:"lifetime"`
+	Dialects []string      `json:"dialects,omitempty"` // of other programs, that the certificate speaks as well
 	Session  sessionConfig `json:"session"`
 	Proxy    config.Config `json:"proxy"`         // names policies as policies does
 	Binding  string        `json:"binding"`       // --unsafe-binding of forward
@@ -90,6 +91,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.StringVar(&in.Require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
 	fs.DurationVar(&in.Reattest, "reattest", 0, reattestUsage)
 	fs.DurationVar(&c.Lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
+	fs.Var((*list)(&c.Dialects), "dialect", "another program's form in which the certificate shows evidence as well (docs/dialects.md): "+strings.Join(dialect.Written(), ", ")+"; repeat for more")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)
@@ -302,6 +304,9 @@ func (c *serveConfig) check(place func(error) error) error {
 	}
 	if err := about("identity.lifetime", ratls.CheckLifetime(c.Lifetime)); err != nil {
 		return err
+	}
+	if _, err := dialect.NewWriters(c.Dialects...); err != nil {
+		return about("identity.dialects", err)
 	}
 	for i, n := range c.Names {
 		if err := about(fmt.Sprintf("identity.names[%d]", i), ratls.CheckName(n)); err != nil {
