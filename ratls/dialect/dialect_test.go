@@ -25,23 +25,26 @@ import (
 
 var now = time.Date(2026, 11, 20, 12, 0, 30, 0, time.UTC)
 
-// machines of each TEE, all of which one directory's roots endorse.
-var machines = sync.OnceValue(func() map[string]sim.Machine {
-	out := map[string]sim.Machine{}
+// machines of each TEE, made when they are first asked for.
+var machines = func() map[string]func() sim.Machine {
+	out := map[string]func() sim.Machine{}
 	for name, spec := range map[string]string{"tdx": "sim:tdx", "sgx": "sim:sgx", "snp": "sim:snp:genoa", "nitro": "sim:nitro", "other-sgx": "sim:sgx,measurement=" + strings.Repeat("77", 32)} {
-		m, err := sim.Open(spec, "", func() time.Time { return now })
-		if err != nil {
-			panic(err)
-		}
-		out[name] = m
+		out[name] = sync.OnceValue(func() sim.Machine {
+			m, err := sim.Open(spec, "", func() time.Time { return now })
+			if err != nil {
+				panic(err)
+			}
+			return m
+		})
 	}
 	return out
-})
+}()
 
 // bench makes things of one machine and judges them.
 type bench struct {
 	*dialectforge.Forge
-	made map[string]*attest.Evidence // by its raw bytes
+	made  map[string]*attest.Evidence // by its raw bytes
+	roots []string                    // of the machines that were asked
 }
 
 func newBench(t testing.TB, tee string) *bench {
@@ -51,9 +54,9 @@ func newBench(t testing.TB, tee string) *bench {
 		T: t, Key: key, NotBefore: time.Date(2026, 11, 20, 12, 0, 7, 0, time.UTC), NotAfter: now.Add(time.Hour), CommonName: "enclave.example",
 		HPKE: bytes.Repeat([]byte{0x44}, 32), Exported: bytes.Repeat([]byte{0x55}, 32),
 	}
-	b.Quote = func(data [64]byte) []byte { return b.attest(machines()[tee], data) }
+	b.Quote = func(data [64]byte) []byte { return b.attest(machines[tee](), data) }
 	b.Nitro = func(user, nonce []byte) []byte {
-		raw, err := machines()["nitro"].(*sim.Nitro).Document(user, nonce, nil)
+		raw, err := b.enclave().Document(user, nonce, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +90,14 @@ func newBench(t testing.TB, tee string) *bench {
 	return b
 }
 
+func (b *bench) enclave() *sim.Nitro {
+	m := machines["nitro"]().(*sim.Nitro)
+	b.roots = append(b.roots, m.Root())
+	return m
+}
+
 func (b *bench) attest(m sim.Machine, data [64]byte) []byte {
+	b.roots = append(b.roots, m.Root())
 	ev, err := m.Attest(b.T.Context(), data)
 	if err != nil {
 		b.T.Fatal(err)
@@ -134,12 +144,8 @@ func (b *bench) judge(s dialect.Shown, c dialect.Context, allow ...string) (*att
 	if err != nil {
 		return attest.RefusedResult(err, now), attest.Situation{}
 	}
-	var roots []string
-	for _, m := range machines() {
-		roots = append(roots, m.Root())
-	}
 	var seen attest.Situation
-	appraiser := attest.NewAppraiser(attest.NoEndorser{}, simulated{b, sim.NewVerifier(roots)})
+	appraiser := attest.NewAppraiser(attest.NoEndorser{}, simulated{b, sim.NewVerifier(b.roots)})
 	return dialect.Appraise(b.T.Context(), appraiser, found, anything{&seen}, now), seen
 }
 
@@ -397,8 +403,8 @@ func TestTwoDialects(t *testing.T) {
 		"agree":                 {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), []string{dialect.DICE}, ""},
 		"agree, other allowed":  {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), []string{dialect.GramineLegacy}, ""},
 		"agree, by default":     {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), nil, ""},
-		"another program":       {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines()["other-sgx"], d) }), []string{dialect.DICE}, attest.CodeDialects},
-		"another program, both": {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines()["other-sgx"], d) }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeDialects},
+		"another program":       {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines["other-sgx"](), d) }), []string{dialect.DICE}, attest.CodeDialects},
+		"another program, both": {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines["other-sgx"](), d) }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeDialects},
 		"another key":           {gramine(func(b *bench, d [64]byte) []byte { d[0] ^= 1; return b.Quote(d) }), []string{dialect.DICE}, attest.CodeReportData},
 		"unreadable":            {gramine(func(*bench, [64]byte) []byte { return []byte("quote") }), []string{dialect.DICE}, attest.CodeDialect},
 		"unreadable, allowed":   {gramine(func(*bench, [64]byte) []byte { return []byte("quote") }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeUnknownFormat},
