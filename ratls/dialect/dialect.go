@@ -259,9 +259,6 @@ func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	if failed = cmp.Or(failed, unread(s)); failed != nil {
 		return nil, failed
 	}
-	if len(all) == 0 {
-		return nil, nil
-	}
 	slices.SortStableFunc(all, func(a, b *Found) int {
 		switch {
 		case a.Allowed != b.Allowed:

@@ -429,6 +429,72 @@ func TestTwoDialects(t *testing.T) {
 	}
 }
 
+// told is a verifier that claims what a test says of evidence, and remembers the endorsements that came with it.
+type told struct {
+	claims map[string]*attest.Claims
+	got    map[string][]attest.Endorsement
+}
+
+func (v told) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
+	v.got[string(ev.Raw)] = ev.Endorsements
+	return v.claims[string(ev.Raw)], nil
+}
+
+// Evidence in two dialects is of one machine and one software, in all that tells machines and software apart.
+func TestAgreement(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*attest.Claims)
+		want   string
+	}{
+		"the same":   {func(*attest.Claims) {}, ""},
+		"a register": {func(c *attest.Claims) { c.Measured["rtmr3"] = []byte{1} }, ""}, // which grows
+		"vendor":     {func(c *attest.Claims) { c.Vendor = "b" }, "another platform"},
+		"TEE":        {func(c *attest.Claims) { c.TEE = "b" }, "another platform"},
+		"root":       {func(c *attest.Claims) { c.Root = "b" }, "another platform"},
+		"generation": {func(c *attest.Claims) { c.Generation = "b" }, "another platform"},
+		"launch":     {func(c *attest.Claims) { c.Measured["launch"] = []byte{2} }, "another measurement"},
+		"signer":     {func(c *attest.Claims) { c.Measured["signer"] = []byte{2} }, "another measurement"},
+		"chip":       {func(c *attest.Claims) { c.ChipID = []byte{2} }, "another machine"},
+		"PPID":       {func(c *attest.Claims) { c.PPID = []byte{2} }, "another machine"},
+		"module":     {func(c *attest.Claims) { c.Module = "b" }, "another machine"},
+		"debugging":  {func(c *attest.Claims) { c.Debug = attest.On }, "another state of debugging"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			claims := func() *attest.Claims {
+				return &attest.Claims{
+					Vendor: "a", TEE: "a", Root: "a", Generation: "a", Debug: attest.Off, ReportData: attest.ReportData{1},
+					Provenance: attest.Provenance{ChipID: []byte{1}, PPID: []byte{1}, Module: "a"}, Measured: map[string]attest.HexBytes{"launch": {1}, "signer": {1}},
+				}
+			}
+			other := claims()
+			c.change(other)
+			v := told{map[string]*attest.Claims{"one": claims(), "two": other}, map[string][]attest.Endorsement{}}
+			one, two := attest.Endorsement{Raw: []byte("1")}, attest.Endorsement{Raw: []byte("2")}
+			for _, brought := range [][]attest.Endorsement{nil, {two}} {
+				found := func(raw string, e ...attest.Endorsement) *dialect.Found {
+					return &dialect.Found{Dialect: raw, Allowed: raw == "one", Level: attest.LevelKey, ReportData: []attest.ReportData{{1}}, Evidence: &attest.Evidence{Raw: []byte(raw), Endorsements: e}}
+				}
+				var seen attest.Situation
+				r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil, v), []*dialect.Found{found("one", one), found("two", brought...)}, anything{&seen}, now)
+				if c.want == "" && !r.Affirmed() {
+					t.Fatal(r.Err())
+				}
+				if c.want != "" && (r.Code() != attest.CodeDialects || !strings.Contains(r.Err().Error(), c.want)) {
+					t.Errorf("%v, want %s", r.Err(), c.want)
+				}
+				// What one dialect has no room for, the other may have brought.
+				want := "1"
+				if brought != nil {
+					want = "2"
+				}
+				if got := v.got["two"]; len(got) != 1 || string(got[0].Raw) != want {
+					t.Errorf("endorsements %v, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
 // Two places for what one SDK writes twice hold one quote.
 func TestTwin(t *testing.T) {
 	b := newBench(t, "sgx")
@@ -440,6 +506,16 @@ func TestTwin(t *testing.T) {
 	b = newBench(t, "sgx")
 	r, _ = b.judge(dialect.Shown{Leaf: b.Certificate(pkix.Extension{Id: dialectforge.OIDIntelSGX, Value: b.Quote([64]byte(append(sum(b.Claims()), make([]byte, 32)...)))})}, dialect.Context{}, dialect.SGXSDK)
 	refused(t, r, attest.CodeNoExpectation)
+
+	b = newBench(t, "sgx")
+	both, err := dialect.NewReader(dialect.SGXSDK, dialect.DICE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := both.Read(dialect.Shown{Leaf: b.SGXSDK()}, dialect.Context{})
+	if err != nil || len(found) != 1 || found[0].Dialect != "dice or sgx-sdk" || found[0].Preimage != "SHA-256(claims)" || len(found[0].ReportData) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
 
 	// The same identifier in a PCK certificate is no evidence.
 	b = newBench(t, "sgx")

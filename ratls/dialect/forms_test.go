@@ -45,6 +45,9 @@ func TestRecorded(t *testing.T) {
 		if err != nil || len(found) != 2 {
 			t.Fatalf("%v: %d, %v", allow, len(found), err)
 		}
+		if want := map[bool]string{true: dialect.GramineLegacy, false: dialect.DICE}[len(allow) == 1 && allow[0] == dialect.GramineLegacy]; found[0].Dialect != want {
+			t.Errorf("%v: %s counts, want %s", allow, found[0].Dialect, want)
+		}
 		for _, f := range found {
 			report, err := sgx.Parse(f.Evidence.Raw)
 			if err != nil {
@@ -207,6 +210,10 @@ func TestOwnClaimsElsewhere(t *testing.T) {
 		if r := judge(change); r.Code() != attest.CodeReportData {
 			t.Errorf("%s: %v", name, r.Err())
 		}
+	}
+	request := b.Request(evidence)
+	if _, err := r.Read(dialect.Shown{Request: request}, dialect.Context{}); attest.CodeOf(err) != attest.CodeNoExpectation {
+		t.Error(err) // names and validity are not in a request
 	}
 	short := dialectforge.Pairs(dialectforge.Text("pubkey-hash"), dialectforge.Bytes(dialectforge.KeyHash(1, sum(spki))), dialectforge.Text("profile"), dialectforge.Text("jurat-certificate-1"))
 	evidence.Value = b.TaggedEvidence(60000, short)
@@ -716,6 +723,11 @@ func TestOtherDocuments(t *testing.T) {
 		if attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
+	}
+	// Beside a document the certificate is what it is for, and its own evidence another matter.
+	found, err := document(t, dialect.Nitriding, dialect.Context{}, b.DICE(), nitriding)
+	if err != nil || len(found) != 1 || found[0].Dialect != dialect.Nitriding {
+		t.Errorf("%+v, %v", found, err)
 	}
 	// The application's key is part of what is signed.
 	for key, ok := range map[[32]byte]bool{app: true, {}: false} {
