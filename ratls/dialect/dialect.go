@@ -47,8 +47,13 @@ type Context struct {
 	AppKey  [32]byte // SHA-256 of the application's key that it expects in a document; zero for none
 }
 
-// nonce is the relying party's, where it is long enough to be one.
-func (c *Context) nonce() ([]byte, bool) { return c.Nonce, len(c.Nonce) >= MinNonce }
+// nonce is the relying party's, nil where it is not long enough to be one.
+func (c *Context) nonce() []byte {
+	if len(c.Nonce) < MinNonce {
+		return nil
+	}
+	return c.Nonce
+}
 
 // Found is what one dialect found. Nothing in it has been verified.
 type Found struct {
@@ -261,19 +266,22 @@ func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	}
 	slices.SortStableFunc(all, func(a, b *Found) int {
 		switch {
-		case a.Allowed != b.Allowed:
-			if a.Allowed {
-				return -1
-			}
-			return 1
-		case a.Level == b.Level:
-			return 0
-		case a.Level.AtLeast(b.Level):
+		case a.before(b):
 			return -1
+		case b.before(a):
+			return 1
 		}
-		return 1
+		return 0
 	})
 	return all, critical(s, all)
+}
+
+// before reports whether f is to count rather than g: it is allowed and g is not, or else it is bound more strongly.
+func (f *Found) before(g *Found) bool {
+	if f.Allowed != g.Allowed {
+		return f.Allowed
+	}
+	return !g.Level.AtLeast(f.Level)
 }
 
 func notAllowed(name string) error {

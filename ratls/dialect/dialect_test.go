@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -548,6 +549,10 @@ func TestHashOfTheAllowedDialect(t *testing.T) {
 			}
 			if !c.ok {
 				refused(t, r, attest.CodeReportData)
+			}
+			both := "ego or openenclave, SHA-256(SPKI) or SHA-256(PEM and NUL)"
+			if i := slices.IndexFunc(r.Checks(), func(x attest.Check) bool { return x.ID == dialect.CheckID }); i < 0 || (r.Checks()[i].Got == both) != (len(c.allow) == 2) {
+				t.Errorf("%+v", r.Checks())
 			}
 		})
 	}
