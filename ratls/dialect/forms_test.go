@@ -521,7 +521,7 @@ func TestPlaces(t *testing.T) {
 		"SGX SDK, empty":                {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{}}}, attest.CodeUnknownFormat},
 		"enarx in a certificate":        {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSNP, Value: []byte{0x30, 0}}}, attest.CodeMalformed},
 		"enarx SGX in a certificate":    {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSGX, Value: []byte{0x30, 0}}}, attest.CodeMalformed},
-		"enarx, no report":              {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSNP, Value: []byte{0x30, 8, 0x30, 4, 0x30, 0, 0x30, 0, 4, 0}}}, attest.CodeMalformed},
+		"enarx, no report":              {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSNP, Value: []byte{0x30, 12, 0x30, 6, 0x30, 0, 0x30, 2, 0x30, 0, 4, 2, 1, 2}}}, attest.CodeMalformed},
 		"enarx, no quote":               {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSGX, Value: []byte{0x30, 12, 4, 0, 0x30, 2, 0x30, 0, 0x30, 4, 0x30, 0, 4, 0}}}, attest.CodeUnknownFormat},
 		"what nobody knows, uncritical": {dialect.DICE, []pkix.Extension{{Id: id(1, 2, 3), Value: quote}}, ""},
 	} {
@@ -607,6 +607,9 @@ func TestMessagePack(t *testing.T) {
 			{0xdd, 0, 0, 0, 1, 1},
 		}, nil)...), ""},
 		"truncated number": {extra(0xcf, 1), attest.CodeMalformed},
+		"no number at all": {extra(0xcf), attest.CodeMalformed},
+		"no signed one":    {extra(0xd3), attest.CodeMalformed},
+		"no length at all": {extra(0xda), attest.CodeMalformed},
 		"truncated signed": {extra(0xd3, 1), attest.CodeMalformed},
 		"truncated length": {extra(0xda, 1), attest.CodeMalformed},
 		"truncated text":   {extra(0xa3, 1), attest.CodeMalformed},
