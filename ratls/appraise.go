@@ -12,6 +12,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -22,7 +23,8 @@ type RelyingParty struct {
 	policy    attest.Policy
 	place     *enforce.Place // in place of both, where it is not nil
 	now       func() time.Time
-	pinned    bool // who connects compares the key, and sees no evidence
+	pinned    bool            // who connects compares the key, and sees no evidence
+	dialects  *dialect.Reader // in which evidence of others is taken
 }
 
 // NewRelyingParty makes one. The clock is the relying party's own: that of an attester belongs to its host.
@@ -41,6 +43,14 @@ func NewEnforcedParty(place enforce.Place, now func() time.Time) *RelyingParty {
 func (rp *RelyingParty) ForPin() *RelyingParty {
 	out := *rp
 	out.pinned = true
+	return &out
+}
+
+// WithDialects is rp that takes evidence in the dialects that r allows. Without it that is DICE alone, in certificates for the name
+// that the peer is known by. The level that a policy is told is the one that such evidence really reaches.
+func (rp *RelyingParty) WithDialects(r *dialect.Reader) *RelyingParty {
+	out := *rp
+	out.dialects = r
 	return &out
 }
 
@@ -76,17 +86,40 @@ func AnyClient() Peer { return Peer{any: true} }
 // have seen, or must see before it uses the Result, that the peer holds the leaf's key: TLS proves that when the
 // handshake completes.
 func (rp *RelyingParty) Appraise(ctx context.Context, chain [][]byte, peer Peer) *attest.Result {
+	r, _ := rp.appraise(ctx, chain, peer, dialect.Context{})
+	return r
+}
+
+// AppraiseKnowing is Appraise for a relying party that has sent a nonce, which some dialects have the hardware sign.
+func (rp *RelyingParty) AppraiseKnowing(ctx context.Context, chain [][]byte, peer Peer, known dialect.Context) *attest.Result {
+	r, _ := rp.appraise(ctx, chain, peer, known)
+	return r
+}
+
+// appraise also answers the evidence that the Result is about; nil where there was none.
+func (rp *RelyingParty) appraise(ctx context.Context, chain [][]byte, peer Peer, known dialect.Context) (*attest.Result, *attest.Evidence) {
 	now := rp.now()
+	leaf, err := parseLeaf(chain)
+	if err != nil {
+		return attest.RefusedResult(err, now), nil
+	}
+	found, err := rp.dialects.Read(dialect.Shown{Leaf: leaf}, known)
+	if err != nil {
+		return attest.RefusedResult(err, now), nil
+	}
+	if len(found) > 0 {
+		return rp.appraiseForeign(ctx, leaf, found, peer, now)
+	}
 	level := attest.LevelKey
 	if rp.pinned {
 		level = attest.LevelPinned
 	}
-	ev, want, err := open(chain, peer, level, now)
+	ev, want, err := open(leaf, peer, level, now)
 	if err != nil {
-		return attest.RefusedResult(err, now)
+		return attest.RefusedResult(err, now), nil
 	}
 	appraiser, policy := rp.basis()
-	return appraiser.Appraise(ctx, ev, want, policy, now)
+	return appraiser.Appraise(ctx, ev, want, policy, now), ev
 }
 
 // AppraisePresented judges what a peer presented, in whichever tier, as Appraise does.
@@ -116,11 +149,7 @@ func (rp *RelyingParty) appraiseSession(ctx context.Context, p *session.Presente
 }
 
 // open checks the leaf and finds its evidence and what the hardware should have signed.
-func open(chain [][]byte, peer Peer, level attest.Level, now time.Time) (*attest.Evidence, attest.Expectation, error) {
-	leaf, err := parseLeaf(chain)
-	if err != nil {
-		return nil, attest.Expectation{}, err
-	}
+func open(leaf *x509.Certificate, peer Peer, level attest.Level, now time.Time) (*attest.Evidence, attest.Expectation, error) {
 	checks, err := admit(leaf, peer, now)
 	if err != nil {
 		return nil, attest.Expectation{}, err
@@ -150,11 +179,8 @@ func admit(leaf *x509.Certificate, peer Peer, now time.Time) ([]attest.Check, er
 	if err := checkName(leaf, peer); err != nil {
 		return nil, err
 	}
-	if now.Before(leaf.NotBefore) {
-		return nil, &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
-	}
-	if now.After(leaf.NotAfter) {
-		return nil, &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
+	if err := checkValidity(leaf, now); err != nil {
+		return nil, err
 	}
 	var checks []attest.Check
 	if !peer.any {
@@ -164,6 +190,16 @@ func admit(leaf *x509.Certificate, peer Peer, now time.Time) ([]attest.Check, er
 		ID: "binding.validity", Status: attest.StatusPass, Text: "certificate is valid now",
 		Got: "until " + stamp(leaf.NotAfter), Source: attest.SourceHardware,
 	}), nil
+}
+
+func checkValidity(leaf *x509.Certificate, now time.Time) error {
+	if now.Before(leaf.NotBefore) {
+		return &attest.Error{Code: attest.CodeLeafNotYetValid, Check: "binding.validity", Got: "valid from " + stamp(leaf.NotBefore), Want: "at " + stamp(now)}
+	}
+	if now.After(leaf.NotAfter) {
+		return &attest.Error{Code: attest.CodeLeafExpired, Check: "binding.validity", Got: "valid until " + stamp(leaf.NotAfter), Want: "at " + stamp(now)}
+	}
+	return nil
 }
 
 // Content is what a peer presented, decoded and not judged.
@@ -198,6 +234,9 @@ func OpenPresented(p Presented) (*Content, error) {
 	}
 	return &Content{Leaf: leaf, Evidence: s.Evidence, Config: s.Config, ReportData: s.ReportData}, nil
 }
+
+// Leaf is the certificate that was presented.
+func (p Presented) Leaf() (*x509.Certificate, error) { return parseLeaf(p.Chain) }
 
 func parseLeaf(chain [][]byte) (*x509.Certificate, error) {
 	if len(chain) == 0 {

@@ -6,15 +6,20 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"mime"
 	"net"
+	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -34,6 +39,7 @@ type stream interface {
 type Conn struct {
 	stream
 	certificate atomic.Pointer[attest.Result] // of the certificate tier
+	evidence    *attest.Evidence              // likewise; nil where a server asks its clients for none
 	standing    *enforce.Standing             // nil where no change ends the connection
 	shown       *[32]byte                     // SHA-256 of the SPKI that this end showed in the handshake; nil at a client
 
@@ -130,6 +136,9 @@ func (c subject) Refuse(r *attest.Result) {
 
 // Evidence implements enforce.Subject.
 func (c subject) Evidence() (*attest.Evidence, error) {
+	if c.evidence != nil {
+		return c.evidence, nil
+	}
 	content, err := OpenPresented(c.Presented())
 	if err != nil {
 		return nil, err
@@ -198,9 +207,15 @@ func offerSession(c *tls.Config, protos ...string) {
 	c.NextProtos = append([]string{session.ALPN}, protos...)
 }
 
+// kept is what came of the certificate of a peer.
+type kept struct {
+	result   *attest.Result
+	evidence *attest.Evidence
+}
+
 // Appraising has the form of tls.Config.VerifyConnection: it refuses the connection unless the peer is affirmed. keep,
-// when not nil, gets every Result with the chain it is about.
-func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, keep func(*attest.Result, [][]byte)) func(tls.ConnectionState) error {
+// when not nil, gets what came of it.
+func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, known dialect.Context, keep *kept) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		ctx, cancel := context.WithTimeout(ctx, bareTimeout)
 		defer cancel()
@@ -208,9 +223,9 @@ func (rp *RelyingParty) appraising(ctx context.Context, peer Peer, keep func(*at
 			return err
 		}
 		chain := rawChain(cs.PeerCertificates)
-		r := rp.Appraise(ctx, chain, peer)
+		r, ev := rp.appraise(ctx, chain, peer, known)
 		if keep != nil {
-			keep(r, chain)
+			*keep = kept{r, ev}
 		}
 		if !r.Affirmed() {
 			return &Refusal{Result: r, Presented: Presented{Chain: chain}}
@@ -237,7 +252,7 @@ func rawChain(certs []*x509.Certificate) [][]byte {
 // ClientConfig is a TLS configuration that connects to name only if the peer is affirmed. name is required, since
 // crypto/tls does not tell its hooks about an IP address that was dialled.
 func ClientConfig(rp *RelyingParty, name string) *tls.Config {
-	return clientConfig(context.Background(), rp, name, nil)
+	return clientConfig(context.Background(), rp, name, dialect.Context{}, nil)
 }
 
 // MutualClientConfig is ClientConfig for a client that presents id to servers that ask.
@@ -247,12 +262,12 @@ func MutualClientConfig(id *Identity, rp *RelyingParty, name string) *tls.Config
 	return c
 }
 
-func clientConfig(ctx context.Context, rp *RelyingParty, name string, keep func(*attest.Result, [][]byte)) *tls.Config {
+func clientConfig(ctx context.Context, rp *RelyingParty, name string, known dialect.Context, keep *kept) *tls.Config {
 	c := baseConfig()
 	c.ServerName = name
 	// crypto/tls would demand a public CA. All of the verification is in VerifyConnection, which it runs either way.
 	c.InsecureSkipVerify = true
-	c.VerifyConnection = rp.appraising(ctx, Server(name), keep)
+	c.VerifyConnection = rp.appraising(ctx, Server(name), known, keep)
 	return c
 }
 
@@ -268,10 +283,10 @@ func MutualServerConfig(id *Identity, rp *RelyingParty) *tls.Config {
 	return mutualServerConfig(context.Background(), id, rp, nil)
 }
 
-func mutualServerConfig(ctx context.Context, id *Identity, rp *RelyingParty, keep func(*attest.Result, [][]byte)) *tls.Config {
+func mutualServerConfig(ctx context.Context, id *Identity, rp *RelyingParty, keep *kept) *tls.Config {
 	c := ServerConfig(id)
 	c.ClientAuth = tls.RequireAnyClientCert
-	c.VerifyConnection = rp.appraising(ctx, AnyClient(), keep)
+	c.VerifyConnection = rp.appraising(ctx, AnyClient(), dialect.Context{}, keep)
 	return c
 }
 
@@ -476,12 +491,12 @@ func (a *Acceptor) WithSession(opts session.Options) *Acceptor {
 
 // Handshake makes raw an attested connection, or closes it and answers an *attest.Error or a *Refusal.
 func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
-	var result *attest.Result
+	var peer kept
 	j := &judge{RelyingParty: a.rp, peer: AnyClient()}
 	j.began.Store(a.rp.epoch())
 	config := a.all
 	if a.rp != nil {
-		config = a.tiers(mutualServerConfig(ctx, a.id, a.rp, func(r *attest.Result, _ [][]byte) { result = r }))
+		config = a.tiers(mutualServerConfig(ctx, a.id, a.rp, &peer))
 	}
 	ctx, shown := showing(ctx)
 	conn, err := finish(ctx, tls.Server(raw, config))
@@ -494,7 +509,7 @@ func (a *Acceptor) Handshake(ctx context.Context, raw net.Conn) (*Conn, error) {
 		_ = conn.Close()
 		return nil, ErrChallenge
 	default:
-		return shown.on(certified(ctx, conn, result, j))
+		return shown.on(certified(ctx, conn, peer, j))
 	}
 	var verifier session.Verifier
 	if a.rp != nil {
@@ -513,9 +528,9 @@ func enforced(opts session.Options, rp *RelyingParty) session.Options {
 }
 
 // certified makes a Conn of a connection of the certificate tier.
-func certified(ctx context.Context, conn *tls.Conn, result *attest.Result, j *judge) (*Conn, error) {
-	c := &Conn{stream: conn}
-	c.certificate.Store(result)
+func certified(ctx context.Context, conn *tls.Conn, shown kept, j *judge) (*Conn, error) {
+	c := &Conn{stream: conn, evidence: shown.evidence}
+	c.certificate.Store(shown.result)
 	if err := j.admit(ctx, c); err != nil {
 		return nil, err
 	}
@@ -596,17 +611,19 @@ func (c *Connector) CertificateOnly() *Connector {
 
 // Handshake makes raw an attested connection to name, or closes it and answers an *attest.Error or a *Refusal.
 func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*Conn, error) {
-	var result *attest.Result
+	var shown kept
 	j := &judge{RelyingParty: c.rp, peer: Server(name)}
 	j.began.Store(c.rp.epoch())
 	unjudged := false // the handshake leads to an exchange
-	config := clientConfig(ctx, c.rp, name, func(r *attest.Result, _ [][]byte) { result = r })
-	config.NextProtos = c.protos
+	known, serverName, nonce := c.rp.ask(name)
+	config := clientConfig(ctx, c.rp, name, known, &shown)
+	config.ServerName = serverName
+	config.NextProtos = slices.Concat(c.protos, nonce)
 	if c.successor {
-		config.NextProtos = append(slices.Clone(c.protos), successorALPN)
+		config.NextProtos = append(config.NextProtos, successorALPN)
 	}
 	if !c.certificate {
-		offerSession(config, c.protos...)
+		offerSession(config, config.NextProtos...)
 		appraise := config.VerifyConnection
 		config.VerifyConnection = func(cs tls.ConnectionState) error {
 			if cs.NegotiatedProtocol == session.ALPN {
@@ -629,7 +646,7 @@ func (c *Connector) Handshake(ctx context.Context, raw net.Conn, name string) (*
 		return nil, err
 	}
 	if conn.ConnectionState().NegotiatedProtocol != session.ALPN {
-		return certified(ctx, conn, result, j)
+		return certified(ctx, conn, shown, j)
 	}
 	var own session.Prover
 	if c.id != nil {
@@ -715,6 +732,64 @@ func peekOver(ctx context.Context, addr string) (*tls.Conn, string, error) {
 	c.InsecureSkipVerify = true // nothing is trusted here: what the peer answers is held against the key that it showed
 	conn, err := finish(ctx, tls.Client(raw, c))
 	return conn, host, err
+}
+
+// contentTypes are what documents are served as.
+var contentTypes = []string{"application/json", "text/plain", "application/cbor", "application/octet-stream"}
+
+// FetchDocument gets the document of at most limit bytes at an https address, with the certificate whose key the server has proven.
+// Nothing is trusted: the document is for the caller to judge, for that certificate. Only that address is asked, no other that the
+// answer names, and only a whole document of a type that documents have is taken.
+func FetchDocument(ctx context.Context, u *url.URL, limit int) ([]byte, *x509.Certificate, error) {
+	const check = "transport.document"
+	port := u.Port()
+	if port == "" {
+		port = "443"
+	}
+	raw, host, err := Connect(ctx, net.JoinHostPort(u.Hostname(), port))
+	if err != nil {
+		return nil, nil, err
+	}
+	c := baseConfig()
+	c.ServerName, c.NextProtos = host, []string{"http/1.1"}
+	c.InsecureSkipVerify = true // the document says whose certificate this is
+	conn, err := finish(ctx, tls.Client(raw, c))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer conn.Close()
+	leaf := conn.ConnectionState().PeerCertificates[0]
+	// The document is for this connection's certificate: there is no other connection.
+	once := &http.Transport{
+		DialTLSContext:         func(context.Context, string, string) (net.Conn, error) { return conn, nil },
+		DisableKeepAlives:      true,
+		DisableCompression:     true,
+		MaxResponseHeaderBytes: 64 << 10,
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil {
+		return nil, nil, &attest.Error{Code: attest.CodeUsage, Check: check, Err: err}
+	}
+	answer, err := once.RoundTrip(request) // which follows no redirects
+	if err != nil {
+		return nil, nil, classify(ctx, err)
+	}
+	defer answer.Body.Close()
+	kind, _, _ := mime.ParseMediaType(answer.Header.Get("Content-Type"))
+	switch {
+	case answer.StatusCode != http.StatusOK:
+		return nil, nil, &attest.Error{Code: attest.CodeNoEvidence, Check: check, Got: "status " + strconv.Itoa(answer.StatusCode), Want: "200, from this address"}
+	case !slices.Contains(contentTypes, kind):
+		return nil, nil, &attest.Error{Code: attest.CodeNoEvidence, Check: check, Got: "content of type " + attest.Quote(kind), Want: strings.Join(contentTypes, ", ")}
+	}
+	document, err := io.ReadAll(io.LimitReader(answer.Body, int64(limit)+1))
+	if err != nil {
+		return nil, nil, classify(ctx, err)
+	}
+	if len(document) > limit {
+		return nil, nil, &attest.Error{Code: attest.CodeOversized, Check: check, Want: "at most " + strconv.Itoa(limit) + " bytes"}
+	}
+	return document, leaf, nil
 }
 
 // NoSession reports whether a handshake failed because the server takes none of the protocols on offer: one that knows

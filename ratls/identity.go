@@ -22,6 +22,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/merkle"
 	"github.com/jurat-tls/jurat/ratls/batch"
 	"github.com/jurat-tls/jurat/ratls/cmw"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
 
@@ -42,6 +43,7 @@ type IdentityOptions struct {
 	Now      func() time.Time   // nil means time.Now
 	OnRenew  func(*Leaf, error) // called after each renewal or failed try; may be nil
 	Batch    batch.Options      // of the quotes that sessions share
+	Dialects []*dialect.Writer  // of other programs, in which the certificate shows evidence as well
 	// UnsafeExport lets Export give the keys of this identity's leaves to another program. Whoever has one is taken for this
 	// identity in the certificate tier, for as long as its leaf is valid.
 	UnsafeExport bool
@@ -208,6 +210,13 @@ func (id *Identity) make(ctx context.Context) (*Leaf, error) {
 		// Not critical: curl, Go, Python and Node refuse a certificate with a critical extension they do not know.
 		ExtraExtensions: []pkix.Extension{{Id: cmw.OID(), Value: ext}},
 	}
+	for _, w := range id.opts.Dialects {
+		more, err := id.foreign(ctx, w, binding, ev, data)
+		if err != nil {
+			return nil, err
+		}
+		template.ExtraExtensions = append(template.ExtraExtensions, more...)
+	}
 	full, err := issue(template, key)
 	if err != nil {
 		return nil, err
@@ -221,6 +230,20 @@ func (id *Identity) make(ctx context.Context) (*Leaf, error) {
 		Certificate: full.Leaf, Format: ev.Format, Digest: ev.Digest(), tls: full, bare: bare,
 		own: &session.Own{Chain: bare.Certificate, Key: key, SPKI: sha256.Sum256(spki), DER: spki},
 	}, nil
+}
+
+// foreign makes the extensions of a dialect, with ev where the hardware signs the same data for it, and else with evidence of its own.
+func (id *Identity) foreign(ctx context.Context, w *dialect.Writer, b cmw.Binding, ev *attest.Evidence, data attest.ReportData) ([]pkix.Extension, error) {
+	other, err := w.ReportData(b)
+	if err != nil {
+		return nil, err
+	}
+	if other != data {
+		if ev, err = id.attester.Attest(ctx, other); err != nil {
+			return nil, err
+		}
+	}
+	return w.Extensions(ev, b)
 }
 
 func issue(template *x509.Certificate, key *ecdsa.PrivateKey) (tls.Certificate, error) {

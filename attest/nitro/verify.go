@@ -87,7 +87,7 @@ func claims(d *Document, c chain, revocation attest.Revocation) *attest.Claims {
 		value []byte
 	}{{"nonce", d.Nonce}, {"public key", d.PublicKey}} {
 		if len(field.value) > 0 {
-			out.NotChecked = append(out.NotChecked, field.name+" in the document: signed, its digest is a claim, compared with nothing")
+			out.NotChecked = append(out.NotChecked, field.name+" in the document: signed, its digest is a claim that only some dialects compare")
 		}
 	}
 	return out

@@ -35,6 +35,7 @@ type identityConfig struct {
 	TEE      string        `yaml:"tee"`      // auto, the name of a platform, or sim for a rehearsal: as --tee of jurat serve, default auto
 	Names    []string      `yaml:"names"`    // by which clients connect: DNS names and IP addresses, default localhost and those of this host
 	Lifetime time.Duration `yaml:"lifetime"` // of a leaf certificate, which is renewed after half of it, default 1 h
+	Dialects []string      `yaml:"dialects"` // other programs' forms in which the certificate shows evidence as well (docs/dialects.md): dice, ego, openenclave, gramine-legacy, dstack
 
 	// HTTP listeners that present evidence answer /.well-known/attestation?nonce= themselves, with evidence for that nonce, in place of
 	// their services; default false.
@@ -99,7 +100,7 @@ func (f *fileConfig) into(c *serveConfig) error {
 	c.TEE, c.Lifetime = "auto", ratls.DefaultLifetime
 	switch id := f.Identity; {
 	case id != nil:
-		c.TEE, c.Names, c.Lifetime = cmp.Or(id.TEE, c.TEE), id.Names, cmp.Or(id.Lifetime, c.Lifetime)
+		c.TEE, c.Names, c.Lifetime, c.Dialects = cmp.Or(id.TEE, c.TEE), id.Names, cmp.Or(id.Lifetime, c.Lifetime), id.Dialects
 		c.WellKnown = id.WellKnown
 	case !c.attests():
 		c.TEE = "" // who only asks others for evidence needs no TEE

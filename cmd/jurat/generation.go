@@ -18,6 +18,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -98,7 +99,11 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	}
 	first, cancel := context.WithTimeout(ctx, quoteTimeout)
 	defer cancel()
-	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed}); err != nil {
+	others, err := dialect.NewWriters(c.Dialects...)
+	if err != nil {
+		return nil, err
+	}
+	if g.id, err = ratls.NewIdentity(first, tee, c.Names, digest, ratls.IdentityOptions{Lifetime: c.Lifetime, Now: a.now, OnRenew: g.renewed, Dialects: others}); err != nil {
 		return nil, err
 	}
 	if c.WellKnown {
@@ -243,26 +248,32 @@ func (g *generation) dialerAt(c *config.Cluster, at string) (proxy.DialEndpoint,
 	if require == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
 	}
-	return g.dialTo(c.Attested.Name, c.Attested.Reattest, at, c.Name), nil
+	return g.dialTo(c.Attested, at, c.Name)
 }
 
-// dialTo makes connections to peers that are appraised at a place, for a name ("" for what they are called), and again after a time.
-func (g *generation) dialTo(name string, reattest time.Duration, at, called string) proxy.DialEndpoint {
+// dialTo makes connections to peers that are appraised at a place, for a name ("" for what they are called), in the dialects that are
+// allowed, and again after a time.
+func (g *generation) dialTo(to *config.Attested, at, called string) (proxy.DialEndpoint, error) {
+	reader, err := dialect.NewReader(to.Dialects...)
+	if err != nil {
+		return nil, withSubject(err, called)
+	}
 	place := g.shared.enforcer.Place(at)
 	d := &dialer{
-		generation: g, name: name, place: place, peers: g.shared.peers.cluster(called), connectors: map[string]*ratls.Connector{},
-		opts: g.Session.demanding(g.app, place, reattest, g.log.With("target", called)),
+		generation: g, name: to.Name, place: place, dialects: reader, peers: g.shared.peers.cluster(called), connectors: map[string]*ratls.Connector{},
+		opts: g.Session.demanding(g.app, place, to.Reattest, g.log.With("target", called)),
 	}
-	return d.dial
+	return d.dial, nil
 }
 
 // dialer connects to the endpoints of a cluster.
 type dialer struct {
 	*generation
-	name  string // that they have to attest; "" for what they are called
-	place enforce.Place
-	opts  session.Options
-	peers *tally.Peers
+	name     string // that they have to attest; "" for what they are called
+	place    enforce.Place
+	dialects *dialect.Reader
+	opts     session.Options
+	peers    *tally.Peers
 
 	mu         sync.Mutex
 	connectors map[string]*ratls.Connector // by the protocols that they offer
@@ -274,7 +285,7 @@ func (d *dialer) connector(protocols []string) *ratls.Connector {
 	defer d.mu.Unlock()
 	c := d.connectors[key]
 	if c == nil {
-		rp := ratls.NewEnforcedParty(d.place, d.app.now)
+		rp := ratls.NewEnforcedParty(d.place, d.app.now).WithDialects(d.dialects)
 		if c = ratls.NewConnector(rp, protocols...); d.id != nil {
 			c = ratls.NewMutualConnector(d.id, rp, protocols...)
 		}

@@ -6,7 +6,9 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,6 +17,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/snp"
 	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 )
 
 // inspection is what a peer or a file says about itself. Nothing in it has been checked.
@@ -28,7 +31,11 @@ type inspection struct {
 	Endorsements []string        `json:"endorsements,omitempty"`
 	Config       attest.HexBytes `json:"config_digest,omitempty"`
 	ReportData   attest.HexBytes `json:"expected_report_data,omitempty"` // that the leaf demands
+	Dialects     []spoken        `json:"dialects,omitempty"`             // of other programs, that the leaf speaks
 	Report       any             `json:"report,omitempty"`               // the evidence, decoded
+
+	dialects *dialect.Reader
+	known    dialect.Context
 }
 
 type certificateOf struct {
@@ -47,6 +54,9 @@ func (a *app) inspect(ctx context.Context, args []string) error {
 	name := fs.String("format", "", "`format` of bare evidence in a file: "+judge.FormatNames()+" (default: the first as which it decodes)")
 	var parts list
 	fs.Var(&parts, "part", "`NAME=FILE` of evidence that is in several files; see jurat verify -h")
+	var spoken dialectFlags
+	fs.Var(&spoken.names, "dialect", "`NAME` of another program's form of evidence to look for (default all); repeat for more")
+	fs.Var(&spoken.given, "given", "`KEY=HEX` that a dialect needs; see jurat verify -h")
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
@@ -54,7 +64,16 @@ func (a *app) inspect(ctx context.Context, args []string) error {
 	if len(rest) != 1 {
 		return usageError("inspect takes one TARGET or FILE")
 	}
+	if len(spoken.names) == 0 {
+		spoken.names = dialect.Known()
+	}
 	in := inspection{Source: rest[0]}
+	if in.dialects, err = dialect.NewReader(spoken.names...); err != nil {
+		return usageError("--dialect: %v", err)
+	}
+	if in.known, err = spoken.known(a); err != nil {
+		return err
+	}
 	if _, err := os.Stat(rest[0]); err == nil || isRecord(rest[0]) {
 		err = a.inspectFile(&in, rest[0], *name, parts)
 		if err != nil {
@@ -141,14 +160,25 @@ func (a *app) inspectEvidence(in *inspection, raw []byte, name string, list list
 func (in *inspection) chain(chain [][]byte) error { return in.presented(ratls.Presented{Chain: chain}) }
 
 func (in *inspection) presented(p ratls.Presented) error {
-	content, err := ratls.OpenPresented(p)
+	leaf, err := p.Leaf()
 	if err != nil {
 		return err
 	}
-	leaf := content.Leaf
+	found, err := in.dialects.Read(dialect.Shown{Leaf: leaf}, in.known)
+	if err != nil {
+		return err
+	}
+	in.Dialects = spokenIn(found)
+	content, err := ratls.OpenPresented(p)
+	if err != nil && (len(found) == 0 || attest.CodeOf(err) != attest.CodeNoEvidence && attest.CodeOf(err) != attest.CodeMalformed) {
+		return err
+	}
 	in.Certificate = &certificateOf{Names: append([]string{}, leaf.DNSNames...), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, Pin: ratls.Pin(leaf), Bytes: len(leaf.Raw)}
 	for _, ip := range leaf.IPAddresses {
 		in.Certificate.Names = append(in.Certificate.Names, ip.String())
+	}
+	if err != nil {
+		return in.evidence(found[0].Evidence)
 	}
 	in.Config, in.ReportData = content.Config[:], content.ReportData[:]
 	return in.evidence(content.Evidence)
@@ -177,8 +207,23 @@ func (in *inspection) write(a *app) {
 		row("valid", "%s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
 		row("pin", "%s", c.Pin)
 		row("certificate", "%d bytes", c.Bytes)
-		row("config digest", "%s", in.Config)
-		row("expects report data", "%s", in.ReportData)
+		if in.ReportData != nil {
+			row("config digest", "%s", in.Config)
+			row("expects report data", "%s", in.ReportData)
+		}
+	}
+	for _, s := range in.Dialects {
+		row("dialect", "%s: %s, for %s", s.Dialect, s.Format, s.Preimage)
+		row("  level", "%s, if the hardware has signed that", s.Level)
+		for _, d := range s.ReportData {
+			row("  expects report data", "%s", d)
+		}
+		for _, name := range slices.Sorted(maps.Keys(s.Signed)) {
+			row("  expects "+name, "%s", s.Signed[name])
+		}
+		for _, u := range s.Unsigned {
+			row("  unsigned", "%s", u)
+		}
 	}
 	format := string(in.Format)
 	if strings.HasPrefix(format, judge.SimulatedPrefix) {

@@ -54,6 +54,7 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"foreign": foreign,
 			"serve":   serveInBackground,
 			"forward": forwardInBackground,
 			"proxies": proxiesInBackground,

@@ -23,6 +23,9 @@ func transcript(w io.Writer, v judge.Verdict, policyFile string) {
 	head := v.Target
 	if c := v.Claims; c != nil {
 		head += fmt.Sprintf("   %s · %s · bound to %s", c.Product, strings.ToUpper(c.TEE), bound(v.Binding))
+		if v.Dialect != "" {
+			head += " · dialect " + v.Dialect
+		}
 	}
 	p.line("%s", printable(strings.TrimSpace(head)))
 	p.line("judged at %s by %s %s", v.Time.Format(time.RFC3339), printable(policyFile), v.Policy.ID)

@@ -19,6 +19,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/tpm"
 	"github.com/jurat-tls/jurat/cmd/internal/judge"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 )
 
 const defaultTimeout = 10 * time.Second
@@ -123,12 +124,13 @@ type relying struct {
 	policy   *policy.Policy
 	endorser attest.Endorser
 	tpmRoots *tpm.Roots
+	dialects *dialect.Reader // nil allows what is taken without a word
 	now      func() time.Time
 	timeout  time.Duration
 }
 
 func (r *relying) judge() judge.Party {
-	return judge.Party{Policy: r.policy, Endorser: r.endorser, TPM: r.tpmRoots}
+	return judge.Party{Policy: r.policy, Endorser: r.endorser, TPM: r.tpmRoots, Dialects: r.dialects}
 }
 
 func (r *relying) party(endorser attest.Endorser) *ratls.RelyingParty {

@@ -17,6 +17,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/session"
 	"github.com/jurat-tls/jurat/ratls/wellknown"
 )
@@ -31,6 +32,7 @@ type serveConfig struct {
 	TEE      string        `json:"tee"` // "" presents no evidence
 	Names    []string      `json:"names"`
 	Lifetime time.Duration `json:"lifetime"`
+	Dialects []string      `json:"dialects,omitempty"` // of other programs, that the certificate speaks as well
 	Session  sessionConfig `json:"session"`
 	Proxy    config.Config `json:"proxy"`         // names policies as policies does
 	Binding  string        `json:"binding"`       // --unsafe-binding of forward
@@ -93,6 +95,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.DurationVar(&in.Reattest, "reattest", 0, reattestUsage)
 	fs.DurationVar(&c.Lifetime, "lifetime", ratls.DefaultLifetime, "validity of a leaf certificate; it is renewed after half of it")
 	fs.BoolVar(&c.WellKnown, "well-known", false, "answer "+wellknown.Path+"?nonce= with evidence for the nonce, in place of the service")
+	fs.Var((*list)(&c.Dialects), "dialect", "another program's form in which the certificate shows evidence as well (docs/dialects.md): "+strings.Join(dialect.Written(), ", ")+"; repeat for more")
 	fs.DurationVar(&c.drain, "drain", defaultDrain, "time that open connections get at the end")
 	fs.StringVar(&logFormat, "log", "text", "log `format`: text or json")
 	c.endorsers.register(fs)
@@ -328,6 +331,9 @@ func (c *serveConfig) check(place func(error) error) error {
 	if err := about("identity.lifetime", ratls.CheckLifetime(c.Lifetime)); err != nil {
 		return err
 	}
+	if _, err := dialect.NewWriters(c.Dialects...); err != nil {
+		return about("identity.dialects", err)
+	}
 	for i, n := range c.Names {
 		if err := about(fmt.Sprintf("identity.names[%d]", i), ratls.CheckName(n)); err != nil {
 			return err
@@ -345,6 +351,13 @@ func (c *serveConfig) check(place func(error) error) error {
 	}
 	if err := proxy.Check(); err != nil {
 		return place(err)
+	}
+	for i, cl := range c.Proxy.Clusters {
+		if a := cl.Attested; a != nil {
+			if _, err := dialect.NewReader(a.Dialects...); err != nil {
+				return about(fmt.Sprintf("clusters[%d].attested.dialects", i), err)
+			}
+		}
 	}
 	if c.XDS != nil {
 		if err := c.XDS.check(c); err != nil {

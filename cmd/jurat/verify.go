@@ -14,6 +14,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/endorse"
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/cmd/internal/judge"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/wellknown"
 )
 
@@ -28,13 +29,14 @@ type verifyFlags struct {
 	eventLog      string
 	reportData    string
 	relying       *relyingFlags
+	dialect       dialectFlags
 	ear           earFlags
 	log           logFlags
 }
 
 // verify appraises a live peer, a record, or a bare piece of evidence.
 func (a *app) verify(ctx context.Context, args []string) error {
-	fs := a.flags("verify -p policy.yaml [flags] TARGET | F.jurat | --evidence FILE")
+	fs := a.flags("verify -p policy.yaml [flags] TARGET | F.jurat | --evidence FILE | --certificate FILE | --document FILE|URL")
 	f := &verifyFlags{relying: a.relyingFlags(fs)}
 	fs.BoolVar(&f.json, "json", false, "write the verdict as JSON")
 	fs.StringVar(&f.save, "save", "", "record the appraisal in `F.jurat`")
@@ -47,14 +49,16 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	fs.StringVar(&f.reportData, "report-data", "", "what the hardware must have signed, 64 bytes in `HEX`")
 	fs.BoolVar(&f.anyData, "unsafe-any-report-data", false, "accept any report data: the evidence then proves nothing about who sent it")
 	fs.BoolVar(&f.wellKnown, "well-known", false, "ask the target over HTTPS for evidence for a fresh nonce (level nonce), at "+wellknown.Path)
+	f.dialect.register(fs)
 	f.ear.register(fs)
 	f.log.register(fs)
 	rest, err := a.parse(fs, args)
 	if err != nil {
 		return err
 	}
-	if f.evidence == "" && len(rest) != 1 || f.evidence != "" && len(rest) != 0 {
-		return usageError("verify takes one TARGET or F.jurat, or --evidence FILE")
+	alone := f.evidence != "" || f.dialect.files()
+	if alone == (len(rest) == 1) || len(rest) > 1 || f.evidence != "" && f.dialect.files() {
+		return usageError("verify takes one TARGET or F.jurat, or --evidence FILE, or --certificate FILE, or --document FILE|URL")
 	}
 	if err := errors.Join(f.ear.check(), f.log.check(), f.checkWellKnown(rest)); err != nil {
 		return err
@@ -63,8 +67,19 @@ func (a *app) verify(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	if rp.dialects, err = dialect.NewReader(f.dialect.names...); err != nil {
+		return usageError("--dialect: %v", err)
+	}
+	if len(f.dialect.given) > 0 && !f.dialect.files() {
+		return usageError("--given belongs to --certificate and --document")
+	}
 	var ap *appraisal
 	switch {
+	case f.dialect.files():
+		if err := f.bareOnly(); err != nil {
+			return err
+		}
+		ap, err = a.verifyShown(ctx, f, rp)
 	case f.evidence != "":
 		ap, err = a.verifyEvidence(ctx, f, rp)
 	case isRecord(rest[0]):

@@ -75,7 +75,9 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 	if err != nil {
 		return nil, err
 	}
-	f.dialAs(o.generation())
+	if err := f.dialAs(o.generation()); err != nil {
+		return nil, err
+	}
 	f.transport, err = grpcads.New(address, func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := (*f.dial.Load())(ctx, upstream.Identity{Address: address}, "h2")
 		if err != nil {
@@ -190,9 +192,12 @@ func (f *follower) watch(ctx context.Context) {
 }
 
 // dialAs has connections to the control plane, which has to meet its policy as any peer has, made by the identity of a generation.
-func (f *follower) dialAs(g *generation) {
-	dial := g.dialTo(g.XDS.Name, g.XDS.Reattest, atControlPlane, atControlPlane)
-	f.dial.Store(&dial)
+func (f *follower) dialAs(g *generation) error {
+	dial, err := g.dialTo(&config.Attested{Name: g.XDS.Name, Reattest: g.XDS.Reattest}, atControlPlane, atControlPlane)
+	if err == nil {
+		f.dial.Store(&dial)
+	}
+	return err
 }
 
 // replace takes a configuration that was read anew: exchange is called with what it makes of what the control plane has sent. The control
@@ -202,7 +207,7 @@ func (f *follower) replace(c *serveConfig, exchange func(deliver func(*generatio
 		return exchange(func(g *generation) error { return f.deliver(g, conf, policies) })
 	})
 	if err == nil {
-		f.dialAs(f.operation.generation())
+		err = f.dialAs(f.operation.generation())
 		f.transport.Drop()
 	}
 	return err
@@ -337,7 +342,7 @@ func (d *delivery) Dial(c *config.Cluster) (proxy.DialEndpoint, error) {
 	if d.policies[c.Attested.Require].Layers == nil {
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "config", Subject: c.Name, Want: "a policy"}
 	}
-	return d.dialTo(c.Attested.Name, c.Attested.Reattest, atCluster(c), c.Name), nil
+	return d.dialTo(c.Attested, atCluster(c), c.Name)
 }
 
 // Forward makes the connections of a listener of the file whose clients say where they want to go.

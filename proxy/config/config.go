@@ -145,6 +145,7 @@ type Attested struct {
 	Require  string        `yaml:"require,required"` // the policy that they have to meet, a file beside this one
 	Name     string        `yaml:"name"`             // what their evidence has to be for, default the endpoint's hostname, or the host in its address
 	Reattest time.Duration `yaml:"reattest"`         // how often they have to attest anew, default (and at most) half of the policy's freshness.evidence
+	Dialects []string      `yaml:"dialects"`         // in which certificates of others may carry evidence, such as ego, contrast or dice (docs/dialects.md); the hardware then signs no name, default dice, in certificates for the name
 }
 
 // Label is what the listener is called in logs and metrics.

@@ -12,17 +12,20 @@ import (
 // CheckID names the line of a transcript that says which dialect counted.
 const CheckID = "binding.dialect"
 
-// Appraise verifies all that was found, which is what Reader.Read answers, and judges the first by policy. The others have to be
-// authentic, for the same key, and of the same machine and software. checks were made on the way here.
+// Appraise verifies all that was found, which is what Reader.Read answers, and judges the first by policy: it has to be allowed. The
+// others have to be authentic, for the same key, and of the same machine and software. checks were made on the way here.
 func Appraise(ctx context.Context, a *attest.Appraiser, found []*Found, policy attest.Policy, now time.Time, checks ...attest.Check) *attest.Result {
-	if len(found) == 0 || !found[0].Allowed {
+	if len(found) == 0 {
 		return attest.RefusedResult(&attest.Error{Code: attest.CodeNoEvidence, Check: "evidence"}, now)
 	}
 	first := found[0]
+	if !first.Allowed {
+		return attest.RefusedResult(notAllowed(first.Dialect), now)
+	}
 	text := first.Dialect + ", " + first.Preimage
 	var others []*attest.Claims
 	for _, f := range found[1:] {
-		r := a.Appraise(ctx, f.Evidence, f.Expect(), taken{}, now)
+		r := a.Appraise(ctx, endorsedAs(first.Evidence, f.Evidence), f.Expect(), taken{}, now)
 		if !r.Affirmed() {
 			return attest.RefusedResult(in(f.Dialect, true, r.Err()), now)
 		}
@@ -34,6 +37,17 @@ func Appraise(ctx context.Context, a *attest.Appraiser, found []*Found, policy a
 	}
 	check := attest.Check{ID: CheckID, Status: attest.StatusPass, Text: "dialect is allowed, and binds at level " + string(first.Level), Got: text, Source: attest.SourceLocal}
 	return a.Appraise(ctx, first.Evidence, first.Expect().With(append(checks, check)...), policy, now)
+}
+
+// endorsedAs gives evidence that brought no endorsements those of other evidence: most dialects have no room for them, and what is
+// stapled is verified wherever it comes from.
+func endorsedAs(other, ev *attest.Evidence) *attest.Evidence {
+	if len(ev.Endorsements) > 0 {
+		return ev
+	}
+	copied := *ev
+	copied.Endorsements = other.Endorsements
+	return &copied
 }
 
 // DialectOf is the dialect in which a Result's evidence was read; empty for this program's own.

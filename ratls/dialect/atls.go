@@ -50,8 +50,8 @@ func readConstellation(s Shown, c Context) (*Found, error) {
 	if !bytes.Equal(doc.UserData, key) {
 		return nil, otherKey("UserData", doc.UserData, key)
 	}
-	nonce, ok := c.nonce()
-	if !ok {
+	nonce := c.nonce()
+	if nonce == nil {
 		return nil, nothingExpected("the nonce that was sent as the server name")
 	}
 	return &Found{
@@ -79,8 +79,8 @@ func readContrast(s Shown, c Context) (*Found, error) {
 	if err != nil {
 		return nil, err
 	}
-	nonce, ok := c.nonce()
-	if !ok {
+	nonce := c.nonce()
+	if nonce == nil {
 		return nil, nothingExpected("the nonce that was sent as an application protocol or as the server name")
 	}
 	// The DER of a key says where it ends, so that no other key and nonce are the same bytes.

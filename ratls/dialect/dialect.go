@@ -47,8 +47,13 @@ type Context struct {
 	AppKey  [32]byte // SHA-256 of the application's key that it expects in a document; zero for none
 }
 
-// nonce is the relying party's, where it is long enough to be one.
-func (c *Context) nonce() ([]byte, bool) { return c.Nonce, len(c.Nonce) >= MinNonce }
+// nonce is the relying party's, nil where it is not long enough to be one.
+func (c *Context) nonce() []byte {
+	if len(c.Nonce) < MinNonce {
+		return nil
+	}
+	return c.Nonce
+}
 
 // Found is what one dialect found. Nothing in it has been verified.
 type Found struct {
@@ -234,9 +239,8 @@ func (r *Reader) Ask(name string, nonce []byte) (serverName string, protocols []
 	return name, nil
 }
 
-// Read answers what all dialects find in what is shown, those that are not allowed among it, the strongest allowed one first. It
-// is empty where nothing is of any. Its errors are *attest.Error: CodeDialect where something was found and nothing of it is
-// allowed.
+// Read answers what all dialects find in what is shown, the strongest that is allowed first, and those that are not allowed last. It
+// is empty where nothing is of any. Its errors are *attest.Error.
 func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	if err := s.bounded(); err != nil {
 		return nil, err
@@ -260,27 +264,24 @@ func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	if failed = cmp.Or(failed, unread(s)); failed != nil {
 		return nil, failed
 	}
-	if len(all) == 0 {
-		return nil, nil
-	}
 	slices.SortStableFunc(all, func(a, b *Found) int {
 		switch {
-		case a.Allowed != b.Allowed:
-			if a.Allowed {
-				return -1
-			}
-			return 1
-		case a.Level == b.Level:
-			return 0
-		case a.Level.AtLeast(b.Level):
+		case a.before(b):
 			return -1
+		case b.before(a):
+			return 1
 		}
-		return 1
+		return 0
 	})
-	if !all[0].Allowed {
-		return nil, notAllowed(all[0].Dialect)
-	}
 	return all, critical(s, all)
+}
+
+// before reports whether f is to count rather than g: it is allowed and g is not, or else it is bound more strongly.
+func (f *Found) before(g *Found) bool {
+	if f.Allowed != g.Allowed {
+		return f.Allowed
+	}
+	return !g.Level.AtLeast(f.Level)
 }
 
 func notAllowed(name string) error {
@@ -299,19 +300,19 @@ func in(name string, allowed bool, err error) error {
 		return refused
 	}
 	said := *coded
-	said.Got = strings.TrimSpace(name + ": " + said.Got)
+	said.Got = strings.TrimSuffix(name+": "+said.Got, ": ")
 	return &said
 }
 
-// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, and are bound alike: which
-// of their hashes the hardware signed shows when it is verified. Where one is not allowed, it adds nothing.
+// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, or neither, and are bound alike:
+// which of their hashes the hardware signed shows when it is verified. Where only one is allowed, the other adds nothing.
 func join(all []*Found, f *Found) []*Found {
 	for i, g := range all {
 		if g.Evidence.Format != f.Evidence.Format || !bytes.Equal(g.Evidence.Raw, f.Evidence.Raw) {
 			continue
 		}
 		switch {
-		case g.Allowed && f.Allowed && g.Level == f.Level && len(g.ReportData) > 0 && len(f.ReportData) > 0:
+		case g.Allowed == f.Allowed && g.Level == f.Level && len(g.ReportData) > 0 && len(f.ReportData) > 0:
 			g.from = append(g.from, f.from...)
 			for _, data := range f.ReportData {
 				if !slices.Contains(g.ReportData, data) {

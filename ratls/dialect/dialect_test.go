@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -25,23 +26,26 @@ import (
 
 var now = time.Date(2026, 11, 20, 12, 0, 30, 0, time.UTC)
 
-// machines of each TEE, all of which one directory's roots endorse.
-var machines = sync.OnceValue(func() map[string]sim.Machine {
-	out := map[string]sim.Machine{}
+// machines of each TEE, made when they are first asked for.
+var machines = func() map[string]func() sim.Machine {
+	out := map[string]func() sim.Machine{}
 	for name, spec := range map[string]string{"tdx": "sim:tdx", "sgx": "sim:sgx", "snp": "sim:snp:genoa", "nitro": "sim:nitro", "other-sgx": "sim:sgx,measurement=" + strings.Repeat("77", 32)} {
-		m, err := sim.Open(spec, "", func() time.Time { return now })
-		if err != nil {
-			panic(err)
-		}
-		out[name] = m
+		out[name] = sync.OnceValue(func() sim.Machine {
+			m, err := sim.Open(spec, "", func() time.Time { return now })
+			if err != nil {
+				panic(err)
+			}
+			return m
+		})
 	}
 	return out
-})
+}()
 
 // bench makes things of one machine and judges them.
 type bench struct {
 	*dialectforge.Forge
-	made map[string]*attest.Evidence // by its raw bytes
+	made  map[string]*attest.Evidence // by its raw bytes
+	roots []string                    // of the machines that were asked
 }
 
 func newBench(t testing.TB, tee string) *bench {
@@ -51,9 +55,9 @@ func newBench(t testing.TB, tee string) *bench {
 		T: t, Key: key, NotBefore: time.Date(2026, 11, 20, 12, 0, 7, 0, time.UTC), NotAfter: now.Add(time.Hour), CommonName: "enclave.example",
 		HPKE: bytes.Repeat([]byte{0x44}, 32), Exported: bytes.Repeat([]byte{0x55}, 32),
 	}
-	b.Quote = func(data [64]byte) []byte { return b.attest(machines()[tee], data) }
+	b.Quote = func(data [64]byte) []byte { return b.attest(machines[tee](), data) }
 	b.Nitro = func(user, nonce []byte) []byte {
-		raw, err := machines()["nitro"].(*sim.Nitro).Document(user, nonce, nil)
+		raw, err := b.enclave().Document(user, nonce, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -87,7 +91,14 @@ func newBench(t testing.TB, tee string) *bench {
 	return b
 }
 
+func (b *bench) enclave() *sim.Nitro {
+	m := machines["nitro"]().(*sim.Nitro)
+	b.roots = append(b.roots, m.Root())
+	return m
+}
+
 func (b *bench) attest(m sim.Machine, data [64]byte) []byte {
+	b.roots = append(b.roots, m.Root())
 	ev, err := m.Attest(b.T.Context(), data)
 	if err != nil {
 		b.T.Fatal(err)
@@ -134,12 +145,8 @@ func (b *bench) judge(s dialect.Shown, c dialect.Context, allow ...string) (*att
 	if err != nil {
 		return attest.RefusedResult(err, now), attest.Situation{}
 	}
-	var roots []string
-	for _, m := range machines() {
-		roots = append(roots, m.Root())
-	}
 	var seen attest.Situation
-	appraiser := attest.NewAppraiser(attest.NoEndorser{}, simulated{b, sim.NewVerifier(roots)})
+	appraiser := attest.NewAppraiser(attest.NoEndorser{}, simulated{b, sim.NewVerifier(b.roots)})
 	return dialect.Appraise(b.T.Context(), appraiser, found, anything{&seen}, now), seen
 }
 
@@ -312,7 +319,7 @@ func TestTraps(t *testing.T) {
 		}, bound...)
 		if s.tee != "nitro" {
 			run("a bit after the hash", judged(func(b *bench) { b.Data = func(d *[64]byte) { d[63] ^= 1 } }), bound...)
-			run("a shorter hash", judged(func(b *bench) { b.Data = func(d *[64]byte) { clear(d[31:]) } }), bound...)
+			run("a shorter hash", judged(func(b *bench) { b.Data = func(d *[64]byte) { clear(d[16:32]) } }), bound...)
 		}
 		run("bytes after it", judged(func(b *bench) { b.Value = func(v []byte) []byte { return append(v, 0x5a) } }))
 		for _, part := range []int{0, 1, 2, 10, 50, 90} {
@@ -397,8 +404,8 @@ func TestTwoDialects(t *testing.T) {
 		"agree":                 {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), []string{dialect.DICE}, ""},
 		"agree, other allowed":  {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), []string{dialect.GramineLegacy}, ""},
 		"agree, by default":     {gramine(func(b *bench, d [64]byte) []byte { return b.Quote(d) }), nil, ""},
-		"another program":       {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines()["other-sgx"], d) }), []string{dialect.DICE}, attest.CodeDialects},
-		"another program, both": {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines()["other-sgx"], d) }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeDialects},
+		"another program":       {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines["other-sgx"](), d) }), []string{dialect.DICE}, attest.CodeDialects},
+		"another program, both": {gramine(func(b *bench, d [64]byte) []byte { return b.attest(machines["other-sgx"](), d) }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeDialects},
 		"another key":           {gramine(func(b *bench, d [64]byte) []byte { d[0] ^= 1; return b.Quote(d) }), []string{dialect.DICE}, attest.CodeReportData},
 		"unreadable":            {gramine(func(*bench, [64]byte) []byte { return []byte("quote") }), []string{dialect.DICE}, attest.CodeDialect},
 		"unreadable, allowed":   {gramine(func(*bench, [64]byte) []byte { return []byte("quote") }), []string{dialect.DICE, dialect.GramineLegacy}, attest.CodeUnknownFormat},
@@ -423,6 +430,72 @@ func TestTwoDialects(t *testing.T) {
 	}
 }
 
+// told is a verifier that claims what a test says of evidence, and remembers the endorsements that came with it.
+type told struct {
+	claims map[string]*attest.Claims
+	got    map[string][]attest.Endorsement
+}
+
+func (v told) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
+	v.got[string(ev.Raw)] = ev.Endorsements
+	return v.claims[string(ev.Raw)], nil
+}
+
+// Evidence in two dialects is of one machine and one software, in all that tells machines and software apart.
+func TestAgreement(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(*attest.Claims)
+		want   string
+	}{
+		"the same":   {func(*attest.Claims) {}, ""},
+		"a register": {func(c *attest.Claims) { c.Measured["rtmr3"] = []byte{1} }, ""}, // which grows
+		"vendor":     {func(c *attest.Claims) { c.Vendor = "b" }, "another platform"},
+		"TEE":        {func(c *attest.Claims) { c.TEE = "b" }, "another platform"},
+		"root":       {func(c *attest.Claims) { c.Root = "b" }, "another platform"},
+		"generation": {func(c *attest.Claims) { c.Generation = "b" }, "another platform"},
+		"launch":     {func(c *attest.Claims) { c.Measured["launch"] = []byte{2} }, "another measurement"},
+		"signer":     {func(c *attest.Claims) { c.Measured["signer"] = []byte{2} }, "another measurement"},
+		"chip":       {func(c *attest.Claims) { c.ChipID = []byte{2} }, "another machine"},
+		"PPID":       {func(c *attest.Claims) { c.PPID = []byte{2} }, "another machine"},
+		"module":     {func(c *attest.Claims) { c.Module = "b" }, "another machine"},
+		"debugging":  {func(c *attest.Claims) { c.Debug = attest.On }, "another state of debugging"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			claims := func() *attest.Claims {
+				return &attest.Claims{
+					Vendor: "a", TEE: "a", Root: "a", Generation: "a", Debug: attest.Off, ReportData: attest.ReportData{1},
+					Provenance: attest.Provenance{ChipID: []byte{1}, PPID: []byte{1}, Module: "a"}, Measured: map[string]attest.HexBytes{"launch": {1}, "signer": {1}},
+				}
+			}
+			other := claims()
+			c.change(other)
+			v := told{map[string]*attest.Claims{"one": claims(), "two": other}, map[string][]attest.Endorsement{}}
+			one, two := attest.Endorsement{Raw: []byte("1")}, attest.Endorsement{Raw: []byte("2")}
+			for _, brought := range [][]attest.Endorsement{nil, {two}} {
+				found := func(raw string, e ...attest.Endorsement) *dialect.Found {
+					return &dialect.Found{Dialect: raw, Allowed: raw == "one", Level: attest.LevelKey, ReportData: []attest.ReportData{{1}}, Evidence: &attest.Evidence{Raw: []byte(raw), Endorsements: e}}
+				}
+				var seen attest.Situation
+				r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil, v), []*dialect.Found{found("one", one), found("two", brought...)}, anything{&seen}, now)
+				if c.want == "" && !r.Affirmed() {
+					t.Fatal(r.Err())
+				}
+				if c.want != "" && (r.Code() != attest.CodeDialects || !strings.Contains(r.Err().Error(), c.want)) {
+					t.Errorf("%v, want %s", r.Err(), c.want)
+				}
+				// What one dialect has no room for, the other may have brought.
+				want := "1"
+				if brought != nil {
+					want = "2"
+				}
+				if got := v.got["two"]; len(got) != 1 || string(got[0].Raw) != want {
+					t.Errorf("endorsements %v, want %s", got, want)
+				}
+			}
+		})
+	}
+}
+
 // Two places for what one SDK writes twice hold one quote.
 func TestTwin(t *testing.T) {
 	b := newBench(t, "sgx")
@@ -434,6 +507,16 @@ func TestTwin(t *testing.T) {
 	b = newBench(t, "sgx")
 	r, _ = b.judge(dialect.Shown{Leaf: b.Certificate(pkix.Extension{Id: dialectforge.OIDIntelSGX, Value: b.Quote([64]byte(append(sum(b.Claims()), make([]byte, 32)...)))})}, dialect.Context{}, dialect.SGXSDK)
 	refused(t, r, attest.CodeNoExpectation)
+
+	b = newBench(t, "sgx")
+	both, err := dialect.NewReader(dialect.SGXSDK, dialect.DICE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := both.Read(dialect.Shown{Leaf: b.SGXSDK()}, dialect.Context{})
+	if err != nil || len(found) != 1 || found[0].Dialect != "dice or sgx-sdk" || found[0].Preimage != "SHA-256(claims)" || len(found[0].ReportData) != 1 {
+		t.Errorf("%+v, %v", found, err)
+	}
 
 	// The same identifier in a PCK certificate is no evidence.
 	b = newBench(t, "sgx")
@@ -466,6 +549,10 @@ func TestHashOfTheAllowedDialect(t *testing.T) {
 			}
 			if !c.ok {
 				refused(t, r, attest.CodeReportData)
+			}
+			both := "ego or openenclave, SHA-256(SPKI) or SHA-256(PEM and NUL)"
+			if i := slices.IndexFunc(r.Checks(), func(x attest.Check) bool { return x.ID == dialect.CheckID }); i < 0 || (r.Checks()[i].Got == both) != (len(c.allow) == 2) {
+				t.Errorf("%+v", r.Checks())
 			}
 		})
 	}

@@ -61,11 +61,7 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 	if spki == nil {
 		return nil, nothingExpected("the certificate that the document is for")
 	}
-	data := sha512Of([]byte(dstackTag), spki)
-	f.ReportData = []attest.ReportData{whole(data)}
-	if f.Evidence.Format == formatNitro {
-		f.ReportData, f.Signed = nil, map[string][32]byte{userData: [32]byte(sha256Of(data))}
-	}
+	f.ReportData = []attest.ReportData{whole(sha512Of([]byte(dstackTag), spki))}
 	return f, nil
 }
 

@@ -2,7 +2,6 @@ package dialect
 
 import (
 	"encoding/asn1"
-	"fmt"
 
 	"github.com/jurat-tls/jurat/attest"
 )
@@ -44,9 +43,6 @@ func readEnarx(s Shown, _ Context) (*Found, error) {
 		}
 		if found, err = place.read(ext.Value); err != nil {
 			return nil, err
-		}
-		if len(found.Evidence.Endorsements) > attest.MaxEndorsements {
-			return nil, refuse(attest.CodeOversized, fmt.Sprintf("%d endorsements", len(found.Evidence.Endorsements)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 		}
 		found.ReportData = []attest.ReportData{whole(place.hash(s.spki()))}
 		found.Preimage, found.Level, found.from = place.name, attest.LevelPinned, []asn1.ObjectIdentifier{ext.Id}

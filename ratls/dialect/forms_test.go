@@ -45,6 +45,9 @@ func TestRecorded(t *testing.T) {
 		if err != nil || len(found) != 2 {
 			t.Fatalf("%v: %d, %v", allow, len(found), err)
 		}
+		if want := map[bool]string{true: dialect.GramineLegacy, false: dialect.DICE}[len(allow) == 1 && allow[0] == dialect.GramineLegacy]; found[0].Dialect != want {
+			t.Errorf("%v: %s counts, want %s", allow, found[0].Dialect, want)
+		}
 		for _, f := range found {
 			report, err := sgx.Parse(f.Evidence.Raw)
 			if err != nil {
@@ -65,8 +68,12 @@ func TestRecorded(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDialect {
-		t.Error(err)
+	found, err := r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res := dialect.Appraise(t.Context(), attest.NewAppraiser(nil), found, nil, now); res.Code() != attest.CodeDialect {
+		t.Error(res.Err())
 	}
 }
 
@@ -203,6 +210,10 @@ func TestOwnClaimsElsewhere(t *testing.T) {
 		if r := judge(change); r.Code() != attest.CodeReportData {
 			t.Errorf("%s: %v", name, r.Err())
 		}
+	}
+	request := b.Request(evidence)
+	if _, err := r.Read(dialect.Shown{Request: request}, dialect.Context{}); attest.CodeOf(err) != attest.CodeNoExpectation {
+		t.Error(err) // names and validity are not in a request
 	}
 	short := dialectforge.Pairs(dialectforge.Text("pubkey-hash"), dialectforge.Bytes(dialectforge.KeyHash(1, sum(spki))), dialectforge.Text("profile"), dialectforge.Text("jurat-certificate-1"))
 	evidence.Value = b.TaggedEvidence(60000, short)
@@ -388,6 +399,7 @@ func TestOpenEnclaveForms(t *testing.T) {
 		"report, too long":      {dialectforge.OIDOEReport, edit(report, 8, 0xff, 0xff), attest.CodeMalformed},
 		"report, endless":       {dialectforge.OIDOEReport, edit(report, 8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), attest.CodeMalformed},
 		"report, too short":     {dialectforge.OIDOEReport, edit(report, 8, 1, 0), attest.CodeMalformed},
+		"report, no quote":      {dialectforge.OIDOEReport, dialectforge.OEReport(make([]byte, 100)), attest.CodeUnknownFormat},
 		"report, header":        {dialectforge.OIDOEReport, report[:15], attest.CodeMalformed},
 		"report, as evidence":   {dialectforge.OIDOEEvidence, report, attest.CodeUnknownFormat},
 		"evidence":              {dialectforge.OIDOEEvidence, evidence.Value, ""},
@@ -424,6 +436,9 @@ func TestOpenEnclaveForms(t *testing.T) {
 		t.Error(err)
 	}
 	if err := both(dialectforge.OEReport(b.Quote([64]byte{2}))); attest.CodeOf(err) != attest.CodeDialects {
+		t.Error(err)
+	}
+	if _, err := at(t, b, dialect.EGo, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: report[:15]}); attest.CodeOf(err) != attest.CodeMalformed {
 		t.Error(err)
 	}
 	if _, err := at(t, b, dialect.EGo, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: append(slices.Clone(report), 0)}); attest.CodeOf(err) != attest.CodeMalformed {
@@ -489,12 +504,13 @@ func TestPlaces(t *testing.T) {
 		"flashbots, no byte":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":[256]}`)))}, attest.CodeMalformed},
 		"flashbots, two messages":       {dialect.AttestedTLS, []pkix.Extension{dstack(message("none")), old(message("dcap-tdx"))}, attest.CodeDialects},
 		"flashbots' as dstack":          {dialect.Dstack, []pkix.Extension{old(message("dcap-tdx"))}, attest.CodeDialect},
-		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, attest.CodeDialect},
+		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, ""}, // and is not allowed
 		"privasys, SGX":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysSGX, Value: quote}}, attest.CodeNoExpectation},
 		"privasys, mock":                {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysTDX, Value: []byte("MOCK_QUOTE:x")}}, attest.CodeUnknownFormat},
 		"privasys, two":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysTDX, Value: quote}, {Id: dialectforge.OIDPrivasysSNP, Value: quote}}, attest.CodeDialects},
 		"privasys, other TEE":           {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysSNP, Value: quote}}, attest.CodeMalformed},
 		"c8s, envelope":                 {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, []byte("{}"), nil)}}, attest.CodeUnknownFormat},
+		"c8s, envelope for SNP":         {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 1, []byte("{}"), nil)}}, attest.CodeUnknownFormat},
 		"c8s, other TEE":                {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 3, quote, nil)}}, attest.CodeUnknownFormat},
 		"c8s, quote as report":          {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 1, quote, nil)}}, attest.CodeMalformed},
 		"c8s, bad chain":                {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, []byte("x"))}}, attest.CodeMalformed},
@@ -505,6 +521,8 @@ func TestPlaces(t *testing.T) {
 		"SGX SDK, empty":                {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{}}}, attest.CodeUnknownFormat},
 		"enarx in a certificate":        {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSNP, Value: []byte{0x30, 0}}}, attest.CodeMalformed},
 		"enarx SGX in a certificate":    {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSGX, Value: []byte{0x30, 0}}}, attest.CodeMalformed},
+		"enarx, no report":              {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSNP, Value: []byte{0x30, 12, 0x30, 6, 0x30, 0, 0x30, 2, 0x30, 0, 4, 2, 1, 2}}}, attest.CodeMalformed},
+		"enarx, no quote":               {dialect.Enarx, []pkix.Extension{{Id: dialectforge.OIDEnarxSGX, Value: []byte{0x30, 12, 4, 0, 0x30, 2, 0x30, 0, 0x30, 4, 0x30, 0, 4, 0}}}, attest.CodeUnknownFormat},
 		"what nobody knows, uncritical": {dialect.DICE, []pkix.Extension{{Id: id(1, 2, 3), Value: quote}}, ""},
 	} {
 		if _, err := at(t, b, c.allow, dialect.Context{Nonce: nonce}, c.ext...); attest.CodeOf(err) != c.want {
@@ -589,6 +607,9 @@ func TestMessagePack(t *testing.T) {
 			{0xdd, 0, 0, 0, 1, 1},
 		}, nil)...), ""},
 		"truncated number": {extra(0xcf, 1), attest.CodeMalformed},
+		"no number at all": {extra(0xcf), attest.CodeMalformed},
+		"no signed one":    {extra(0xd3), attest.CodeMalformed},
+		"no length at all": {extra(0xda), attest.CodeMalformed},
 		"truncated signed": {extra(0xd3, 1), attest.CodeMalformed},
 		"truncated length": {extra(0xda, 1), attest.CodeMalformed},
 		"truncated text":   {extra(0xa3, 1), attest.CodeMalformed},
@@ -668,6 +689,7 @@ func TestOtherDocuments(t *testing.T) {
 	token := func(raw []byte) []byte {
 		return fmt.Appendf(nil, `{"version":1,"evidence":%q,"binder":{"aik_pub_hash":""}}`, base64.StdEncoding.EncodeToString(raw))
 	}
+	in64 := func(raw []byte) []byte { return []byte(base64.StdEncoding.EncodeToString(raw)) }
 	live := connected(b)
 	deaf, mute := live, live
 	deaf.Exporter = nil
@@ -683,35 +705,42 @@ func TestOtherDocuments(t *testing.T) {
 		ctx   dialect.Context
 		want  attest.Code
 	}{
-		"cocos":                   {dialect.Cocos, leaf, cocos, live, ""},
-		"cocos, no exporter":      {dialect.Cocos, leaf, cocos, deaf, attest.CodeNoExpectation},
-		"cocos, no request":       {dialect.Cocos, leaf, cocos, mute, attest.CodeNoExpectation},
-		"cocos, broken exporter":  {dialect.Cocos, leaf, cocos, broken, attest.CodeNoExpectation},
-		"cocos, no leaf":          {dialect.Cocos, nil, cocos, live, attest.CodeNoExpectation},
-		"cocos, another hash":     {dialect.Cocos, leaf, cocos, long, attest.CodeReportData},
-		"cocos, label":            {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"Attestation"`), []byte(`"EXPORTER-x"`), 1), live, attest.CodeUnknownAlgorithm},
-		"cocos, no label":         {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"Attestation"`), []byte(`""`), 1), live, ""},
-		"cocos, version":          {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"version":1`), []byte(`"version":2`), 1), live, attest.CodeUnknownVersion},
-		"cocos, no evidence":      {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"evidence"`), []byte(`"evid3nce"`), 1), live, attest.CodeMalformed},
-		"cocos, no token":         {dialect.Cocos, leaf, token([]byte{0xff}), live, attest.CodeMalformed},
-		"cocos, no payload":       {dialect.Cocos, leaf, token([]byte{0x84, 0x40, 0xa0, 0x41, 0xff, 0x40}), live, attest.CodeMalformed},
-		"cocos, no report":        {dialect.Cocos, leaf, token([]byte{0xa0}), live, attest.CodeMalformed},
-		"cocos, an empty report":  {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(nil))), live, attest.CodeUnknownFormat},
-		"cocos, a report, no key": {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))), live, attest.CodeReportData},
-		"nitriding":               {dialect.Nitriding, leaf, nitriding, dialect.Context{AppKey: app}, ""},
-		"nitriding, no leaf":      {dialect.Nitriding, nil, nitriding, dialect.Context{AppKey: app}, attest.CodeNoExpectation},
-		"nitriding as tinfoil":    {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, attest.CodeDialect},
-		"dstack, no leaf":         {dialect.Dstack, nil, b.DstackDocument(), dialect.Context{}, attest.CodeNoExpectation},
-		"dstack, no hex":          {dialect.Dstack, leaf, []byte(`{"quote":"xy"}`), dialect.Context{}, attest.CodeMalformed},
-		"dstack, no quote":        {dialect.Dstack, leaf, []byte(`{"a":"quote","quote":""}`), dialect.Context{}, attest.CodeUnknownFormat},
-		"dstack, two quotes":      {dialect.Dstack, leaf, []byte(`{"quote":"","quote":""}`), dialect.Context{}, attest.CodeMalformed},
-		"dstack, quote elsewhere": {dialect.Dstack, leaf, []byte(`{"a":{"quote":""}}`), dialect.Context{}, attest.CodeMalformed},
-		"nothing in base64":       {dialect.Nitriding, leaf, []byte("aGVsbG8="), dialect.Context{}, ""},
+		"cocos":                    {dialect.Cocos, leaf, cocos, live, ""},
+		"cocos, no exporter":       {dialect.Cocos, leaf, cocos, deaf, attest.CodeNoExpectation},
+		"cocos, no request":        {dialect.Cocos, leaf, cocos, mute, attest.CodeNoExpectation},
+		"cocos, broken exporter":   {dialect.Cocos, leaf, cocos, broken, attest.CodeNoExpectation},
+		"cocos, no leaf":           {dialect.Cocos, nil, cocos, live, attest.CodeNoExpectation},
+		"cocos, another hash":      {dialect.Cocos, leaf, cocos, long, attest.CodeReportData},
+		"cocos, label":             {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"Attestation"`), []byte(`"EXPORTER-x"`), 1), live, attest.CodeUnknownAlgorithm},
+		"cocos, no label":          {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"Attestation"`), []byte(`""`), 1), live, ""},
+		"cocos, version":           {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"version":1`), []byte(`"version":2`), 1), live, attest.CodeUnknownVersion},
+		"cocos, no evidence":       {dialect.Cocos, leaf, bytes.Replace(cocos, []byte(`"evidence"`), []byte(`"evid3nce"`), 1), live, attest.CodeMalformed},
+		"cocos, key of others":     {dialect.Cocos, leaf, bytes.Replace(cocos, in64(sum(b.SPKI())), in64(sum(nil)), 1), live, attest.CodeReportData},
+		"cocos, binding of others": {dialect.Cocos, leaf, bytes.Replace(cocos, in64(sum(append(b.SPKI(), b.Exported...))), in64(sum(nil)), 1), live, attest.CodeReportData},
+		"cocos, no token":          {dialect.Cocos, leaf, token([]byte{0xff}), live, attest.CodeMalformed},
+		"cocos, no payload":        {dialect.Cocos, leaf, token([]byte{0x84, 0x40, 0xa0, 0x41, 0xff, 0x40}), live, attest.CodeMalformed},
+		"cocos, no report":         {dialect.Cocos, leaf, token([]byte{0xa0}), live, attest.CodeMalformed},
+		"cocos, an empty report":   {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(nil))), live, attest.CodeUnknownFormat},
+		"cocos, a report, no key":  {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))), live, attest.CodeReportData},
+		"nitriding":                {dialect.Nitriding, leaf, nitriding, dialect.Context{AppKey: app}, ""},
+		"nitriding, no leaf":       {dialect.Nitriding, nil, nitriding, dialect.Context{AppKey: app}, attest.CodeNoExpectation},
+		"nitriding as tinfoil":     {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, ""},
+		"dstack, no leaf":          {dialect.Dstack, nil, b.DstackDocument(), dialect.Context{}, attest.CodeNoExpectation},
+		"dstack, no hex":           {dialect.Dstack, leaf, []byte(`{"quote":"xy"}`), dialect.Context{}, attest.CodeMalformed},
+		"dstack, no quote":         {dialect.Dstack, leaf, []byte(`{"a":"quote","quote":""}`), dialect.Context{}, attest.CodeUnknownFormat},
+		"dstack, two quotes":       {dialect.Dstack, leaf, []byte(`{"quote":"","quote":""}`), dialect.Context{}, attest.CodeMalformed},
+		"dstack, quote elsewhere":  {dialect.Dstack, leaf, []byte(`{"a":{"quote":""}}`), dialect.Context{}, attest.CodeMalformed},
+		"nothing in base64":        {dialect.Nitriding, leaf, []byte("aGVsbG8="), dialect.Context{}, ""},
 	} {
 		_, err := document(t, c.allow, c.ctx, c.leaf, c.doc)
 		if attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %q", name, err, c.want)
 		}
+	}
+	// Beside a document the certificate is what it is for, and its own evidence another matter.
+	found, err := document(t, dialect.Nitriding, dialect.Context{}, b.DICE(), nitriding)
+	if err != nil || len(found) != 1 || found[0].Dialect != dialect.Nitriding {
+		t.Errorf("%+v, %v", found, err)
 	}
 	// The application's key is part of what is signed.
 	for key, ok := range map[[32]byte]bool{app: true, {}: false} {
@@ -769,9 +798,19 @@ func TestEnarxRequests(t *testing.T) {
 		if kinds[attest.KindCertificate] != 1 || kinds[attest.KindCRL] != 1 || (kinds[attest.KindTCBInfo] == 1) != (tee == "sgx") {
 			t.Errorf("%s: %v", name, kinds)
 		}
-		// Evidence of two TEEs, and more lists than are taken.
-		r.Extensions = append(r.Extensions, pkix.Extension{Id: dialectforge.OIDEnarxSNP, Value: nil}, pkix.Extension{Id: dialectforge.OIDEnarxSGX})
-		if _, err := reader.Read(dialect.Shown{Request: r}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDuplicateExtension && attest.CodeOf(err) != attest.CodeDialects && attest.CodeOf(err) != attest.CodeMalformed {
+		twice := *r
+		twice.Extensions = append(slices.Clone(r.Extensions), r.Extensions[len(r.Extensions)-1])
+		if _, err := reader.Read(dialect.Shown{Request: &twice}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDuplicateExtension {
+			t.Error(err)
+		}
+		both := *r
+		other := newBench(t, map[string]string{"snp": "sgx", "sgx": "snp"}[tee])
+		theirs := other.EnarxSGX
+		if tee == "sgx" {
+			theirs = other.EnarxSNP
+		}
+		both.Extensions = append(slices.Clone(r.Extensions), theirs().Extensions...)
+		if _, err := reader.Read(dialect.Shown{Request: &both}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDialects {
 			t.Error(err)
 		}
 	}

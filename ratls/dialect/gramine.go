@@ -6,10 +6,14 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
+func oidGramine() asn1.ObjectIdentifier {
+	return asn1.ObjectIdentifier{0, 6, 9, 42, 840, 113741, 1337, 6}
+}
+
 // readGramineLegacy reads what Gramine wrote before interoperable RA-TLS, and beside it since: a raw SGX quote under an identifier
 // that its authors encoded twice, so that it reads 0.6.9.42.840.113741.1337.6.
 func readGramineLegacy(s Shown, _ Context) (*Found, error) {
-	ext, err := s.extension(asn1.ObjectIdentifier{0, 6, 9, 42, 840, 113741, 1337, 6})
+	ext, err := s.extension(oidGramine())
 	if err != nil {
 		return nil, err
 	}

@@ -72,11 +72,9 @@ func readEvervault(s Shown, c Context) (*Found, error) {
 		Evidence: &attest.Evidence{Format: formatNitro, Raw: document}, Preimage: "SPKI as user data",
 		Level: attest.LevelKey, Unsigned: []string{unsignedLeaf},
 	}
-	nonce, known := c.nonce()
-	if known {
+	nonce := c.nonce()
+	if nonce != nil {
 		f.Level, f.Made, f.Preimage = attest.LevelNonce, c.Asked, "SPKI as user data, and the nonce"
-	} else {
-		nonce = nil
 	}
 	f.Signed = signedBy(s.spki(), nonce)
 	return f, nil
@@ -85,11 +83,7 @@ func readEvervault(s Shown, c Context) (*Found, error) {
 // readNitriding reads what nitriding answers to a request for attestation: a Nitro document in base64. Its user data are the hash of
 // the certificate, all of it, and that of an application's key.
 func readNitriding(s Shown, c Context) (*Found, error) {
-	text := bytes.TrimSpace(s.Document)
-	if len(text) == 0 || isJSON(text) {
-		return nil, ErrAbsent
-	}
-	raw, err := base64.StdEncoding.DecodeString(string(text))
+	raw, err := base64.StdEncoding.DecodeString(string(bytes.TrimSpace(s.Document)))
 	if err != nil || !isCOSE(raw) {
 		return nil, ErrAbsent
 	}
@@ -98,18 +92,10 @@ func readNitriding(s Shown, c Context) (*Found, error) {
 	}
 	multihash := []byte{0x12, 0x20} // SHA-256, 32 bytes
 	user := slices.Concat(multihash, sha256Of(s.Leaf.Raw), multihash, c.AppKey[:])
-	f := &Found{
-		Evidence: &attest.Evidence{Format: formatNitro, Raw: raw}, Preimage: "SHA-256(certificate) and SHA-256(key of the application)",
-		Level: attest.LevelPinned,
-	}
-	nonce, known := c.nonce()
-	if known {
-		f.Made = c.Asked
-	} else {
-		nonce = nil
-	}
-	f.Signed = signedBy(user, nonce)
-	return f, nil
+	return &Found{
+		Evidence: &attest.Evidence{Format: formatNitro, Raw: raw}, Signed: signedBy(user, c.nonce()),
+		Preimage: "SHA-256(certificate) and SHA-256(key of the application)", Level: attest.LevelPinned,
+	}, nil
 }
 
 // tinfoilFormats are the formats of documents, by what Tinfoil calls them.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
 	"strconv"
 	"strings"
 
@@ -91,7 +92,7 @@ func (u *uses) use(s *scope, at string, k *socket) {
 }
 
 func alike(a, b *socket) bool {
-	return a.proxyProtocol == b.proxyProtocol && (a.attested == nil) == (b.attested == nil) && (a.attested == nil || *a.attested == *b.attested)
+	return a.proxyProtocol == b.proxyProtocol && reflect.DeepEqual(a.attested, b.attested)
 }
 
 // collectEndpoints reads the assignments. What endpoints are in depends on the cluster, too.

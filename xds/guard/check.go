@@ -67,6 +67,8 @@ func (g *Guard) Check(measured, after *config.Config, policies map[string]Policy
 		switch {
 		case c.Attested == nil && named(k.limits.Attested, c.Name) && !bare(c):
 			k.add("attested", attest.CodeLimitPlain, "attested", "a plain cluster", "an attested one: the limits say so of its name")
+		case c.Attested != nil && len(c.Attested.Dialects) > 0: // in which no name is signed that targets could be told by
+			k.add("bypass", attest.CodeLimitBypass, "attested.dialects", "evidence of other programs", "none that came over xDS")
 		case len(k.targets) == 0:
 			k.add("target", attest.CodeLimitTarget, "", "a cluster", "none: the limits have no targets")
 		case c.HealthCheck != nil: // which needs nobody who leads there

@@ -63,6 +63,7 @@ var fields = map[string]string{
 	"config.Attested.Require":  judged,
 	"config.Attested.Name":     judged,
 	"config.Attested.Reattest": judged,
+	"config.Attested.Dialects": judged,
 
 	"upstream.Config.Name":                   judged, // not that of a static one
 	"upstream.Config.Policy":                 judged, // how much it holds

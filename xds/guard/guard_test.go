@@ -306,6 +306,7 @@ func TestCheck(t *testing.T) {
 		"connections go on":                   {[2]string{`plain: true, tcp: true, cluster: "pay|one"`, `plain: true, tcp: true, transparent: redirect, cluster: "pay|one"`}, bypass, `transparent`},
 		"clients say where":                   {[2]string{`plain: true, tcp: true, cluster: "pay|one"`, `plain: true, forward: [{hosts: ["*"], require: mesh-strict}]`}, bypass, `forward`},
 		"a public certificate":                {[2]string{`":15007", cluster`, `":15007", public: {cert: f, unsafe_key_file: f}, cluster`}, bypass, `public`},
+		"evidence of other programs":          {[2]string{"{require: mesh-loose}", "{require: mesh-loose, dialects: [ego]}"}, bypass, `cluster "pay|one": attested.dialects`},
 		"passwords":                           {[2]string{`plain: true, tcp: true, cluster: "pay|one"`, `plain: true, tcp: true, credentials: f, cluster: "pay|one"`}, bypass, `credentials`},
 		"copies in plain":                     {route(`{match: {prefix: /}, route: {cluster: near, request_mirror_policies: [{cluster: near}]}}`), "mirror J907", `http.virtual_hosts[0].routes[0].route.request_mirror_policies[0].cluster`},
 		"copies to nowhere":                   {route(`{match: {prefix: /}, route: {cluster: near, request_mirror_policies: [{cluster: nobody}]}}`), target, `request_mirror_policies[0].cluster`},

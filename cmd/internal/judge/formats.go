@@ -141,10 +141,15 @@ func Trusting(endorser attest.Endorser, tpmRoots *tpm.Roots, simulation []string
 func (t Trust) Verifiers() []attest.Verifier {
 	hardware, intel := snp.NewVerifier(snp.AMDRoots()), tdx.NewVerifier(dcap.IntelRoots())
 	keys, _ := cca.NewKeys(t.keys...) // each was tried before
-	return []attest.Verifier{
+	var verifiers []attest.Verifier
+	if len(t.simulation) > 0 {
+		verifiers = append(verifiers, sim.NewForeignVerifier(t.simulation)) // before those of hardware, which would refuse the root
+	}
+	return append(
+		verifiers,
 		hardware, intel, sgx.NewVerifier(dcap.IntelRoots()), nitro.NewVerifier(nitro.AWSRoots()), cca.NewVerifier(keys),
 		azure.NewSNPVerifier(hardware), azure.NewTDXVerifier(intel), tpm.NewVerifier(t.tpm), sim.NewVerifier(t.simulation),
-	}
+	)
 }
 
 // Decode decodes evidence for people. Nothing in it has been checked.

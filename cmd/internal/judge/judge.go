@@ -14,6 +14,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/record"
 	"github.com/jurat-tls/jurat/attest/tpm"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/ratls/ea"
 	"github.com/jurat-tls/jurat/ratls/session"
 )
@@ -22,12 +23,13 @@ import (
 type Party struct {
 	Policy   *policy.Policy
 	Endorser attest.Endorser
-	TPM      *tpm.Roots // authorities for TPM keys; nil for none
+	TPM      *tpm.Roots      // authorities for TPM keys; nil for none
+	Dialects *dialect.Reader // nil allows what is taken without a word
 }
 
 // Asking is the same party in a connection's terms, at the times that now tells, with endorsements from endorser.
 func (p Party) Asking(endorser attest.Endorser, now func() time.Time) *ratls.RelyingParty {
-	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(p.Verifiers(endorser)...)), p.Policy, now)
+	return ratls.NewRelyingParty(attest.NewAppraiser(endorser, attest.NewMemo(p.Verifiers(endorser)...)), p.Policy, now).WithDialects(p.Dialects)
 }
 
 // Verifiers check evidence for it, with endorsements from endorser.

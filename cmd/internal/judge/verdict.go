@@ -7,6 +7,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/dialect"
 )
 
 // Verdict is a verdict in JSON. Its names are a contract.
@@ -16,6 +17,7 @@ type Verdict struct {
 	Target     string          `json:"target,omitempty"`
 	TEE        string          `json:"tee"`
 	Binding    attest.Level    `json:"binding"`
+	Dialect    string          `json:"dialect,omitempty"` // another program's, in which the evidence was shown
 	Simulated  bool            `json:"simulated"`
 	Claims     *attest.Claims  `json:"claims"`
 	Checks     []attest.Check  `json:"checks"`
@@ -45,8 +47,9 @@ func VerdictOf(target string, shown ratls.Presented, r *attest.Result) Verdict {
 	if v.NotChecked == nil {
 		v.NotChecked = []string{}
 	}
-	if content, err := ratls.OpenPresented(shown); err == nil {
-		v.Pin = ratls.Pin(content.Leaf)
+	v.Dialect = dialect.DialectOf(r)
+	if leaf, err := shown.Leaf(); err == nil {
+		v.Pin = ratls.Pin(leaf)
 	}
 	return v
 }
