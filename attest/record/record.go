@@ -217,6 +217,8 @@ func (f *file) check() error {
 		return malformed(errors.New("evidence for a connection without the chain of its end"))
 	case f.Session != nil && (len(f.Session.Challenge) != 32 || len(f.Session.Exporter) != 32 || f.Session.Asked.IsZero()):
 		return malformed(errors.New("evidence for a connection without challenge, exporter or time"))
+	case !written(f.Time), f.Session != nil && !written(f.Session.Asked):
+		return malformed(errors.New("a time that UTC has no four digits for"))
 	case len(f.Chain) > 0 && (f.ServerName == "") != f.Client:
 		return malformed(errors.New("a chain without the name that was expected, or a client with one"))
 	case len(f.Chain) > 0 && !f.Client && hostOf(f.Target) != f.ServerName:
@@ -239,6 +241,9 @@ func (f *file) check() error {
 	}
 	return nil
 }
+
+// written reports whether RFC 3339 can say a time in UTC, as a verdict does: with an offset it reaches a day further.
+func written(t time.Time) bool { return t.UTC().Year() >= 0 && t.UTC().Year() <= 9999 }
 
 // hostOf is the host of "host:port", and empty for anything else.
 func hostOf(target string) string {

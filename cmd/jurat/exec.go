@@ -77,10 +77,13 @@ func (a *app) exec(ctx context.Context, args []string) error {
 	if err := trust.write(slices.Concat(slices.Collect(maps.Values(leaves))...)); err != nil {
 		return err
 	}
+	child := exec.Command(cmd[0], cmd[1:]...)
+	child.Env = trust.environment(os.Environ())
 	if watch > 0 {
+		endsWithUs(child)
 		defer a.watch(rp, trust, leaves, time.Duration(watch))()
 	}
-	return a.child(cmd, trust.environment(os.Environ()))
+	return a.child(child)
 }
 
 // forCertificate says what to do where a program that connects by itself can't reach the level that a policy demands.
@@ -94,10 +97,9 @@ func forCertificate(err error) error {
 	return err
 }
 
-// child runs cmd to its end. Signals that a terminal sends reach the child by themselves; the others are passed on.
-func (a *app) child(cmd, env []string) error {
-	child := exec.Command(cmd[0], cmd[1:]...)
-	child.Stdin, child.Stdout, child.Stderr, child.Env = a.stdin, a.stdout, a.stderr, env
+// child runs a command to its end. Signals that a terminal sends reach the child by themselves; the others are passed on.
+func (a *app) child(child *exec.Cmd) error {
+	child.Stdin, child.Stdout, child.Stderr = a.stdin, a.stdout, a.stderr
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM, syscall.SIGHUP, syscall.SIGQUIT)
 	defer signal.Stop(signals)

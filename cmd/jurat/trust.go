@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
 	"math/big"
 	"os"
 	"path/filepath"
@@ -29,8 +30,12 @@ type childTrust struct {
 
 // newTrust makes one in an empty folder of the caller's.
 func newTrust(dir string) (*childTrust, error) {
-	if strings.ContainsAny(dir, "\"\\\n") {
-		return nil, &attest.Error{Code: attest.CodeUsage, Check: "exec", Got: fmt.Sprintf("temporary directory %q", dir), Want: "a path without quotes"}
+	dir, err := filepath.Abs(dir) // a child may go elsewhere
+	if err != nil {
+		return nil, err
+	}
+	if strings.ContainsAny(dir, "\"\\\n:") { // SSL_CERT_DIR is a list: after a colon another folder of authorities would begin
+		return nil, &attest.Error{Code: attest.CodeUsage, Check: "exec", Got: fmt.Sprintf("temporary directory %q", dir), Want: "a path without quotes and colons"}
 	}
 	nobody, err := nobodysCertificate()
 	if err != nil {
@@ -128,6 +133,8 @@ func (t *childTrust) environment(base []string) []string {
 		"CURL_HOME": t.dir, "CURL_CA_BUNDLE": leaf,
 		"SSL_CERT_FILE": leaf, "SSL_CERT_DIR": none, // OpenSSL, Go, Python, Ruby, .NET, redis-cli
 		"REQUESTS_CA_BUNDLE": leaf, "PIP_CERT": leaf, "HTTPLIB2_CA_CERTS": leaf,
+		// Where these are absent or empty, what files in the user's home say counts, and that may be that nothing is verified.
+		"PIP_TRUSTED_HOST": "nobody.invalid", "GOINSECURE": "nobody.invalid", "CLOUDSDK_AUTH_DISABLE_SSL_VALIDATION": "false",
 		"NODE_OPTIONS": "--use-openssl-ca",
 		"DENO_CERT":    leaf, "DENO_TLS_CA_STORE": ",", // of no store
 		"GIT_SSL_CAINFO": leaf, "GIT_SSL_CAPATH": none,
@@ -139,19 +146,24 @@ func (t *childTrust) environment(base []string) []string {
 		// libpq: a server of ours speaks TLS from the first byte on, and encryption by GSSAPI would take the place of TLS.
 		"PGSSLROOTCERT": leaf, "PGSSLMODE": "verify-full", "PGSSLNEGOTIATION": "direct", "PGGSSENCMODE": "disable",
 	}
-	// A proxy would be a second party; verification that is switched off would be none; and options of Java's that come later win.
+	// Verification that is switched off would be none, and options of Java's that come later win.
 	drop := []string{
-		"NODE_EXTRA_CA_CERTS", "NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "PYTHONHTTPSVERIFY", "PIP_TRUSTED_HOST",
-		"GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "GIT_PROXY_SSL_CAINFO", "npm_config_ca", "npm_config_cafile", "npm_config_strict_ssl",
-		"http_proxy", "https_proxy", "all_proxy", "npm_config_proxy", "npm_config_https_proxy", "CARGO_HTTP_PROXY", "PIP_PROXY",
-		"YARN_ENABLE_STRICT_SSL", "CLOUDSDK_AUTH_DISABLE_SSL_VALIDATION", "PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE",
-		"JDK_JAVA_OPTIONS", "_JAVA_OPTIONS",
+		"NODE_EXTRA_CA_CERTS", "NODE_USE_SYSTEM_CA", "NODE_TLS_REJECT_UNAUTHORIZED", "PYTHONHTTPSVERIFY",
+		"GIT_SSL_NO_VERIFY", "SSLKEYLOGFILE", "GIT_PROXY_SSL_CAINFO", "npm_config_ca", "npm_config_node_options",
+		"YARN_ENABLE_STRICT_SSL", "PGREQUIRESSL", "PGSERVICE", "PGSERVICEFILE", "BUNDLE_SSL_VERIFY_MODE", "BUNDLE_SSL_CA_CERT",
+		"JDK_JAVA_OPTIONS", "_JAVA_OPTIONS", "OPENJ9_JAVA_OPTIONS", "IBM_JAVA_OPTIONS",
+		"JAVA_OPTS", "MAVEN_OPTS", "MAVEN_ARGS", "GRADLE_OPTS", "SBT_OPTS",
+	}
+	// pip and npm take a name in any case, and with "-" for "_"; of two such the one that comes last counts.
+	canonical := func(name string) string { return strings.ToUpper(strings.ReplaceAll(name, "-", "_")) }
+	closed := map[string]bool{}
+	for _, name := range slices.AppendSeq(drop, maps.Keys(set)) {
+		closed[canonical(name)] = true
 	}
 	env := slices.DeleteFunc(slices.Clone(base), func(kv string) bool {
 		name, _, _ := strings.Cut(kv, "=")
-		_, replaced := set[name]
-		dropped := slices.ContainsFunc(drop, func(d string) bool { return strings.EqualFold(d, name) })
-		return replaced || dropped || strings.HasPrefix(name, "GIT_CONFIG_")
+		name = canonical(name)
+		return closed[name] || strings.HasPrefix(name, "GIT_CONFIG_") || strings.HasSuffix(name, "_PROXY") // which would be a second party
 	})
 	for name, value := range set {
 		env = append(env, name+"="+value)

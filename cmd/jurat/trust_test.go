@@ -6,10 +6,13 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/sim"
 	"github.com/jurat-tls/jurat/ratls"
 )
@@ -106,7 +109,61 @@ func TestTrust(t *testing.T) {
 	if _, err := os.Stat(trust.file("truststore.p12")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("Java still trusts somebody")
 	}
-	if _, err := newTrust(dir + "/a\"b"); err == nil {
-		t.Error("a quote in the path")
+	for _, name := range []string{"a\"b", "a\\b", "a\nb", "a:b"} {
+		other := filepath.Join(t.TempDir(), name)
+		if err := os.Mkdir(other, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := newTrust(other); attest.CodeOf(err) != attest.CodeUsage {
+			t.Errorf("%q: %v", name, err)
+		}
+	}
+}
+
+// A child that goes to another folder trusts the same.
+func TestTrustIsAbsolute(t *testing.T) {
+	t.Chdir(t.TempDir())
+	if err := os.Mkdir("here", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	trust, err := newTrust("here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"CURL_HOME", "SSL_CERT_DIR", "SSL_CERT_FILE", "WGETRC"} {
+		for _, kv := range trust.environment(nil) {
+			if value, ok := strings.CutPrefix(kv, name+"="); ok && !filepath.IsAbs(value) {
+				t.Error(kv)
+			}
+		}
+	}
+}
+
+// Of what was in the environment nothing is left that a tool could take for what it trusts, however the tool spells it.
+func TestEnvironmentIsClosed(t *testing.T) {
+	trust, err := newTrust(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{
+		"SSL_CERT_FILE", "SSL_CERT_DIR", "NODE_OPTIONS", "NODE_TLS_REJECT_UNAUTHORIZED", "GIT_CONFIG_PARAMETERS", "CURL_CA_BUNDLE",
+		"PIP_TRUSTED_HOST", "PIP_trusted_host", "PIP_TRUSTED-HOST", "PIP_cert", "PIP_proxy", "GOINSECURE", "CLOUDSDK_AUTH_DISABLE_SSL_VALIDATION",
+		"npm_config_strict-ssl", "NPM_CONFIG_CAFILE", "npm_config_ca", "npm_config_https-proxy", "npm_config_node-options",
+		"grpc_proxy", "HTTPS_PROXY", "all_proxy", "wss_proxy", "CARGO_HTTP_PROXY", "YARN_HTTPS_PROXY", "AWS_CA_BUNDLE",
+		"JAVA_OPTS", "MAVEN_OPTS", "GRADLE_OPTS", "SBT_OPTS", "OPENJ9_JAVA_OPTIONS", "JAVA_TOOL_OPTIONS",
+		"BUNDLE_SSL_VERIFY_MODE", "BUNDLE_SSL_CA_CERT", "PGSERVICE", "PGSSLMODE",
+	} {
+		for _, kv := range trust.environment([]string{name + "=careless", "KEPT=1"}) {
+			if strings.HasSuffix(kv, "=careless") {
+				t.Error(kv)
+			}
+		}
+	}
+	// Absent or empty, these would leave it to files in the user's home.
+	env := trust.environment([]string{"KEPT=1"})
+	for _, kv := range []string{"PIP_TRUSTED_HOST=nobody.invalid", "GOINSECURE=nobody.invalid", "CLOUDSDK_AUTH_DISABLE_SSL_VALIDATION=false", "KEPT=1"} {
+		if !slices.Contains(env, kv) {
+			t.Errorf("no %s", kv)
+		}
 	}
 }

@@ -303,7 +303,8 @@ func (a *app) parseTime(s string, absent time.Time) (time.Time, error) {
 		return a.now(), nil
 	}
 	for _, layout := range []string{time.RFC3339Nano, time.DateOnly} {
-		if t, err := time.Parse(layout, s); err == nil {
+		t, err := time.Parse(layout, s)
+		if y := t.UTC().Year(); err == nil && y >= 0 && y <= 9999 { // with an offset it can be a year that no verdict can say
 			return t.UTC(), nil
 		}
 	}

@@ -149,7 +149,7 @@ func (r *request) at() (time.Time, error) {
 		return time.Time{}, nil
 	}
 	t, err := time.Parse(time.RFC3339Nano, r.time)
-	if err != nil || t.IsZero() {
+	if y := t.UTC().Year(); err != nil || t.IsZero() || y < 0 || y > 9999 {
 		return time.Time{}, wrong("time %.40q is not RFC 3339 (2026-11-23T12:00:00Z)", r.time)
 	}
 	return t.UTC(), nil

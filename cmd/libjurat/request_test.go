@@ -81,6 +81,8 @@ func TestRequest(t *testing.T) {
 		"no time":              {bare(func(r *request) { r.time = "" }), usage},
 		"time, a date":         {bare(func(r *request) { r.time = "2026-11-01" }), usage},
 		"time zero":            {bare(func(r *request) { r.time = "0001-01-01T00:00:00Z" }), usage},
+		"time after all years": {bare(func(r *request) { r.time = "9999-12-31T23:59:59-12:00" }), usage},
+		"time before them":     {bare(func(r *request) { r.time = "0000-01-01T00:00:00+12:00" }), usage},
 		"no format":            {bare(func(r *request) { r.format = "" }), usage},
 		"another format":       {bare(func(r *request) { r.format = "snq" }), usage},
 		"both inputs":          {bare(func(r *request) { r.record = []byte("{}") }), usage},
@@ -109,7 +111,10 @@ func TestRequest(t *testing.T) {
 		"record and log":         {recorded(func(r *request) { r.eventLog = []byte("x") }), usage},
 		"record without word":    {recorded(func(r *request) { r.anyReportData = false }), usage},
 		"record and certificate": {recorded(func(r *request) { r.stapled = [][]byte{selfSigned(t)} }), usage},
-		"record of junk":         {recorded(func(r *request) { r.record = []byte("{}") }), attest.CodeMalformedRecord},
+		"record after all years": {recorded(func(r *request) {
+			r.record = []byte(strings.Replace(string(r.record), "2026-10-01T00:00:00Z", "9999-12-31T23:59:59-12:00", 1))
+		}), attest.CodeMalformedRecord},
+		"record of junk": {recorded(func(r *request) { r.record = []byte("{}") }), attest.CodeMalformedRecord},
 	} {
 		t.Run(name, func(t *testing.T) {
 			code, raw := c.r.answer(clock)

@@ -213,6 +213,25 @@ func (c countingConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
+// carelessHome is a folder with files of the user's that have tools take whoever is at addr.
+func carelessHome(l *lab, addr string) string {
+	l.Helper()
+	for name, content := range map[string]string{
+		".curlrc":              "insecure\n",
+		".wgetrc":              "check_certificate = off\n",
+		".gitconfig":           "[http]\n\tsslVerify = false\n[http \"https://" + addr + "\"]\n\tsslVerify = false\n",
+		".npmrc":               "strict-ssl=false\n",
+		".config/pip/pip.conf": "[global]\ntrusted-host = " + addr + "\n[download]\ntrusted-host = " + addr + "\n",
+	} {
+		file := filepath.Join(l.path("home"), name)
+		if err := os.MkdirAll(filepath.Dir(file), 0o700); err != nil {
+			l.Fatal(err)
+		}
+		l.write(filepath.Join("home", name), content)
+	}
+	return l.path("home")
+}
+
 // inStore runs a command with the authority's folder in place of the system's trust store.
 func (l *lab) inStore(store string, extra []string, args ...string) outcome {
 	l.Helper()
@@ -260,7 +279,8 @@ func TestClients(t *testing.T) {
 	good := func(o outcome) bool {
 		return o.code == 0 && (strings.Contains(o.stdout, secret) || strings.Contains(o.stdout, "HEAD") || strings.Contains(o.stdout, "demo"))
 	}
-	for _, c := range clients(l, buildGoClient(l)) {
+	all := clients(l, buildGoClient(l))
+	for _, c := range all {
 		t.Run(c.name, func(t *testing.T) {
 			// What is appraised is always the right server; the command then goes where it is told to.
 			through := func(to string) []string {
@@ -295,6 +315,25 @@ func TestClients(t *testing.T) {
 		o := l.inStore(ca.store, careless, append([]string{binary, "exec", "-p", policy, "--to", honest[web], "--"}, fetch...)...)
 		if n := believed.taken(); n != 0 || good(o) {
 			t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
+		}
+	})
+	t.Run("a home whose files verify nothing", func(t *testing.T) {
+		careless := []string{"HOME=" + carelessHome(l, believed.addrs[web]), "XDG_CONFIG_HOME="}
+		for _, c := range all {
+			if !slices.Contains([]string{"curl", "wget", "git", "npm", "pip"}, c.name) {
+				continue
+			}
+			t.Run(c.name, func(t *testing.T) {
+				args := c.args(l, believed.addrs[web])
+				_ = l.inStore(l.dir, careless, args...)
+				if believed.taken() == 0 {
+					t.Error("without exec the impostor was not believed, so this shows nothing")
+				}
+				o := l.inStore(ca.store, careless, append([]string{binary, "exec", "-p", policy, "--to", honest[web], "--"}, args...)...)
+				if n := believed.taken(); n != 0 || good(o) {
+					t.Errorf("impostor: %d bytes of a request, exit %d\n%s%s", n, o.code, o.stdout, o.stderr)
+				}
+			})
 		}
 	})
 	for _, bad := range impostors {

@@ -149,6 +149,13 @@ assert lib.version()["go"].startswith("go"), lib.version()
 mask = caught() & ~before
 print("signals", *[n + 1 for n in range(64) if mask >> n & 1], file=sys.stderr)
 
+for wrong in (5, True, [1, 2], object()):  # a number would be as many zero bytes
+    try:
+        lib.appraise(policy=b"x", evidence=b"x", report_data=wrong)
+    except TypeError:
+        continue
+    raise AssertionError(wrong)
+
 def value(v):
     if isinstance(v, dict):
         return base64.b64decode(v["bytes"]) if list(v) == ["bytes"] else {k: value(x) for k, x in v.items()}

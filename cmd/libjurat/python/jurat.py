@@ -50,7 +50,7 @@ def _bytes(value):
     """Makes a jurat_bytes. It refers to the memory of a bytes object, which it keeps alive."""
     if value is None:
         return _Bytes()
-    raw = value.encode() if isinstance(value, str) else bytes(value)
+    raw = value.encode() if isinstance(value, str) else bytes(memoryview(value))  # bytes of a number would be as many zeros
     if not raw:
         raise ValueError("an empty value: leave it out, or say what is meant")
     return _Bytes(raw, len(raw))
