@@ -141,7 +141,9 @@ func shownResources(t testing.TB) map[string]resource.Resource {
 				PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
 				Headers: []*routev3.HeaderMatcher{
 					compared("X-Api-Key", exactly(keyText)), compared("X-Kept", exactly("kept-value")),
+					//lint:ignore SA1019 it is taken as long as it is in the API
 					compared("authorization", &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_ExactMatch{ExactMatch: keyText}}),
+					//lint:ignore SA1019 it is taken as long as it is in the API
 					compared("cookie", &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_SafeRegexMatch{SafeRegexMatch: &matcherv3.RegexMatcher{Regex: ".*" + keyText}}}),
 				},
 				QueryParameters: []*routev3.QueryParameterMatcher{{Name: "kept.token", QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: exactly(keyText).GetStringMatch()}}},
