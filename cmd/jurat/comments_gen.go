@@ -209,7 +209,7 @@ var comments = map[string]string{
 	"main.xdsConfig.Protocol":                                  "what changed, or all of it each time, default delta",
 	"main.xdsConfig.Reattest":                                  "how often it has to attest anew, default (and at most) half of the policy's freshness.evidence",
 	"main.xdsConfig.Require":                                   "the policy that it has to meet before a word is believed, a file beside this one",
-	"main.xdsConfig.Seal":                                      "Whether state is sealed, so that only this software on this machine can read and write it: by the TEE of the identity, which has to be SEV-SNP, SGX with Gramine or EGo, Azure's, or a TPM. What is not sealed has no secrets in it, and anybody can write it, default tee",
+	"main.xdsConfig.Seal":                                      "Whether state is sealed, so that only this software on this machine can read and write it: by the TEE of the identity, which has to be SEV-SNP, SGX with Gramine or EGo, Azure's, or a TPM. No resource that has a secret in it is kept unsealed, and what is anybody can write, default tee",
 	"main.xdsConfig.Server":                                    "HOST[:PORT] of the control plane, default port 443",
 	"main.xdsConfig.State":                                     "A directory, made with mode 0700, for what was accepted last and for serials, so that a restart needs no control plane and takes back nothing. Whoever can write there can play back what was kept before, within the limits.",
 	"route.Config":                                             "Virtual hosts with their routes, in the words of Envoy's RouteConfiguration.",

@@ -28,7 +28,9 @@ import (
 	"github.com/jurat-tls/jurat/xds/agent"
 	"github.com/jurat-tls/jurat/xds/client"
 	"github.com/jurat-tls/jurat/xds/client/grpcads"
+	"github.com/jurat-tls/jurat/xds/envoy"
 	"github.com/jurat-tls/jurat/xds/guard"
+	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 const haveXDS = true
@@ -65,7 +67,10 @@ func (o *operation) follow(ctx context.Context, c *serveConfig) (done func(), er
 		}
 		options.Store, settings.Store = keep("serials.json"), keep("accepted")
 		if x.sealed() {
-			settings.Stored = func(string) bool { return true } // secrets too
+			settings.Stored = func(*resource.Resource) bool { return true } // secrets too
+		} else {
+			screen := envoy.NewScreen()
+			settings.Stored = func(r *resource.Resource) bool { return r.Type != resource.Secret && !screen.Hides(*r) }
 		}
 	}
 	if f.agent, err = agent.New(x.Limits, c.policies[x.Limits.Floor], &c.Proxy, c.policies, f, options); err != nil {

@@ -33,7 +33,8 @@ type xdsConfig struct {
 	// back nothing. Whoever can write there can play back what was kept before, within the limits.
 	State string `yaml:"state" json:"state"`
 	// Whether state is sealed, so that only this software on this machine can read and write it: by the TEE of the identity, which has to be
-	// SEV-SNP, SGX with Gramine or EGo, Azure's, or a TPM. What is not sealed has no secrets in it, and anybody can write it, default tee
+	// SEV-SNP, SGX with Gramine or EGo, Azure's, or a TPM. No resource that has a secret in it is kept unsealed, and what is anybody can
+	// write, default tee
 	Seal   string       `yaml:"seal,one=tee|off" json:"seal"`
 	Limits guard.Limits `yaml:"limits,required" json:"limits"` // what it may bring about, at most
 }

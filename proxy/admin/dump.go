@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/pattern"
 	"github.com/jurat-tls/jurat/proxy/redact"
 )
 
@@ -120,9 +121,9 @@ func readSelection(field, mask, name string) (*selection, error) {
 		}
 	}
 	if name != "" {
-		re, err := regexp.Compile("^(?:" + name + ")$")
+		re, _, err := pattern.Compile(name, true)
 		if err != nil {
-			return nil, badQuery("name_regex is not understood")
+			return nil, badQuery("name_regex is " + err.Error())
 		}
 		s.name = re
 	}

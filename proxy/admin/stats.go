@@ -3,13 +3,12 @@ package admin
 import (
 	"math"
 	"net/http"
-	"regexp"
 	"runtime/metrics"
 	"strconv"
 	"strings"
-)
 
-const maxFilter = 1000 // bytes
+	"github.com/jurat-tls/jurat/proxy/pattern"
+)
 
 func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	kind, ok := format(w, r, "text", "json", "prometheus")
@@ -26,13 +25,9 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	filter := query.Get("filter")
-	if len(filter) > maxFilter {
-		fail(w, http.StatusBadRequest, "filter is longer than "+strconv.Itoa(maxFilter)+" bytes")
-		return
-	}
-	matches, err := regexp.Compile(filter)
+	matches, _, err := pattern.Compile(filter, false)
 	if err != nil {
-		fail(w, http.StatusBadRequest, "filter is no regular expression (RE2)")
+		fail(w, http.StatusBadRequest, "filter is "+err.Error())
 		return
 	}
 	type stat struct {

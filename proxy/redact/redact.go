@@ -28,13 +28,15 @@ func Text(s string) bool { return strings.Contains(s, "PRIVATE KEY-----") }
 func Value(v any) any {
 	switch v := v.(type) {
 	case map[string]any:
-		// A header, or whatever else is a name and a value.
-		name, _ := v["name"].(string)
-		if name == "" {
-			name, _ = v["key"].(string)
+		// A header, or whatever else is a name and a value, or what one is compared with.
+		named := false
+		for k := range v {
+			if text, ok := v[k].(string); ok && (strings.EqualFold(k, "name") || strings.EqualFold(k, "key")) {
+				named = named || Named(text)
+			}
 		}
 		for k := range v {
-			if Named(k) || k == "value" && Named(name) {
+			if Named(k) || named && ofName(k, v[k]) {
 				v[k] = Hidden
 			} else {
 				v[k] = Value(v[k])
@@ -50,4 +52,14 @@ func Value(v any) any {
 		}
 	}
 	return v
+}
+
+// ofName reports whether a field holds the value of the name beside it, or what that is compared with.
+func ofName(field string, v any) bool {
+	switch field = strings.ReplaceAll(strings.ToLower(field), "_", ""); v.(type) {
+	case bool, nil: // whether it is there
+		return false
+	default:
+		return field == "value" || field == "rawvalue" || field == "string" || strings.HasSuffix(field, "match") && field != "match"
+	}
 }

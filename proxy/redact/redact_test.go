@@ -32,9 +32,23 @@ func TestText(t *testing.T) {
 func TestValue(t *testing.T) {
 	got := redact.Value(map[string]any{
 		"password": "x", "list": []any{map[string]any{"name": "Cookie", "value": "x", "kept": 1.0}, "-----BEGIN PRIVATE KEY-----"}, "secret": map[string]any{"a": "x"}, "kept": "y",
+		"compared": []any{
+			map[string]any{"Name": "X-Api-Key", "String": map[string]any{"Exact": "x"}, "Present": nil, "Invert": true},
+			map[string]any{"name": "token", "string_match": map[string]any{"prefix": "x"}},
+			map[string]any{"name": "x-kept", "exact_match": "y"},
+			map[string]any{"name": "token", "present_match": true, "match": map[string]any{"prefix": "/"}},
+			map[string]any{"KEY": "cookie", "raw_value": "x"},
+		},
 	})
 	want := map[string]any{
 		"password": redact.Hidden, "list": []any{map[string]any{"name": "Cookie", "value": redact.Hidden, "kept": 1.0}, redact.Hidden}, "secret": redact.Hidden, "kept": "y",
+		"compared": []any{
+			map[string]any{"Name": "X-Api-Key", "String": redact.Hidden, "Present": nil, "Invert": true},
+			map[string]any{"name": "token", "string_match": redact.Hidden},
+			map[string]any{"name": "x-kept", "exact_match": "y"},
+			map[string]any{"name": "token", "present_match": true, "match": map[string]any{"prefix": "/"}},
+			map[string]any{"KEY": "cookie", "raw_value": redact.Hidden},
+		},
 	}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %v", got)

@@ -129,8 +129,40 @@ func (s *Server) LocalHTTP(name string) http.Handler {
 		g.Stop()
 	}
 	s.servers = append(s.servers, g)
-	return g
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		g.ServeHTTP(&patient{w, http.NewResponseController(w), s.opts.Stall}, r)
+	})
 }
+
+// patient is an answer that is cut off where nobody takes a part of it in time: gRPC takes the next message before the last one is on
+// its way, so that whoever sends does not see it.
+type patient struct {
+	http.ResponseWriter
+	control *http.ResponseController
+	limit   time.Duration
+}
+
+// within does what may have to wait for the client.
+func (p *patient) within(write func() error) error {
+	if err := p.control.SetWriteDeadline(time.Now().Add(p.limit)); err != nil {
+		return err
+	}
+	if err := write(); err != nil {
+		return err
+	}
+	return p.control.SetWriteDeadline(time.Time{})
+}
+
+func (p *patient) Write(b []byte) (n int, err error) {
+	err = p.within(func() error {
+		n, err = p.ResponseWriter.Write(b)
+		return err
+	})
+	return n, err
+}
+
+// Flush implements http.Flusher, without which gRPC takes no answer.
+func (p *patient) Flush() { _ = p.within(p.control.Flush) }
 
 func (s *Server) serve(ln net.Listener, creds credentials.TransportCredentials) error {
 	g := grpc.NewServer(

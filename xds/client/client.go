@@ -85,9 +85,9 @@ type Config struct {
 	Counts      func() Counts
 	CountsEvery time.Duration // how often it is asked at most: 5 s
 
-	Store     Store                 // nil keeps nothing
-	Stored    func(typ string) bool // which types are kept; nil is all but secrets
-	SaveAfter time.Duration         // from a change until it is kept, so that many are kept at once: 1 s
+	Store     Store                         // nil keeps nothing
+	Stored    func(*resource.Resource) bool // what is kept, which another goroutine asks; nil is all but resources that are secrets
+	SaveAfter time.Duration                 // from a change until it is kept, so that many are kept at once: 1 s
 }
 
 // Client is an xDS client.
@@ -143,7 +143,7 @@ func New(config Config, transport Transport, sink Sink) (*Client, error) {
 		config.Burst = 1000
 	}
 	if config.Stored == nil {
-		config.Stored = func(typ string) bool { return typ != resource.Secret } // a private key stays in memory
+		config.Stored = func(r *resource.Resource) bool { return r.Type != resource.Secret } // a private key stays in memory
 	}
 	return &Client{config: config, transport: transport, sink: sink, wake: make(chan struct{}, 1), machine: machine}, nil
 }

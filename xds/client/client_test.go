@@ -580,13 +580,31 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// What is kept is asked for each resource.
+func TestStored(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		s := &sink{}
+		c := make1(t, &control{play: serve(response(resource.Cluster, "1", "a", "private"))}, s, func(c *Config) {
+			c.Store, c.Stored = m, func(r *resource.Resource) bool { return r.Name != "private" }
+		})
+		_ = c.Subscribe(resource.Cluster, []string{"*"}, 0)
+		stop := run(t, c)
+		s.expect(t, "answered Cluster a private")
+		stop()
+		if all, err := decode(m.raw, keptLimits); err != nil || len(all) != 1 || len(all[0].Resources) != 1 || all[0].Resources[0].Name != "a" {
+			t.Errorf("kept %v, %v", all, err)
+		}
+	})
+}
+
 // What is accepted just before the end is kept too.
 func TestStoreAtTheEnd(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := &memory{}
 		s := &sink{}
 		c := make1(t, &control{play: serve(response(resource.Cluster, "1", "a"))}, s, func(c *Config) {
-			c.Store, c.SaveAfter, c.Stored = m, time.Hour, func(string) bool { return true }
+			c.Store, c.SaveAfter, c.Stored = m, time.Hour, func(*resource.Resource) bool { return true }
 		})
 		_ = c.Subscribe(resource.Cluster, []string{"*"}, 0)
 		stop := run(t, c)

@@ -31,6 +31,6 @@
 // # Last known good
 //
 // With a Store, what is accepted is kept, and offered to the Sink again when Run begins, before anything is heard of a control
-// plane. Secrets and what has a time to live are left out unless Config.Stored says otherwise for the former. Whoever implements
+// plane. What has a time to live is left out, and so are resources that are secrets unless Config.Stored says otherwise. Whoever implements
 // the Store seals the bytes. An older state that is put back is not recognised here: versions of xDS have no order.
 package client

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"sync"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/xds/client/protocol"
+	"github.com/jurat-tls/jurat/xds/resource"
 )
 
 // session is one stream, from the attempt to open it until nothing of it is left.
@@ -304,7 +306,7 @@ func (l *loop) judge(u *Update) {
 	l.machine.Judged(time.Now(), err)
 	var r *Rejection
 	if err == nil || errors.As(err, &r) && r.OthersTaken || u.Cause == protocol.Expired {
-		if l.config.Store != nil && l.config.Stored(u.Type) && u.Cause != protocol.Restored && !l.unsaved {
+		if l.config.Store != nil && u.Cause != protocol.Restored && !l.unsaved {
 			l.unsaved, l.save = true, time.Now().Add(l.config.SaveAfter)
 		}
 	}
@@ -399,12 +401,20 @@ func (l *loop) load() {
 // keep saves what is accepted, in a goroutine.
 func (l *loop) keep() {
 	l.mu.Lock()
-	all := l.machine.Keep(l.config.Stored)
+	all := l.machine.Keep()
 	l.mu.Unlock()
 	l.unsaved = false
 	l.saving = make(chan error, 1)
 	saving := l.saving
-	go func() { saving <- l.config.Store.Save(encode(all)) }()
+	go func() { saving <- l.config.Store.Save(encode(l.config.stored(all))) }()
+}
+
+// stored is what is kept of all.
+func (c *Config) stored(all []protocol.Kept) []protocol.Kept {
+	for i := range all {
+		all[i].Resources = slices.DeleteFunc(all[i].Resources, func(r resource.Resource) bool { return !c.Stored(&r) })
+	}
+	return slices.DeleteFunc(all, func(k protocol.Kept) bool { return len(k.Resources) == 0 })
 }
 
 func (l *loop) saved(err error) {

@@ -25,11 +25,13 @@ import (
 type Screen struct {
 	known *protoregistry.Types
 	shown *protoregistry.Types // with what stands in the place of what is hidden
+	// Extensions that are accepted unread.
+	unread map[string]string
 }
 
 // NewScreen makes a Screen, which is for any number of resources.
 func NewScreen() *Screen {
-	s := &Screen{types(), newTypes()} // the latter is changed
+	s := &Screen{types(), newTypes(), opaque()} // the second is changed
 	if err := s.shown.RegisterMessage((*wrapperspb.StringValue)(nil).ProtoReflect().Type()); err != nil {
 		panic(err) // it would be in the list twice
 	}
@@ -56,31 +58,44 @@ func (s *Screen) text(m proto.Message) ([]byte, error) {
 	return protojson.MarshalOptions{Resolver: s.shown, UseProtoNames: true}.Marshal(m)
 }
 
+// Hides reports whether a resource has in it what Show hides, or is not well-formed. Extensions that are accepted unread hide nothing.
+func (s *Screen) Hides(r resource.Resource) bool {
+	_, hidden, err := s.screen(r)
+	return hidden || err != nil
+}
+
 func (s *Screen) show(r resource.Resource) (*anypb.Any, error) {
+	a, _, err := s.screen(r)
+	return a, err
+}
+
+func (s *Screen) screen(r resource.Resource) (a *anypb.Any, hidden bool, err error) {
 	if !isResource(r.Type) {
-		return nil, bad("", "the type "+quote(r.Type), "the type of a resource")
+		return nil, false, bad("", "the type "+quote(r.Type), "the type of a resource")
 	}
 	if len(r.Body) > resource.MaxBody {
-		return nil, bad("", strconv.Itoa(len(r.Body))+" bytes", "at most "+strconv.Itoa(resource.MaxBody))
+		return nil, false, bad("", strconv.Itoa(len(r.Body))+" bytes", "at most "+strconv.Itoa(resource.MaxBody))
 	}
-	one := &screening{s, (&translator{most: maxTotal, known: s.known}).scope(Key{r.Type, r.Name})}
-	a := &anypb.Any{TypeUrl: r.Type, Value: r.Body}
+	one := &screening{Screen: s, scope: (&translator{most: maxTotal, known: s.known}).scope(Key{r.Type, r.Name})}
+	a = &anypb.Any{TypeUrl: r.Type, Value: r.Body}
 	if err := one.open(a, false); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return a, nil
+	return a, one.hidden, nil
 }
 
 // screening is that of one resource.
 type screening struct {
 	*Screen
-	scope *scope
+	scope  *scope
+	hidden bool // something was
 }
 
 const hiddenType = typePrefix + "google.protobuf.StringValue"
 
 // hide puts a text in the place of what an Any holds.
-func hide(a *anypb.Any, text string) {
+func (s *screening) hide(a *anypb.Any, text string) {
+	s.hidden = true
 	a.TypeUrl, a.Value = hiddenType, nil
 	if raw, err := proto.Marshal(wrapperspb.String(text)); err == nil {
 		a.Value = raw
@@ -90,7 +105,7 @@ func hide(a *anypb.Any, text string) {
 // open screens what is in an Any.
 func (s *screening) open(a *anypb.Any, sensitive bool) error {
 	if sensitive {
-		hide(a, redact.Hidden)
+		s.hide(a, redact.Hidden)
 		return nil
 	}
 	typ, text, wrapped, err := api.Unwrap(a.GetTypeUrl(), a.GetValue())
@@ -99,7 +114,11 @@ func (s *screening) open(a *anypb.Any, sensitive bool) error {
 	}
 	mt, err := s.known.FindMessageByURL(typ)
 	if err != nil {
-		hide(a, "an extension that is not known here: "+resource.Printable(typ, 200))
+		before := s.hidden
+		s.hide(a, "an extension that is not known here: "+resource.Printable(typ, 200))
+		if _, unread := s.unread[strings.TrimPrefix(typ, typePrefix)]; unread {
+			s.hidden = before
+		}
 		return nil
 	}
 	m := mt.New()
@@ -136,8 +155,9 @@ func (s *screening) message(m protoreflect.Message, sensitive bool) error {
 	if a, ok := m.Interface().(*anypb.Any); ok {
 		return s.open(a, sensitive)
 	}
+	s.hidden = s.hidden || len(m.GetUnknown()) > 0
 	m.SetUnknown(nil) // of which nobody can say what it is
-	// A header, or whatever else is a name and a value.
+	// A header, or whatever else is a name and a value, or what one is compared with.
 	named := false
 	for _, key := range []protoreflect.Name{"key", "name"} {
 		if f := m.Descriptor().Fields().ByName(key); f != nil && f.Kind() == protoreflect.StringKind && !f.IsList() {
@@ -147,7 +167,7 @@ func (s *screening) message(m protoreflect.Message, sensitive bool) error {
 	var failed error
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		secret := sensitive || isSensitive(f) || f.Kind() == protoreflect.StringKind && redact.Named(string(f.Name())) ||
-			named && (f.Name() == "value" || f.Name() == "raw_value")
+			named && (f.Name() == "value" || f.Name() == "raw_value" || f.Kind() != protoreflect.BoolKind && strings.HasSuffix(string(f.Name()), "_match"))
 		switch {
 		case f.IsMap():
 			v.Map().Range(func(k protoreflect.MapKey, inner protoreflect.Value) bool {
@@ -182,14 +202,17 @@ func (s *screening) message(m protoreflect.Message, sensitive bool) error {
 }
 
 // scalar answers what is shown in place of a value, and whether that is another one.
-func (s *screening) scalar(f protoreflect.FieldDescriptor, v protoreflect.Value, secret bool) (protoreflect.Value, bool) {
+func (s *screening) scalar(f protoreflect.FieldDescriptor, v protoreflect.Value, secret bool) (shown protoreflect.Value, hide bool) {
 	switch f.Kind() {
 	case protoreflect.StringKind:
-		return protoreflect.ValueOfString(redact.Hidden), secret || redact.Text(v.String())
+		shown, hide = protoreflect.ValueOfString(redact.Hidden), secret || redact.Text(v.String())
 	case protoreflect.BytesKind:
-		return protoreflect.ValueOfBytes([]byte(redact.Hidden)), secret || redact.Text(string(v.Bytes()))
+		shown, hide = protoreflect.ValueOfBytes([]byte(redact.Hidden)), secret || redact.Text(string(v.Bytes()))
+	default:
+		shown, hide = f.Default(), secret && f.Kind() != protoreflect.EnumKind
 	}
-	return f.Default(), secret && f.Kind() != protoreflect.EnumKind
+	s.hidden = s.hidden || hide
+	return shown, hide
 }
 
 // isSensitive reports whether Envoy's API says that a field is not to be shown.

@@ -5,6 +5,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -13,6 +14,7 @@ import (
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -91,6 +93,15 @@ func header(name string) *corev3.HeaderValueOption {
 	return &corev3.HeaderValueOption{Header: &corev3.HeaderValue{Key: name, Value: keyText}}
 }
 
+func compared(name string, m *routev3.HeaderMatcher) *routev3.HeaderMatcher {
+	m.Name = name
+	return m
+}
+
+func exactly(s string) *routev3.HeaderMatcher {
+	return &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{StringMatch: &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s}}}}
+}
+
 func shownResources(t testing.TB) map[string]resource.Resource {
 	unknown := &anypb.Any{TypeUrl: "type.googleapis.com/some.Extension", Value: []byte("\x0a\x2c" + keyText)}
 	return map[string]resource.Resource{
@@ -125,6 +136,19 @@ func shownResources(t testing.TB) map[string]resource.Resource {
 			{Header: &corev3.HeaderValue{Key: "X-Kept", Value: "kept-value"}},
 			{Header: &corev3.HeaderValue{Key: "Cookie", RawValue: []byte(keyText)}},
 		}}),
+		"what headers are compared with": resourceOf(t, "kept-name", &routev3.RouteConfiguration{Name: "kept-name", VirtualHosts: []*routev3.VirtualHost{{Name: "kept-token", Routes: []*routev3.Route{{
+			Name: "kept-secret", Match: &routev3.RouteMatch{
+				PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"},
+				Headers: []*routev3.HeaderMatcher{
+					compared("X-Api-Key", exactly(keyText)), compared("X-Kept", exactly("kept-value")),
+					//lint:ignore SA1019 it is taken as long as it is in the API
+					compared("authorization", &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_ExactMatch{ExactMatch: keyText}}),
+					//lint:ignore SA1019 it is taken as long as it is in the API
+					compared("cookie", &routev3.HeaderMatcher{HeaderMatchSpecifier: &routev3.HeaderMatcher_SafeRegexMatch{SafeRegexMatch: &matcherv3.RegexMatcher{Regex: ".*" + keyText}}}),
+				},
+				QueryParameters: []*routev3.QueryParameterMatcher{{Name: "kept.token", QueryParameterMatchSpecifier: &routev3.QueryParameterMatcher_StringMatch{StringMatch: exactly(keyText).GetStringMatch()}}},
+			},
+		}}}}}),
 		"metadata": resourceOf(t, "kept-name", &listenerv3.Listener{Name: "kept-name", Metadata: &corev3.Metadata{FilterMetadata: map[string]*structpb.Struct{"kept": {Fields: map[string]*structpb.Value{
 			"api_token": structpb.NewStringValue(keyText), "kept": structpb.NewStringValue("kept-value"), "list": structpb.NewListValue(&structpb.ListValue{Values: []*structpb.Value{structpb.NewStringValue(keyPEM)}}),
 		}}}}}),
@@ -181,6 +205,38 @@ func TestShowHides(t *testing.T) {
 				t.Errorf("the two differ: %v\n%s", err, text)
 			}
 		})
+	}
+}
+
+// What may be kept where anybody can read it has nothing in it that is hidden; extensions of which it is known that they do nothing are no
+// reason not to.
+func TestHides(t *testing.T) {
+	s := envoy.NewScreen()
+	for name, r := range shownResources(t) {
+		if !s.Hides(r) {
+			t.Errorf("%s hides nothing", name)
+		}
+	}
+	garbage := resource.Resource{Type: resource.Cluster, Body: []byte{0xff}}
+	newer := resourceOf(t, "a", &listenerv3.Listener{Name: "a"})
+	newer.Body = append(newer.Body, []byte("\xca\x3e\x10secret-key-bytes")...)
+	if !s.Hides(garbage) || !s.Hides(newer) {
+		t.Error("what can't be read hides nothing")
+	}
+	files, err := filepath.Glob("testdata/recorded/*.json")
+	if err != nil || len(files) == 0 {
+		t.Fatal(files, err)
+	}
+	for _, file := range files {
+		hides := map[string]int{}
+		for key, r := range recorded(t, file) {
+			if s.Hides(r) {
+				hides[key.Type]++
+			}
+		}
+		if delete(hides, resource.Secret); len(hides) > 0 {
+			t.Errorf("%s: %v", file, hides)
+		}
 	}
 }
 

@@ -30,7 +30,12 @@ import (
 // served is a CSDS server for a real client of gRPC, over HTTP as the admin API has it.
 func served(t *testing.T, source inspect.Source) statusv3.ClientStatusDiscoveryServiceClient {
 	t.Helper()
-	s := attested.NewServer(func(context.Context, net.Conn) (attested.Conn, error) { return nil, errors.New("nobody") }, inspect.Handlers(source), attested.Options{Message: 64 << 10})
+	return servedWith(t, source, attested.Options{Message: 64 << 10})
+}
+
+func servedWith(t *testing.T, source inspect.Source, opts attested.Options) statusv3.ClientStatusDiscoveryServiceClient {
+	t.Helper()
+	s := attested.NewServer(func(context.Context, net.Conn) (attested.Conn, error) { return nil, errors.New("nobody") }, inspect.Handlers(source), opts)
 	ln, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	if err != nil {
 		t.Fatal(err)
@@ -163,6 +168,34 @@ func TestCSDS(t *testing.T) {
 			t.Errorf("the end: %v", err)
 		}
 	})
+}
+
+// Who asks and does not read what is answered is cut off, and keeps nobody else waiting for long.
+func TestCSDSStalls(t *testing.T) {
+	asked := make(chan struct{}, 10)
+	c := servedWith(t, func(wanted func(string) bool, _ bool) []inspect.Client {
+		if !wanted("large") {
+			return nil
+		}
+		asked <- struct{}{}
+		return []inspect.Client{{Node: inspect.Node{ID: strings.Repeat("x", 1<<20)}}}
+	}, attested.Options{Stall: 50 * time.Millisecond})
+	stream, err := c.StreamClientStatus(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := stream.Send(node(exact("large"))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-asked // for the second time: the answer waits for the first one
+	<-asked
+	within, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if _, err := c.FetchClientStatus(within, node(exact("x"))); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestCSDSRefuses(t *testing.T) {

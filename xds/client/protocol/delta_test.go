@@ -560,7 +560,7 @@ func TestRestore(t *testing.T) {
 					old.get(sotw(typ, "7", "a=1", "b=1"))
 				}
 			}
-			kept := old.Keep(func(string) bool { return true })
+			kept := old.Keep()
 			slices.Reverse(kept)
 
 			s := start(t, kind)

@@ -187,21 +187,21 @@ func TestEdges(t *testing.T) {
 			if st.Types[0].Names != 2 || !st.Types[0].Wildcard || st.Types[0].Waiting != 3 || st.Types[1].Names != 1 || st.Types[1].Wildcard {
 				s.Fatal(st)
 			}
-			if k := s.Keep(func(typ string) bool { return typ == eds }); len(k) != 0 {
+			if k := s.Keep(); len(k) != 0 {
 				s.Fatal(k)
 			}
 			if s.Resources(rds) != nil {
 				s.Fatal("of a type that nobody wants")
 			}
 		},
-		"kept are the types that are asked for": func(s *script) {
+		"kept is all that is accepted": func(s *script) {
 			s.want(cds, "*")
 			s.want(eds, "a")
 			s.Opened()
 			s.drain()
 			s.get(answer(s.Kind, cds, "1", "a=1"))
 			s.get(answer(s.Kind, eds, "1", "a=1"))
-			if k := s.Keep(func(typ string) bool { return typ == eds }); len(k) != 1 || k[0].Type != eds {
+			if k := s.Keep(); len(k) != 2 || k[0].Type != cds || k[1].Type != eds {
 				s.Fatal(k)
 			}
 		},
@@ -374,7 +374,7 @@ func TestEdgesOfState(t *testing.T) {
 			s.get(sotw(eds, "1", "a=1", "b=1", "c=1"))
 			s.drain()
 			s.want(eds, "c")
-			if k := s.Keep(func(string) bool { return true }); len(k[0].Resources) != 1 {
+			if k := s.Keep(); len(k[0].Resources) != 1 {
 				s.Fatal(k)
 			}
 			s.want(eds, "a", "b", "c")

@@ -527,7 +527,7 @@ func TestTimeToLive(t *testing.T) {
 				s.offered(`CDS expired -a complete`)
 			},
 			"is not kept": func(s *script) {
-				k := s.Keep(func(string) bool { return true })
+				k := s.Keep()
 				if len(k) != 1 || len(k[0].Resources) != 1 || k[0].Resources[0].Name != "b" {
 					s.Fatal(k)
 				}

@@ -143,14 +143,11 @@ type Kept struct {
 	Resources []resource.Resource
 }
 
-// Keep gives what is accepted of the types for which keep is true, by rank and name. What has a time to live is left out: it is meant
-// to go when the control plane is not there.
-func (m *Machine) Keep(keep func(typ string) bool) []Kept {
+// Keep gives what is accepted, by rank and name. What has a time to live is left out: it is meant to go when the control plane is not
+// there.
+func (m *Machine) Keep() []Kept {
 	var all []Kept
 	for _, s := range m.order {
-		if !keep(s.typ) {
-			continue
-		}
 		k := Kept{Type: s.typ, Version: s.version}
 		for _, n := range slices.Sorted(maps.Keys(s.held)) {
 			if e := s.held[n]; !e.attic && e.TTL == 0 {

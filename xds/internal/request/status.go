@@ -3,22 +3,24 @@ package request
 import (
 	"errors"
 	"fmt"
-	"regexp"
 	"strings"
 
 	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/jurat-tls/jurat/proxy/pattern"
 )
 
 // Bounds on what is asked about clients.
 const (
 	maxMatchers = 64
-	maxPattern  = 1 << 10 // bytes
+	maxWeight   = pattern.Most // of all expressions together
 )
 
 // Status is a ClientStatusRequest (envoy.service.status.v3): which clients, and whether what they hold is to be left out.
 type Status struct {
 	matchers []func(id string) bool
+	weight   int  // of the expressions among them
 	Bare     bool // exclude_resource_contents
 }
 
@@ -54,7 +56,7 @@ func ReadStatus(raw []byte, messages int) (*Status, error) {
 			if err := unmarshal(v, &m, messages); err != nil {
 				return nil, err
 			}
-			match, err := nodeMatcher(&m)
+			match, err := s.nodeMatcher(&m)
 			if err != nil {
 				return nil, err
 			}
@@ -69,7 +71,7 @@ func ReadStatus(raw []byte, messages int) (*Status, error) {
 }
 
 // nodeMatcher says which nodes are meant. What can't be carried out is an error: it must not match everybody.
-func nodeMatcher(m *matcher.NodeMatcher) (func(id string) bool, error) {
+func (s *Status) nodeMatcher(m *matcher.NodeMatcher) (func(id string) bool, error) {
 	if len(m.GetNodeMetadatas()) > 0 || m.GetNodeId() == nil {
 		return nil, errors.New("clients are found by node_id alone")
 	}
@@ -91,13 +93,12 @@ func nodeMatcher(m *matcher.NodeMatcher) (func(id string) bool, error) {
 	case *matcher.StringMatcher_Contains:
 		return with(strings.Contains, p.Contains), nil
 	case *matcher.StringMatcher_SafeRegex:
-		text := p.SafeRegex.GetRegex()
-		if len(text) > maxPattern {
-			return nil, fmt.Errorf("an expression of more than %d bytes", maxPattern)
-		}
-		re, err := regexp.Compile("^(?:" + text + ")$") // the whole name, as Envoy has it
+		re, weight, err := pattern.Compile(p.SafeRegex.GetRegex(), true) // the whole name, as Envoy has it
 		if err != nil {
-			return nil, errors.New("an expression that is not understood")
+			return nil, fmt.Errorf("an expression that is %w", err)
+		}
+		if s.weight += weight; s.weight > maxWeight {
+			return nil, errors.New("expressions that are too large together")
 		}
 		return re.MatchString, nil
 	}

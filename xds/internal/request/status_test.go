@@ -25,6 +25,13 @@ func statusRequest(t testing.TB, patterns ...*matcher.StringMatcher) []byte {
 	return raw
 }
 
+func expressions(n int, text string) (all []*matcher.StringMatcher) {
+	for range n {
+		all = append(all, &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: text}}})
+	}
+	return all
+}
+
 func TestReadStatus(t *testing.T) {
 	exact := &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Exact{Exact: "a"}}
 	folded := &matcher.StringMatcher{MatchPattern: &matcher.StringMatcher_Suffix{Suffix: "B"}, IgnoreCase: true}
@@ -58,9 +65,11 @@ func TestReadStatus(t *testing.T) {
 	}
 	for name, raw := range map[string][]byte{
 		"garbage": {0xff}, "cut off": {10, 5, 1}, "a matcher that is none": protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), []byte{0xff}),
-		"too many":     bytes.Repeat(statusRequest(t, exact), 65),
-		"no pattern":   statusRequest(t, &matcher.StringMatcher{}),
-		"no condition": protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), nil),
+		"too many":                bytes.Repeat(statusRequest(t, exact), 65),
+		"no pattern":              statusRequest(t, &matcher.StringMatcher{}),
+		"what repeats":            statusRequest(t, expressions(1, "(x*){600}")...),
+		"what repeats, in pieces": statusRequest(t, expressions(40, "(x*){10}")...),
+		"no condition":            protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), nil),
 		"metadata": protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), append(protowire.AppendBytes(protowire.AppendTag(nil, 2, protowire.BytesType), nil),
 			statusRequest(t, exact)[2:]...)),
 		"many messages": protowire.AppendBytes(protowire.AppendTag(nil, 1, protowire.BytesType), bytes.Repeat([]byte{18, 0}, 10)),
