@@ -153,23 +153,7 @@ func (s *secrets) keeper(g *generation, name string) *pins.Keeper {
 		if id != nil { // for peers that ask for evidence
 			connector = ratls.NewMutualConnector(id, party, protocols...)
 		}
-		if connector = connector.CertificateOnly(); t.Successor {
-			connector = connector.Successor()
-		}
-		raw, _, err := ratls.Connect(ctx, t.Address)
-		if err != nil {
-			return nil, ratls.Presented{}, err
-		}
-		conn, err := connector.Handshake(ctx, raw, t.Name)
-		var refusal *ratls.Refusal
-		switch {
-		case errors.As(err, &refusal):
-			return refusal.Result, refusal.Presented, nil
-		case err != nil:
-			return nil, ratls.Presented{}, err
-		}
-		defer conn.Close()
-		return conn.Result(), conn.Presented(), nil
+		return appraiseLeaf(ctx, connector, t)
 	}
 	return pins.New(place, appraise, pins.Options{Now: g.app.now, Changed: s.publish, Told: func(t pins.Target, r *attest.Result, err error) { s.tell(name, t, r, err) }})
 }

@@ -66,20 +66,7 @@ func (a *app) watch(rp *relying, t *childTrust, first map[string][][]byte, every
 	enforcer, place := rp.enforced(ctx)
 	connector := ratls.NewConnector(ratls.NewEnforcedParty(place, rp.now), "h2", "http/1.1")
 	appraise := func(ctx context.Context, t pins.Target) (*attest.Result, ratls.Presented, error) {
-		c := connector.CertificateOnly()
-		if t.Successor {
-			c = connector.Successor()
-		}
-		conn, err := c.Dial(ctx, t.Address)
-		var refusal *ratls.Refusal
-		switch {
-		case errors.As(err, &refusal):
-			return refusal.Result, refusal.Presented, nil
-		case err != nil:
-			return nil, ratls.Presented{}, err
-		}
-		defer conn.Close()
-		return conn.Result(), conn.Presented(), nil
+		return appraiseLeaf(ctx, connector, t)
 	}
 	w.keeper = pins.New(place, appraise, pins.Options{Timeout: rp.timeout, Now: rp.now, Changed: w.change, Told: w.told})
 	var targets []pins.Target
@@ -172,4 +159,25 @@ func (w *watcher) told(t pins.Target, r *attest.Result, err error) {
 	default:
 		fmt.Fprintf(w.app.stderr, "jurat: %s: not appraised: %s; its key is trusted as long as its certificate is valid\n", subject, printable(err.Error()))
 	}
+}
+
+// appraiseLeaf appraises the leaf that a target shows now, or the one that it shows next.
+func appraiseLeaf(ctx context.Context, c *ratls.Connector, t pins.Target) (*attest.Result, ratls.Presented, error) {
+	if c = c.CertificateOnly(); t.Successor {
+		c = c.Successor()
+	}
+	raw, _, err := ratls.Connect(ctx, t.Address)
+	if err != nil {
+		return nil, ratls.Presented{}, err
+	}
+	conn, err := c.Handshake(ctx, raw, t.Name)
+	var refusal *ratls.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Result, refusal.Presented, nil
+	case err != nil:
+		return nil, ratls.Presented{}, err
+	}
+	defer conn.Close()
+	return conn.Result(), conn.Presented(), nil
 }
