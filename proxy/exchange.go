@@ -576,9 +576,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 		return
 	}
 	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
-		x.worker.loop.Stop(&x.timer)
-		x.worker.loop.Stop(&x.try)
-		x.call(true)
+		x.call(true) // within the times that the try has
 		return
 	}
 	x.outcome = upstream.Reset
