@@ -2,8 +2,10 @@ package proxy_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"strings"
@@ -209,4 +211,85 @@ func TestLocalIsNoTunnel(t *testing.T) {
 	if got := readHead(conn); !strings.HasPrefix(got, "HTTP/1.1 200 ") {
 		t.Errorf("got %q", got)
 	}
+}
+
+// TestHedgeChaos: whatever becomes of tries, of the connections they use and of who waits for them, nobody gets an answer that is another's
+// or not whole, and nothing is counted as under way in the end.
+func TestHedgeChaos(t *testing.T) {
+	plainly(t, func(t *testing.T, alpn string, cluster func(upstream.Config, ...string) *proxy.Cluster) {
+		s := newReplicas(t, 3, func(try int32, w http.ResponseWriter, r *http.Request) {
+			body, _ := io.ReadAll(r.Body)
+			answer := strings.Repeat(r.URL.Path+string(body), 1000)
+			switch rand.IntN(10) {
+			case 0:
+				hang(r)
+				return
+			case 1:
+				w.WriteHeader(http.StatusServiceUnavailable)
+				return
+			case 2:
+				w.WriteHeader(http.StatusServiceUnavailable)
+				answer = "not now"
+			case 3:
+				panic(http.ErrAbortHandler)
+			case 4:
+				_, _ = io.WriteString(w, answer[:100])
+				_ = http.NewResponseController(w).Flush()
+				panic(http.ErrAbortHandler)
+			case 5:
+				_, _ = io.WriteString(w, answer[:100])
+				_ = http.NewResponseController(w).Flush()
+				answer = answer[100:]
+				fallthrough
+			case 6:
+				select {
+				case <-r.Context().Done():
+					return
+				case <-time.After(rand.N(30 * time.Millisecond)):
+				}
+			case 7:
+				w.Header().Set("Connection", "close")
+			}
+			_, _ = io.WriteString(w, answer)
+		})
+		c := cluster(upstream.Config{CircuitBreakers: upstream.CircuitBreakers{MaxRetries: 5, MaxRequests: 12}}, append(s.addrs, "127.0.0.1:1")...)
+		addr, _ := hedged(t, c, func() *route.RetryPolicy {
+			p := hedging(3, route.Hedge{After: 5 * time.Millisecond, AnyMethod: true})
+			p.RetryOn = []string{"gateway-error", "reset", "connect-failure", "refused-stream"}
+			return p
+		}(), func(a *route.RouteAction) { a.Timeout = 200 * time.Millisecond })
+		h := client(t, direct(addr), alpn)
+		var whole atomic.Int32
+		var wg sync.WaitGroup
+		for n := range 6 {
+			wg.Go(func() {
+				for i := range 12 {
+					ctx, cancel := context.WithCancel(t.Context())
+					if rand.IntN(4) == 0 {
+						time.AfterFunc(rand.N(30*time.Millisecond), cancel)
+					}
+					path, body, method := fmt.Sprintf("/%d/%d", n, i), "", http.MethodGet
+					if i%2 == 1 {
+						body, method = "+body", http.MethodPost
+					}
+					req, _ := http.NewRequestWithContext(ctx, method, "http://x"+path, strings.NewReader(body))
+					if res, err := h.Do(req); err == nil {
+						got, err := io.ReadAll(res.Body)
+						_ = res.Body.Close()
+						if err == nil && res.StatusCode == 200 {
+							if whole.Add(1); string(got) != strings.Repeat(path+body, 1000) {
+								t.Errorf("%s: got %d bytes that begin with %.20q", path, len(got), got)
+							}
+						}
+					}
+					cancel()
+				}
+			})
+		}
+		wg.Wait()
+		atRest(t, c)
+		if s := c.Balance().Stats(); s.Hedges == 0 || s.HedgesWon == 0 || whole.Load() == 0 {
+			t.Errorf("%d answers, %+v", whole.Load(), s)
+		}
+	})
 }
