@@ -293,3 +293,58 @@ func TestHedgeChaos(t *testing.T) {
 		}
 	})
 }
+
+// TestRefusedMixedTunnel: a tunnel between HTTP/1.1 and HTTP/2 does not survive that either end is refused, and looks cut off to both.
+func TestRefusedMixedTunnel(t *testing.T) {
+	for _, alpns := range [][2]string{{"http/1.1", "h2"}, {"h2", "http/1.1"}} {
+		for _, who := range []string{"client", "endpoint"} {
+			t.Run(alpns[0]+" to "+alpns[1]+", the "+who, func(t *testing.T) {
+				ended := make(chan error, 1)
+				service := rawSocket(t, func(p pipe) {
+					_, _ = io.WriteString(p, "hello")
+					_, err := io.Copy(io.Discard, p)
+					ended <- err
+				})
+				clients, endpoints := new(doors), new(doors)
+				behind := start(t, inboundHTTP(t, shake(nil, alpns[1]), service, proxy.Limits{}, nil))
+				c := endpoints.cluster(t, behind)
+				s := proxy.NewHTTP(engine(t), clients.shake(affirmed(), alpns[0]), proxy.RouteTo(c), nil, proxy.Limits{})
+				addr := start(t, s)
+				var p io.ReadWriter
+				if alpns[0] == "h2" {
+					st := dialEnd2(t, addr).ask(false, chat()...)
+					if got := st.status(t); got != "200" {
+						t.Fatalf("got %s", got)
+					}
+					p = st
+				} else {
+					conn, err := dialTLS(t.Context(), addr, "http/1.1")
+					if err != nil {
+						t.Fatal(err)
+					}
+					defer conn.Close()
+					_, _ = io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+					if got := readHead(conn); !strings.HasPrefix(got, "HTTP/1.1 101 ") {
+						t.Fatalf("got %q", got)
+					}
+					p = conn
+				}
+				if _, err := io.ReadFull(p, make([]byte, 5)); err != nil {
+					t.Fatal(err)
+				}
+				map[string]*doors{"client": clients, "endpoint": endpoints}[who].refuse(0)
+				n, err := p.Read(make([]byte, 1))
+				if st, ok := p.(*stream2); ok && err == io.EOF && !st.ended { // it is the connection that has ended, and said so before
+					err = io.ErrUnexpectedEOF
+				}
+				if n > 0 || err == nil || err == io.EOF {
+					t.Errorf("the client got %d bytes, and then %v", n, err)
+				}
+				if err := <-ended; err == nil {
+					t.Error("the service heard a proper end")
+				}
+				atRest(t, c)
+			})
+		}
+	}
+}
