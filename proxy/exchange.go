@@ -576,7 +576,8 @@ func (x *exchange) serviceGone(err error, seen bool) {
 		return
 	}
 	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
-		x.call(true) // within the times that the try has
+		x.await() // within the times that the request and the try have
+		x.call(true)
 		return
 	}
 	x.outcome = upstream.Reset
