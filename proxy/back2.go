@@ -129,10 +129,17 @@ func (b *back2) wait(x *exchange) {
 
 // greet goes on with the upgrades that have waited for that.
 func (b *back2) greet() {
-	if _, said := b.h.Extended(); !said || b.why != nil {
+	takes, said := b.h.Extended()
+	if !said || b.why != nil {
 		return
 	}
-	b.greeted(func(x *exchange) { b.pool.connect(x, false) })
+	b.greeted(func(x *exchange) {
+		if takes && b.h.Streams() == 0 && !b.h.CanOpen() { // nor would another connection have room, or the one after that
+			x.serviceGone(errRefusedStream, false)
+			return
+		}
+		b.pool.connect(x, false)
+	})
 }
 
 func (b *back2) greeted(goOn func(*exchange)) {

@@ -136,7 +136,7 @@ func TestRefusedHTTP1Client(t *testing.T) {
 			if _, err := io.WriteString(c, head); err != nil {
 				t.Fatal(err)
 			}
-			until(t, "all to arrive", func() bool { return s.Stats().BytesIn == uint64(len(head)) })
+			until(t, "all to arrive", func() bool { return s.Stats().BytesIn == uint64(len(head)) && s.InLoops() == 2 })
 			r := bufio.NewReader(c)
 			idle := name == "idle" || name == "nothing"
 			if strings.HasPrefix(head, "GET /") && name != "half a head" {

@@ -576,8 +576,7 @@ func (x *exchange) serviceGone(err error, seen bool) {
 		return
 	}
 	if !x.answered && !seen && !x.fresh && !x.sent && x.tries < 3 && x.repeatable() {
-		x.worker.loop.Stop(&x.timer)
-		x.worker.loop.Stop(&x.try)
+		x.await() // within the times that the request and the try have
 		x.call(true)
 		return
 	}

@@ -373,6 +373,7 @@ func (t *stream2) finish(trailers message.Fields) {
 func (t *stream2) flush(more func()) {
 	switch all, end := t.again(t.front.worker.loop.Now()); {
 	case all && end:
+		t.front.worker.loop.Stop(&t.x.stall) // a tunnel may go on in the other direction
 		t.over()
 	case all:
 		more()

@@ -43,6 +43,10 @@ func (x *exchange) local() bool {
 	if err != nil || path != side.local.Path() {
 		return false
 	}
+	if x.isExtended() { // the answer would be taken for a tunnel
+		x.reply(http.StatusBadRequest, "", "no tunnel to this place")
+		return true
+	}
 	ctx, cancel := context.WithCancel(side.ctx)
 	l, conn, method, seq, w := side.local, x.link.conn, x.req.Method, x.seq, x.worker
 	x.asking = cancel

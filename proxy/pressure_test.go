@@ -196,15 +196,14 @@ func TestHTTP2Unread(t *testing.T) {
 	for before := int64(-1); before != wrote.Load() || before == 0; time.Sleep(200 * time.Millisecond) {
 		before = wrote.Load()
 	}
-	before := wrote.Load()
 	for range 1000 {
 		_ = c.WriteData(3, false, []byte("x"))
 		_ = c.out.Flush()
 		time.Sleep(300 * time.Microsecond)
 	}
 	time.Sleep(100 * time.Millisecond)
-	if more := wrote.Load() - before; more > 4<<20 {
-		t.Errorf("%d bytes more", more)
+	if n := wrote.Load(); n > 40<<20 { // four times what the kernel takes; the proxy would take 64 KiB more for each frame, or more
+		t.Errorf("%d bytes", n)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -38,6 +39,7 @@ func TestLateConnection(t *testing.T) {
 		})), proxy.Limits{}, nil))
 		var dials atomic.Int32
 		slow := make(chan struct{})
+		connect := sync.OnceFunc(func() { close(slow) })
 		c := proxy.NewAttestedCluster(balance(t, upstream.Config{Name: "a"}, peer), func(ctx context.Context, to upstream.Identity, protocols ...string) (proxy.Conn, error) {
 			if dials.Add(1) == 1 {
 				<-slow
@@ -46,13 +48,15 @@ func TestLateConnection(t *testing.T) {
 		}, proxy.ProtocolAuto, 0)
 		a := to("a")
 		a.RetryPolicy = retrying("gateway-error", 1)
-		a.RetryPolicy.PerTryTimeout = 100 * time.Millisecond
-		_, server := routed(t, routing(t, map[string]*proxy.Cluster{"a": c}, all(*a)), new(journal))
+		a.RetryPolicy.PerTryTimeout = 2 * time.Second // in which the second try has to be answered
+		first := route.Route{Match: route.RouteMatch{Path: "/first"}, Route: a}
+		_, server := routed(t, routing(t, map[string]*proxy.Cluster{"a": c}, first, all(*to("a"))), new(journal))
 		h := client(t, direct(server), alpn)
+		defer connect()
 		if res, body := get(t, h, "http://x/first"); res.StatusCode != 200 || body != "answer to /first" {
 			t.Fatalf("got %d %q", res.StatusCode, body)
 		}
-		close(slow)
+		connect()
 		for range 20 {
 			if _, body := get(t, h, "http://x/second"); body != "answer to /second" {
 				t.Fatalf("got %q", body)

@@ -87,10 +87,13 @@ func switching(req *message.Request, r *message.Response) {
 	}
 }
 
-// extendable reports whether an upgrade can go as an extended CONNECT: the proxy answers the key then, which has to be one.
+// extendable reports whether an upgrade can go as an extended CONNECT: it is a handshake of WebSocket, whose key the proxy answers then.
 func extendable(r *message.Request) bool {
-	if r.Version == message.HTTP2 {
+	switch {
+	case r.Version == message.HTTP2:
 		return true
+	case r.Method != http.MethodGet: // which an extended CONNECT would be
+		return false
 	}
 	keys := 0
 	for _, f := range r.Fields {

@@ -423,7 +423,8 @@ func TestStaleReconnect(t *testing.T) {
 			}
 			server := ratls.NewMutualAcceptor(identity(t, "127.0.0.1"), accepting()).WithSession(session.Options{Store: session.NewStore(10, time.Now), Epoch: epochs[1]})
 			client := ratls.NewMutualConnector(identity(t), accepting()).WithSession(session.Options{Store: session.NewStore(10, time.Now), Epoch: epochs[0]})
-			addr := accepts(t, server)
+			shaken := make(chan struct{}, 4)
+			addr := accepts(t, server, shaken)
 			opened := 0
 			dial := func() (bool, error) {
 				conn, err := client.Establish(t.Context(), func(ctx context.Context) (net.Conn, string, error) {
@@ -434,6 +435,7 @@ func TestStaleReconnect(t *testing.T) {
 					return false, err
 				}
 				defer conn.Close()
+				<-shaken // by then the server has kept what the next one is to reconnect to
 				return conn.Result().Reconnected(), nil
 			}
 			if again, err := dial(); err != nil || again {
@@ -465,8 +467,8 @@ func TestAlwaysStale(t *testing.T) {
 	}
 }
 
-// accepts has a reader for each connection, and answers where.
-func accepts(t testing.TB, a *ratls.Acceptor) string {
+// accepts has a reader for each connection, and answers where. Each of shaken is told of a handshake that has succeeded.
+func accepts(t testing.TB, a *ratls.Acceptor, shaken ...chan<- struct{}) string {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -480,6 +482,9 @@ func accepts(t testing.TB, a *ratls.Acceptor) string {
 			}
 			go func() {
 				if conn, err := a.Handshake(context.Background(), raw); err == nil {
+					for _, c := range shaken {
+						c <- struct{}{}
+					}
 					_, _ = io.Copy(io.Discard, conn)
 					_ = conn.Close()
 				}
