@@ -92,9 +92,9 @@ type exchange struct {
 	tries    int  // of one endpoint
 	calling  *call
 
-	hedges []*hedge  // tries beside the one that is under way
-	of     *exchange // the one that this one is for a hedge of; nil for most
-	asking   context.CancelFunc // of the answer that the proxy itself is about to give; nil for none
+	hedges []*hedge           // tries beside the one that is under way
+	of     *exchange          // the one that this one is for a hedge of; nil for most
+	asking context.CancelFunc // of the answer that the proxy itself is about to give; nil for none
 }
 
 // bind tells whose connection a panic in one of the exchange's timers is to end.

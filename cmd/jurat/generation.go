@@ -37,7 +37,7 @@ type generation struct {
 	sweep     func(context.Context) *enforce.Sweep // of what Commit has put into force
 	replaced  *generation                          // the one before; nil for the first
 	given     []given
-	wellKnown *wellKnown // nil where nobody is answered
+	wellKnown *wellKnown                    // nil where nobody is answered
 	public    map[string]publicCertificates // by publicKey
 }
 
