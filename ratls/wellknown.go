@@ -65,7 +65,7 @@ func (id *Identity) AttestNonce(ctx context.Context, conn *Conn, nonce []byte) (
 		return nil, err
 	}
 	if conn.shown == nil {
-		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours"}
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours alone"}
 	}
 	d := &wellknown.Document{Nonce: bytes.Clone(nonce), Connection: *conn.shown, Identity: leaf.own.SPKI}
 	d.Config = id.config

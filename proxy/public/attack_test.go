@@ -161,3 +161,15 @@ func TestHastyAdvice(t *testing.T) {
 		})
 	}
 }
+
+// There is evidence for keys that are ours alone, and for no others.
+func TestOutside(t *testing.T) {
+	if c, _ := idle(t, NewMemory(), ACME{Directory: noCA}); c.Outside() {
+		t.Error("a key that is made here is called another's")
+	}
+	chain, key := pebble.SelfSigned(t, "shop.example")
+	f, err := NewFiles(nil, func() ([]byte, []byte, error) { return chain, key, nil }, time.Now, nil)
+	if err != nil || !f.Outside() {
+		t.Error("a key from a file is called ours", err)
+	}
+}

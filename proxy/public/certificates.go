@@ -141,6 +141,9 @@ func (c *Certificates) Challenge(ctx context.Context, name string) (*tls.Certifi
 	return c.issuer.challenges.certificate(ctx, name)
 }
 
+// Outside answers false: the keys are made here, and what is stored is sealed.
+func (c *Certificates) Outside() bool { return false }
+
 // Status is that of every name, in the order of the configuration.
 func (c *Certificates) Status() []Status {
 	var all []Status
