@@ -173,3 +173,17 @@ func TestOutside(t *testing.T) {
 		t.Error("a key from a file is called ours", err)
 	}
 }
+
+// A name is found in its own spelling, in any case, or under the asterisk that stands for one label; and nothing else is.
+func TestSpellings(t *testing.T) {
+	all := map[string]string{"shop.example": "shop", "*.wild.example": "wild", "xn--bcher-kva.example": "books"}
+	for name, want := range map[string]string{
+		"shop.example": "shop", "SHOP.Example": "shop", "a.wild.example": "wild", "A.WILD.example": "wild", "xn--Bcher-kva.example": "books",
+		"shop.example.": "", "www.shop.example": "", "wild.example": "", "a.b.wild.example": "", "bücher.example": "", "": "", ".": "", "*": "", "127.0.0.1": "", "::1": "",
+		"shop.example\x00": "", " shop.example": "", "shop.example:443": "", "*.example": "", "example": "",
+	} {
+		if got, ok := lookUp(all, name); got != want || ok != (want != "") {
+			t.Errorf("%q: %q", name, got)
+		}
+	}
+}
