@@ -147,16 +147,24 @@ func TestHastyAdvice(t *testing.T) {
 	defer s.Close()
 	roots := x509.NewCertPool()
 	roots.AddCert(s.Certificate())
-	for name, got := range map[string]time.Duration{"issued just now": 0, "issued before the start": -24 * 365 * time.Hour} {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range []struct {
+		name      string
+		got, life time.Duration // since when, and how long it lives
+		due       time.Duration // from now, at least; 0 for at once
+	}{
+		{"issued just now", 0, 90 * 24 * time.Hour, time.Hour},
+		{"issued just now, for minutes", 0, 8 * time.Minute, 2 * time.Minute},
+		{"issued before the start", -24 * 365 * time.Hour, 90 * 24 * time.Hour, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
 			c, slot := idle(t, NewMemory(), ACME{Directory: s.URL + "/dir", Roots: roots})
-			now := time.Now()
-			slot.got = now.Add(got)
-			slot.cert.Store(valid(t, now.Add(-time.Hour), now.Add(90*24*time.Hour)))
+			now := time.Now().Truncate(time.Second)
+			slot.got = now.Add(test.got)
+			slot.cert.Store(valid(t, now, now.Add(test.life)))
 			c.advise(t.Context(), slot)
 			at, forced := slot.due()
-			if !forced || got == 0 && at.Before(now.Add(c.issuer.Longest)) || got != 0 && at.After(now) {
-				t.Errorf("due in %s, forced: %t", at.Sub(now), forced)
+			if wait := at.Sub(now); !forced || test.due == 0 && wait > 0 || test.due != 0 && wait != test.due {
+				t.Errorf("due in %s, forced: %t", wait, forced)
 			}
 		})
 	}

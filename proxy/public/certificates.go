@@ -287,7 +287,8 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 		ask = now.Add(min(adviceEvery, max(cert.Leaf.NotAfter.Sub(now)/4, c.issuer.Poll)))
 	}
 	if !renew.IsZero() { // a CA that says so of whatever it issues would have us ask without an end
-		renew = later(renew, s.got.Add(c.issuer.Longest))
+		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
+		renew = later(renew, s.got.Add(min(c.issuer.Longest, life/4)))
 	}
 	if err != nil {
 		renew = a.renew
