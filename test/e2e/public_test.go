@@ -341,7 +341,9 @@ func TestOnePortChains(t *testing.T) {
 	port := freePort(t)
 	ca := pebble.Start(t, pebble.Options{TLSPort: port})
 	l.write("ca.pem", string(ca.Roots))
-	web := l.page(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "web") }))
+	web := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "web"+r.Header.Get("Jurat-Result"))
+	}))
 	peers := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "peers "+r.Header.Get("Jurat-Result"))
 	}))
@@ -368,7 +370,14 @@ listen:
 	server.address()
 	server.wait("new public certificate")
 	client, roots := shop(t, addr, ca.Root(t))
-	resp, err := client.Get("https://shop.example/")
+	// Nor does it get there, or pass for one that has, by what it says in a request.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://shop.example/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "127.0.0.1"
+	req.Header.Set("Jurat-Result", "verdict=affirmed")
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -378,7 +387,9 @@ listen:
 		t.Errorf("got %q", body)
 	}
 	// Who asks for the chain of the peers has to show evidence.
-	for _, protos := range [][]string{{ratls.KeyALPN}, {"jurat/1"}} {
+	for _, protos := range [][]string{
+		{ratls.KeyALPN}, {"jurat/1"}, {"http/1.1", ratls.KeyALPN}, {ratls.KeyALPN, "http/1.1"}, {"acme-tls/1", ratls.KeyALPN}, {"jurat/1", "acme-tls/1"}, {"acme-tls/1", "http/1.1", "jurat/1"},
+	} {
 		conn, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "shop.example", NextProtos: protos, RootCAs: roots, InsecureSkipVerify: true})
 		if err == nil {
 			_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n")
