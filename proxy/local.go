@@ -3,6 +3,8 @@ package proxy
 import (
 	"context"
 	"net/http"
+	"net/url"
+	"path"
 	"strings"
 
 	"github.com/jurat-tls/jurat/proxy/message"
@@ -39,9 +41,13 @@ func (x *exchange) local() bool {
 		return false
 	}
 	target, err := route.Normalize(x.req.Path, false) // as a route, or the service, may read it
-	path, query, _ := strings.Cut(target, "?")
-	if err != nil || path != side.local.Path() {
-		return false
+	at, query, _ := strings.Cut(target, "?")
+	if err != nil || at != side.local.Path() {
+		if !mistaken(x.req.Path, side.local.Path()) {
+			return false
+		}
+		x.reply(http.StatusBadRequest, "", "bad request")
+		return true
 	}
 	if x.isExtended() { // the answer would be taken for a tunnel
 		x.reply(http.StatusBadRequest, "", "no tunnel to this place")
@@ -65,4 +71,21 @@ func (x *exchange) local() bool {
 		x.reply(http.StatusServiceUnavailable, "", "the server is closing")
 	}
 	return true
+}
+
+// mistaken reports whether a service that decodes slashes, takes backslashes for them or drops parameters could take a target for a path.
+func mistaken(target, meant string) bool {
+	target, _, _ = strings.Cut(target, "?")
+	if !strings.ContainsAny(target, `%\;`) {
+		return false
+	}
+	raw, err := url.PathUnescape(target)
+	if err != nil {
+		return false
+	}
+	segments := strings.Split(strings.ReplaceAll(raw, `\`, "/"), "/")
+	for i, s := range segments {
+		segments[i], _, _ = strings.Cut(s, ";")
+	}
+	return path.Clean(strings.Join(segments, "/")) == meant
 }

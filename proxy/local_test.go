@@ -3,6 +3,8 @@ package proxy_test
 import (
 	"context"
 	"net/http"
+	"net/url"
+	"strings"
 	"testing"
 
 	"github.com/jurat-tls/jurat/proxy"
@@ -58,6 +60,36 @@ func TestLocalAnswersNeverReachTheService(t *testing.T) {
 						if res.StatusCode != 200 || (res.Header.Get("X-Own") == method) != own || (res.Header.Get("X-From") == "") != own {
 							t.Errorf("%s %s: %s %v", method, path, res.Status, res.Header)
 						}
+					}
+				}
+			})
+		})
+	}
+}
+
+// What the service might take for the path is not for it either, where it is not answered.
+func TestLocalPathIsNotSpeltOtherwise(t *testing.T) {
+	c := cluster(t, upstream.Config{Name: "a"}, says(t, "a"))
+	for name, r := range map[string]*proxy.Routing{
+		"one":   proxy.RouteTo(c),
+		"table": routing(t, map[string]*proxy.Cluster{"a": c}, route.Route{Match: route.RouteMatch{Prefix: "/"}, Route: to("a")}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			addr := localServer(t, local{}, r)
+			each(t, func(t *testing.T, alpn string) {
+				client := client(t, direct(addr), alpn)
+				for path, service := range map[string]bool{
+					"/%2fown": false, "/%2Fown": false, "/%5cown": false, "/\\own": false, "/x%2f..%2fown": false, "/x/..;/own": false, "/x%5c..%5cown?q": false,
+					"/own;x": false, "/own;x=1?q": false, "/;x/own": false, "/own%3bx": false, "/.%2f%6fwn": false, "/own%3fq": true, "/%2fownx": name == "one",
+					"/own%2fx": name == "one", "/x;/own": true, "/own;/x": true, "/%252fown": true, "/x;own": true,
+				} {
+					u := &url.URL{Scheme: "http", Host: "x", Opaque: "//x" + path}
+					if before, query, ok := strings.Cut(path, "?"); ok {
+						u.Opaque, u.RawQuery = "//x"+before, query
+					}
+					res, _ := do(t, client, &http.Request{Method: http.MethodGet, URL: u, Host: "x", Header: http.Header{}})
+					if (res.Header.Get("X-From") != "") != service || !service && res.StatusCode != http.StatusBadRequest || res.Header.Get("X-Own") != "" {
+						t.Errorf("%s: %s %v", path, res.Status, res.Header)
 					}
 				}
 			})

@@ -381,6 +381,8 @@ type Public interface {
 	Certificate(name string) (*tls.Certificate, error)
 	// Challenge answers the certificate by which a CA finds out that a name is served here.
 	Challenge(ctx context.Context, name string) (*tls.Certificate, error)
+	// Outside reports that somebody else may have the keys of the certificates: there is no evidence for those.
+	Outside() bool
 }
 
 // NewAcceptor serves every client. protos are the protocols of the application, best first; none means that a client which offers one
@@ -433,7 +435,7 @@ func NewPublicAcceptor(id *Identity, public Public, protos ...string) *Acceptor 
 	known.MinVersion, known.CipherSuites, known.NextProtos = tls.VersionTLS12, forwardSecret(), protos
 	known.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
 		cert, err := public.Certificate(hello.ServerName)
-		if cert != nil {
+		if cert != nil && !public.Outside() {
 			err = showPublic(hello, cert)
 		}
 		return cert, err

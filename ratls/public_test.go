@@ -2,9 +2,11 @@ package ratls_test
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 
@@ -13,6 +15,14 @@ import (
 	"github.com/jurat-tls/jurat/ratls/session"
 	"github.com/jurat-tls/jurat/test/pebble"
 )
+
+// Outside implements ratls.Public.
+func (n names) Outside() bool { return false }
+
+// brought is a ratls.Public whose keys somebody else may have.
+type brought struct{ names }
+
+func (brought) Outside() bool { return true }
 
 // names is a ratls.Public with a certificate for shop.example, none for late.example, and a challenge for shop.example.
 type names struct{ known, challenge tls.Certificate }
@@ -133,5 +143,59 @@ func TestPublic(t *testing.T) {
 	<-seen
 	if strings.HasPrefix(ratls.KeyALPN, session.ALPN) {
 		t.Error("one protocol looks like the other")
+	}
+}
+
+// Evidence for a nonce is for the key that the connection has shown, whichever that is; and none where somebody else may have it: he would
+// show it to others, with the evidence that he is given here.
+func TestWellKnownBesidePublic(t *testing.T) {
+	cert, err := tls.X509KeyPair(pebble.SelfSigned(t, "shop.example"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := impatient(t, "shop.example")
+	public, own := sha256.Sum256(cert.Leaf.RawSubjectPublicKeyInfo), sha256.Sum256(id.Leaf().Certificate.RawSubjectPublicKeyInfo)
+	cert.Leaf = nil // as where whoever brings it has not parsed it
+	for _, test := range []struct {
+		name   string
+		public ratls.Public
+		protos []string
+		max    uint16
+		want   [32]byte // zero for no evidence
+	}{
+		{"public", names{known: cert}, []string{"http/1.1"}, 0, public},
+		{"public in TLS 1.2", names{known: cert}, []string{"http/1.1"}, tls.VersionTLS12, public},
+		{"evidence in the certificate", names{known: cert}, []string{ratls.KeyALPN}, 0, own},
+		{"brought", brought{names{known: cert}}, []string{"http/1.1"}, 0, [32]byte{}},
+		{"brought in TLS 1.2", brought{names{known: cert}}, []string{"http/1.1"}, tls.VersionTLS12, [32]byte{}},
+		{"evidence in the certificate, beside one that was brought", brought{names{known: cert}}, []string{ratls.KeyALPN}, 0, own},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a := ratls.NewPublicAcceptor(id, test.public, "http/1.1")
+			done := make(chan struct{})
+			addr := listener(t, func(raw net.Conn) {
+				defer close(done)
+				conn, err := a.Handshake(t.Context(), raw)
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				defer conn.Close()
+				d, err := id.AttestNonce(t.Context(), conn, make([]byte, 16))
+				if test.want == [32]byte{} {
+					if attest.CodeOf(err) != attest.CodeNoEvidence {
+						t.Errorf("%v, %+v", err, d)
+					}
+				} else if err != nil || d.Connection != test.want || d.Identity != own {
+					t.Errorf("%v, %+v", err, d)
+				}
+			})
+			conn, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "shop.example", NextProtos: test.protos, MaxVersion: test.max, InsecureSkipVerify: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-done
+			_ = conn.Close()
+		})
 	}
 }

@@ -65,7 +65,7 @@ func (id *Identity) AttestNonce(ctx context.Context, conn *Conn, nonce []byte) (
 		return nil, err
 	}
 	if conn.shown == nil {
-		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours"}
+		return nil, &attest.Error{Code: attest.CodeNoEvidence, Check: "binding.key", Got: "a connection that shows no key of ours alone"}
 	}
 	d := &wellknown.Document{Nonce: bytes.Clone(nonce), Connection: *conn.shown, Identity: leaf.own.SPKI}
 	d.Config = id.config
@@ -120,6 +120,9 @@ func expectNonce(d *wellknown.Document, chain [][]byte, peer Peer, nonce []byte,
 	checks, err := admit(leaf, peer, now)
 	if err != nil {
 		return nil, err
+	}
+	for i := range checks {
+		checks[i].Source = "" // what is signed here is the key alone: its holder says the rest, or an authority that nobody asked
 	}
 	if !bytes.Equal(d.Nonce, nonce) {
 		return nil, &attest.Error{Code: attest.CodeReportData, Check: "binding.nonce", Got: "evidence for another nonce", Want: "ours, of this connection"}

@@ -34,7 +34,7 @@ fetch_pylib() {
 	rm -rf "$log" "$lib.new"
 	echo "setup: grpcio, httplib2, psycopg and deno can't be had from PyPI; they are left out" >&2
 }
-[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft chromium envoy \
+[ "${1:-}" = all ] && set -- curl wget git python3 requests node openssl cc swtpm haproxy nginx ip nft chromium certutil envoy \
 	npm cargo javac psql redis-cli aws pylib
 missing= packages= envoy= pylib=
 for p in "$@"; do
@@ -57,6 +57,7 @@ for p in "$@"; do
 	aws) package=awscli ;;
 	requests) package=python3-requests; have() { python3 -c 'import requests' 2>/dev/null; } ;;
 	node) package=nodejs ;;
+	certutil) package=libnss3-tools ;;
 	nginx) package='nginx libnginx-mod-stream' ;;
 	h2load) package=nghttp2-client ;;
 	taskset) package=util-linux ;;

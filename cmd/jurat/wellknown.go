@@ -72,6 +72,8 @@ func (w *wellKnown) Answer(ctx context.Context, conn proxy.Conn, method, query s
 		return proxy.LocalAnswer{Status: http.StatusOK, Body: raw, Fields: headers(wellknown.MediaType)}
 	case errors.Is(err, context.Canceled): // nobody is there to read it
 		return said(http.StatusServiceUnavailable, "", "cancelled", 0)
+	case code == attest.CodeNoEvidence:
+		return said(http.StatusNotFound, code, "no evidence for the key of this connection", 0)
 	case code == attest.CodeCrowded:
 		return said(http.StatusTooManyRequests, code, code.Title(), time.Second)
 	default:

@@ -45,6 +45,7 @@ type slot struct {
 	cert atomic.Pointer[tls.Certificate]
 	wake chan struct{}
 	seen certmagic.KeyInfo // of what is stored; Run's
+	got  time.Time         // when a certificate was issued last, since the start; Run's
 
 	mu     sync.Mutex
 	status Status
@@ -139,6 +140,9 @@ func (c *Certificates) Challenge(ctx context.Context, name string) (*tls.Certifi
 	}
 	return c.issuer.challenges.certificate(ctx, name)
 }
+
+// Outside answers false: the keys are made here, and what is stored is sealed.
+func (c *Certificates) Outside() bool { return false }
 
 // Status is that of every name, in the order of the configuration.
 func (c *Certificates) Status() []Status {
@@ -282,6 +286,10 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 	if now := c.now(); err != nil || ask.IsZero() || ask.After(now.Add(maxPatience)) {
 		ask = now.Add(min(adviceEvery, max(cert.Leaf.NotAfter.Sub(now)/4, c.issuer.Poll)))
 	}
+	if !renew.IsZero() { // a CA that says so of whatever it issues would have us ask without an end
+		life := cert.Leaf.NotAfter.Sub(cert.Leaf.NotBefore)
+		renew = later(renew, s.got.Add(min(c.issuer.Longest, life/4)))
+	}
 	if err != nil {
 		renew = a.renew
 		c.log.Debug("no advice on renewal", "name", s.name, "error", printable(err.Error()))
@@ -314,13 +322,13 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 	if err := c.reload(ctx, s); err != nil {
 		return err
 	}
-	cert := s.cert.Load()
-	if due, _ := s.due(); cert == old || !due.After(c.now()) {
+	if due, _ := s.due(); s.cert.Load() == old || !due.After(c.now()) {
 		return &attest.Error{
-			Code: attest.CodePublicFailed, Check: "public.acme", Subject: s.name, Got: "a certificate until " + cert.Leaf.NotAfter.UTC().Format(time.RFC3339),
+			Code: attest.CodePublicFailed, Check: "public.acme", Subject: s.name, Got: "a certificate until " + s.until(),
 			Want: "one that is of use at " + c.now().UTC().Format(time.RFC3339), Hint: "compare the clocks of this machine and the CA",
 		}
 	}
+	s.got = c.now()
 	s.mu.Lock()
 	s.status.Obtained++
 	s.status.Err, s.status.ErrAt = nil, time.Time{}
@@ -344,8 +352,8 @@ func (c *Certificates) reload(ctx context.Context, s *slot) error {
 
 // take has a certificate served.
 func (c *Certificates) take(s *slot, cert *tls.Certificate) {
-	if old := s.cert.Load(); old != nil && (old.Leaf.Equal(cert.Leaf) || cert.Leaf.NotAfter.Before(old.Leaf.NotAfter) && !c.now().After(old.Leaf.NotAfter)) {
-		return // somebody may have brought an older one back
+	if old := s.cert.Load(); old != nil && (old.Leaf.Equal(cert.Leaf) || cert.Leaf.NotBefore.Before(old.Leaf.NotBefore) && !c.now().After(old.Leaf.NotAfter)) {
+		return // somebody may have brought an older one back; one that ends sooner may be newer
 	}
 	s.cert.Store(cert)
 	s.mu.Lock()
@@ -371,6 +379,11 @@ func (c *Certificates) stored(ctx context.Context, name string) (*tls.Certificat
 	var key []byte
 	if err == nil {
 		key, err = values.Load(ctx, keys.SitePrivateKey(c.issuer.key, name))
+	}
+	if err == nil { // without it the library renews nothing
+		if _, err = values.Load(ctx, keys.SiteMeta(c.issuer.key, name)); errors.Is(err, fs.ErrNotExist) {
+			err = nil // to the library that is as if there were nothing
+		}
 	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

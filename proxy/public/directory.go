@@ -192,18 +192,26 @@ func (d *directory) Load(_ context.Context, key string) ([]byte, error) {
 	return value, nil
 }
 
+// read reads a file of ours. What else somebody has put in its place is broken: a link, a pipe, more than we write.
 func (d *directory) read(name string, most int64) ([]byte, error) {
-	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe that somebody has put there is not to hold us up
+	broken := func(want string) error {
+		return &attest.Error{Code: attest.CodeStoreBroken, Check: "public.storage", Subject: name, Want: want}
+	}
+	info, err := d.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, broken("a regular file")
+	}
+	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // nor is a pipe that comes now to hold us up
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
-		return nil, errors.Join(err, &attest.Error{Code: attest.CodeStoreBroken, Check: "public.storage", Subject: name, Want: "a regular file"})
-	}
 	value, err := io.ReadAll(io.LimitReader(f, most+1))
 	if err == nil && int64(len(value)) > most {
-		return nil, &attest.Error{Code: attest.CodeOversized, Check: "public.storage", Subject: name, Want: fmt.Sprintf("at most %d bytes", most)}
+		return nil, broken(fmt.Sprintf("at most %d bytes", most))
 	}
 	return value, err
 }

@@ -105,6 +105,9 @@ func (f *Files) Challenge(_ context.Context, name string) (*tls.Certificate, err
 	return nil, &attest.Error{Code: attest.CodeNoPublic, Check: "public.challenge", Got: printable(name), Want: "a name that ACME is for"}
 }
 
+// Outside answers true.
+func (f *Files) Outside() bool { return true }
+
 // Status is that of every name.
 func (f *Files) Status() []Status {
 	f.mu.Lock()

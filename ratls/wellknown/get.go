@@ -58,7 +58,7 @@ func refused(status int) error {
 	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
 		e.Code = attest.CodeCrowded
 	case http.StatusNotFound:
-		e.Hint = "the peer does not serve it (jurat serve --well-known), or its service answers in its place"
+		e.Hint = "the peer does not serve it (jurat serve --well-known), has no evidence for the key that it shows here, or its service answers in its place"
 	}
 	return e
 }

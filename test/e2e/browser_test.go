@@ -39,13 +39,33 @@ let_go();
 // browse opens the page as from a disk, for a target, and answers its verdict and what it says of the checks.
 func (l *lab) browse(params url.Values) (verdict, checks string) {
 	l.Helper()
+	return l.browseWith(params, "--ignore-certificate-errors")
+}
+
+// trusting makes chromium one that takes certificates of an authority, and no others that its machine doesn't.
+func (l *lab) trusting(root string) {
+	l.Helper()
+	store := l.path(".pki/nssdb") // of HOME
+	if err := os.MkdirAll(store, 0o700); err != nil {
+		l.Fatal(err)
+	}
+	for _, args := range [][]string{{"-N", "-d", "sql:" + store, "--empty-password"}, {"-A", "-d", "sql:" + store, "-n", "lab", "-t", "C,,", "-i", root}} {
+		if o := l.run("certutil", args...); o.code != 0 {
+			l.Fatalf("certutil %q: %+v", args, o)
+		}
+	}
+}
+
+// browseWith is browse with another flag of chromium.
+func (l *lab) browseWith(params url.Values, flag string) (verdict, checks string) {
+	l.Helper()
 	raw, err := os.ReadFile(browserPage)
 	if err != nil {
 		l.Fatal(err)
 	}
 	page := l.write("verify.html", strings.Replace(string(raw), "</body>", hold+"</body>", 1))
 	out := l.run("chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--user-data-dir="+l.path("chromium"),
-		"--ignore-certificate-errors", "--timeout=50000", "--dump-dom", "file://"+page+"#"+params.Encode())
+		flag, "--timeout=50000", "--dump-dom", "file://"+page+"#"+params.Encode())
 	found := regexp.MustCompile(`data-verdict="([a-z]*)"`).FindStringSubmatch(out.stdout)
 	table := regexp.MustCompile(`(?s)<table id="checks">(.*)</table>`).FindStringSubmatch(out.stdout)
 	if out.code != 0 || found == nil || table == nil {

@@ -1,18 +1,25 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,6 +31,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/attest/sim"
 	"github.com/jurat-tls/jurat/ratls"
+	"github.com/jurat-tls/jurat/ratls/wellknown"
 	"github.com/jurat-tls/jurat/test/pebble"
 )
 
@@ -72,10 +80,10 @@ func relyingParty(t testing.TB, file string) *ratls.RelyingParty {
 // On one port everybody gets what they ask for: curl a certificate of the CA, a jurat a session, a program that checks evidence a
 // certificate with evidence for the same name. Certificates are renewed meanwhile, and no request fails for it.
 func TestOnePort(t *testing.T) {
-	need(t, "curl")
+	need(t, "curl", "chromium", "certutil")
 	l := newLab(t)
 	port := freePort(t)
-	ca := pebble.Start(t, pebble.Options{TLSPort: port, Validity: 12 * time.Second})
+	ca := pebble.Start(t, pebble.Options{TLSPort: port, Validity: 20 * time.Second})
 	l.write("ca.pem", string(ca.Roots))
 	l.write("root.pem", string(ca.Root(t)))
 	var told sync.Map // of what the service was told about its clients
@@ -84,20 +92,32 @@ func TestOnePort(t *testing.T) {
 		fmt.Fprintf(w, "hello over %s", r.Proto)
 	}))
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
-	file := l.write("jurat.yaml", fmt.Sprintf(`identity: {tee: %q, names: [127.0.0.1, shop.example]}
+	file := l.write("jurat.yaml", fmt.Sprintf(`identity: {tee: %q, names: [127.0.0.1, shop.example], well_known: true}
 drain: 1s
 admin: {address: "unix:%s"}
 listen:
   - address: %q
     to: %q
-    public: {names: [shop.example], acme: {directory: %q, roots: ca.pem, agree_terms: true, email: ops@shop.example}}
+    public: {names: [shop.example, localhost], acme: {directory: %q, roots: ca.pem, agree_terms: true, email: ops@shop.example}}
 `, l.tee(), l.path("admin"), addr, service, ca.Directory))
 	if o := l.must(0, "serve", "-c", file, "--check"); !strings.HasPrefix(o.stdout, "ok: 1 to listen on") {
 		t.Fatal(o.stdout)
 	}
 	server := l.start("serve", "--log", "json", "-c", file)
 	server.address()
-	first := server.wait("new public certificate")
+	issued := func(name string) event { // the next one for a name
+		for {
+			if e := server.wait("new public certificate"); e.text("name") == name {
+				return e
+			}
+		}
+	}
+	got := map[string]event{}
+	for len(got) < 2 { // in either order
+		e := server.wait("new public certificate")
+		got[e.text("name")] = e
+	}
+	first := got["shop.example"]
 	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", server.cmd.Process.Pid))
 	if err == nil && !strings.Contains(strings.Join(strings.Fields(string(limits)), " "), "Max core file size 0 0") {
 		t.Errorf("there can be core dumps:\n%s", limits)
@@ -190,12 +210,15 @@ listen:
 		t.Errorf("Go with the public certificate: %v", err)
 	}
 
+	// The document is for the key that its connection shows: that of the public certificate here.
+	wellKnownOverPublic(l, port, session)
+
 	// Another configuration, and with it other objects everywhere.
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l.write("jurat.yaml", strings.Replace(string(text), "names: [127.0.0.1, shop.example]}", "names: [127.0.0.1, shop.example], lifetime: 50m}", 1))
+	l.write("jurat.yaml", strings.Replace(string(text), "well_known: true}", "well_known: true, lifetime: 50m}", 1))
 	if err := server.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
@@ -203,7 +226,7 @@ listen:
 
 	last := first
 	for seen := map[string]bool{first.text("serial"): true}; len(seen) < 4; seen[last.text("serial")] = true { // three renewals
-		last = server.wait("new public certificate")
+		last = issued("shop.example")
 	}
 	if o := curl(target); o.code != 0 {
 		t.Errorf("curl at the end: %d %s%s", o.code, o.stdout, o.stderr)
@@ -240,6 +263,59 @@ listen:
 	noKeys(t, l)
 }
 
+// wellKnownOverPublic asks for evidence over connections with the public certificate: by curl, by jurat, and by a browser that trusts the CA.
+func wellKnownOverPublic(l *lab, port int, session string) {
+	l.Helper()
+	nonce := make([]byte, 32)
+	_, _ = rand.Read(nonce)
+	var document *wellknown.Document
+	for range 3 { // a certificate lives for seconds here
+		o := l.run("curl", "-qsS", "--cacert", l.path("root.pem"), "--resolve", fmt.Sprintf("shop.example:%d:127.0.0.1", port), "-D", l.path("head"),
+			"-w", "%{stderr}%{certs}", fmt.Sprintf("https://shop.example:%d%s?%s", port, wellknown.Path, wellknown.Query(nonce)))
+		d, err := wellknown.Unmarshal([]byte(o.stdout))
+		if o.code != 0 || err != nil {
+			l.Errorf("%v: %+v", err, o)
+			return
+		}
+		document = d
+		_, text, _ := strings.Cut(o.stderr, "-----BEGIN")
+		block, _ := pem.Decode([]byte("-----BEGIN" + text))
+		if block == nil {
+			l.Fatalf("no certificate: %s", o.stderr)
+		}
+		leaf, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			l.Fatal(err)
+		}
+		if !slices.Equal(leaf.DNSNames, []string{"shop.example"}) || d.Connection != sha256.Sum256(leaf.RawSubjectPublicKeyInfo) || d.Identity == d.Connection || !bytes.Equal(d.Nonce, nonce) {
+			l.Errorf("for %q: %+v", leaf.DNSNames, d)
+		}
+	}
+	raw, err := os.ReadFile(session)
+	if err != nil {
+		l.Fatal(err)
+	}
+	target := fmt.Sprintf("https://localhost:%d/", port)
+	weak := l.write("nonce.yaml", strings.Replace(string(raw), "binding: session", "binding: nonce", 1))
+	var verdict struct{ Verdict, Binding string }
+	o := l.must(0, "verify", "--json", "--well-known", "-p", weak, target)
+	if err := json.Unmarshal([]byte(o.stdout), &verdict); err != nil || verdict.Verdict != "affirmed" || verdict.Binding != "nonce" {
+		l.Errorf("verify --well-known: %v\n%s", err, o.stdout)
+	}
+	// A browser takes the certificate, and the page what it is shown over it; by another name there is one that no authority knows.
+	l.trusting(l.path("root.pem"))
+	root := sha256.Sum256(arkOf(l.T, document.Evidence))
+	for base, says := range map[string]string{fmt.Sprintf("https://shop.example:%d", port): "affirmed", fmt.Sprintf("https://127.0.0.1:%d", port): "refused"} {
+		params := url.Values{"target": {base}, "root": {hex.EncodeToString(root[:])}, "measurement": {hex.EncodeToString(document.Evidence.Raw[0x90:0xc0])}}
+		if got, checks := l.browseWith(params, "--host-resolver-rules=MAP shop.example 127.0.0.1"); got != says {
+			l.Errorf("%s in a browser: %s\n%s", base, got, checks)
+		}
+	}
+	if o := l.jurat("verify", "--well-known", "-p", session, target); o.code == 0 || !strings.Contains(o.stderr, string(attest.CodeBindingTooWeak)) {
+		l.Errorf("verify --well-known, where session is demanded: %+v", o)
+	}
+}
+
 // noKeys looks at every file of a lab, but those of the simulated vendor.
 func noKeys(t *testing.T, l *lab) {
 	t.Helper()
@@ -265,7 +341,9 @@ func TestOnePortChains(t *testing.T) {
 	port := freePort(t)
 	ca := pebble.Start(t, pebble.Options{TLSPort: port})
 	l.write("ca.pem", string(ca.Roots))
-	web := l.page(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "web") }))
+	web := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		_, _ = io.WriteString(w, "web"+r.Header.Get("Jurat-Result"))
+	}))
 	peers := l.page(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.WriteString(w, "peers "+r.Header.Get("Jurat-Result"))
 	}))
@@ -292,7 +370,14 @@ listen:
 	server.address()
 	server.wait("new public certificate")
 	client, roots := shop(t, addr, ca.Root(t))
-	resp, err := client.Get("https://shop.example/")
+	// Nor does it get there, or pass for one that has, by what it says in a request.
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "https://shop.example/", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Host = "127.0.0.1"
+	req.Header.Set("Jurat-Result", "verdict=affirmed")
+	resp, err := client.Do(req)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -302,7 +387,9 @@ listen:
 		t.Errorf("got %q", body)
 	}
 	// Who asks for the chain of the peers has to show evidence.
-	for _, protos := range [][]string{{ratls.KeyALPN}, {"jurat/1"}} {
+	for _, protos := range [][]string{
+		{ratls.KeyALPN}, {"jurat/1"}, {"http/1.1", ratls.KeyALPN}, {ratls.KeyALPN, "http/1.1"}, {"acme-tls/1", ratls.KeyALPN}, {"jurat/1", "acme-tls/1"}, {"acme-tls/1", "http/1.1", "jurat/1"},
+	} {
 		conn, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "shop.example", NextProtos: protos, RootCAs: roots, InsecureSkipVerify: true})
 		if err == nil {
 			_, _ = io.WriteString(conn, "GET / HTTP/1.0\r\nHost: shop.example\r\n\r\n")
