@@ -20,7 +20,9 @@ import (
 // of a key could otherwise put the quote of a dialect that signs the key alone beside claims, or into a certificate, of their own making,
 // and have it be new, of another configuration, and for a name.
 func TestOneQuoteTwoPromises(t *testing.T) {
-	signing := func(b *bench, hash []byte) []byte { return b.Quote([64]byte(append(hash, make([]byte, 64-len(hash))...))) }
+	signing := func(b *bench, hash []byte) []byte {
+		return b.Quote([64]byte(append(hash, make([]byte, 64-len(hash))...)))
+	}
 	dice := func(quote, claims []byte) pkix.Extension {
 		return pkix.Extension{Id: dialectforge.OIDDICE, Value: dialectforge.Tagged(60000, dialectforge.Bytes(quote), dialectforge.Bytes(claims))}
 	}
