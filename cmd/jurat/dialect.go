@@ -101,7 +101,8 @@ func fetchDocument(ctx context.Context, address string) ([]byte, *x509.Certifica
 // parseCertificate reads a certificate or a request, whose own signature has to hold: it shows that who made it had the key.
 func parseCertificate(raw []byte) (*x509.Certificate, *x509.CertificateRequest, error) {
 	kind := "CERTIFICATE"
-	if block, _ := pem.Decode(raw); block != nil {
+	// What is DER, a SEQUENCE, may hold other certificates in PEM.
+	if block, _ := pem.Decode(raw); block != nil && !bytes.HasPrefix(raw, []byte{0x30}) {
 		raw, kind = block.Bytes, block.Type
 	}
 	if kind == "CERTIFICATE" {
