@@ -373,6 +373,19 @@ func TestFetchDocument(t *testing.T) {
 	if _, _, err := ratls.FetchDocument(t.Context(), &url.URL{Scheme: "https", Host: "127.0.0.1:1"}, 2); attest.CodeOf(err) != attest.CodeUnreachable {
 		t.Error(err)
 	}
+	// Another scheme would have the document come over a connection that the certificate is not of, and no host is this one.
+	asked = nil
+	for name, change := range map[string]func(*url.URL){
+		"scheme":   func(u *url.URL) { u.Scheme = "http" },
+		"no host":  func(u *url.URL) { u.Host = ":" + u.Port() },
+		"password": func(u *url.URL) { u.User = url.UserPassword("a", "b") },
+	} {
+		u := server(answer("text/plain", "{}"))
+		change(u)
+		if _, _, err := ratls.FetchDocument(t.Context(), u, 2); attest.CodeOf(err) != attest.CodeUsage || len(asked) > 0 {
+			t.Errorf("%s: %v, asked %q", name, err, asked)
+		}
+	}
 	plain := listener(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") })
 	if _, _, err := ratls.FetchDocument(t.Context(), &url.URL{Scheme: "https", Host: plain}, 2); attest.CodeOf(err) != attest.CodeHandshake {
 		t.Error(err)

@@ -91,7 +91,7 @@ func (f *dialectFlags) shown(ctx context.Context, a *app) (dialect.Shown, error)
 // fetchDocument gets the document at the one address that the operator named.
 func fetchDocument(ctx context.Context, address string) ([]byte, *x509.Certificate, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return nil, nil, usageError("--document %.100q is no https URL", address)
 	}
 	raw, leaf, err := ratls.FetchDocument(ctx, u, dialect.MaxDocument)

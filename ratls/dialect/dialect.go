@@ -348,15 +348,27 @@ func join(all []*Found, f *Found) []*Found {
 
 // critical refuses critical extensions that no allowed dialect has read: their issuer demands that they be understood.
 func critical(s Shown, all []*Found) error {
-	if s.Leaf == nil {
-		return nil
-	}
-	for _, id := range s.Leaf.UnhandledCriticalExtensions {
+	for _, id := range s.demanded() {
 		if !slices.ContainsFunc(all, func(f *Found) bool { return f.Allowed && slices.ContainsFunc(f.from, id.Equal) }) {
 			return &attest.Error{Code: attest.CodeCriticalExtension, Check: "evidence", Got: id.String()}
 		}
 	}
 	return nil
+}
+
+// demanded are the critical extensions that are not among those of X.509 itself, whose arc is 2.5.29.
+func (s *Shown) demanded() (ids []asn1.ObjectIdentifier) {
+	switch {
+	case s.Leaf != nil:
+		return s.Leaf.UnhandledCriticalExtensions
+	case s.Request != nil:
+		for _, e := range s.Request.Extensions {
+			if e.Critical && !below(e.Id, asn1.ObjectIdentifier{2, 5, 29}) {
+				ids = append(ids, e.Id)
+			}
+		}
+	}
+	return ids
 }
 
 // unread refuses evidence that is known by its place and not read: what it says is not known, and it may contradict the rest.

@@ -803,6 +803,18 @@ func TestEnarxRequests(t *testing.T) {
 		if _, err := reader.Read(dialect.Shown{Request: &twice}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDuplicateExtension {
 			t.Error(err)
 		}
+		// Who asks for a usual extension to be critical asks for no more than that.
+		for id, want := range map[string]attest.Code{"1.2.3": attest.CodeCriticalExtension, "2.5.29.15": ""} {
+			demanding := *r
+			e := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true}
+			if want == "" {
+				e.Id = asn1.ObjectIdentifier{2, 5, 29, 15}
+			}
+			demanding.Extensions = append(slices.Clone(r.Extensions), e)
+			if _, err := reader.Read(dialect.Shown{Request: &demanding}, dialect.Context{}); attest.CodeOf(err) != want {
+				t.Errorf("%s: critical %s: %v", name, id, err)
+			}
+		}
 		both := *r
 		other := newBench(t, map[string]string{"snp": "sgx", "sgx": "snp"}[tee])
 		theirs := other.EnarxSGX
