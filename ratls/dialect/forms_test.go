@@ -260,6 +260,7 @@ func TestDICEForms(t *testing.T) {
 		"hash, other bytes":  {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 1, 0x61, 'b'})))), attest.CodeMalformed},
 		"nonce as text":      {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), text("x")))), attest.CodeMalformed},
 		"claim twice":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("a"), octets(nil), text("a"), octets(nil)))), attest.CodeMalformed},
+		"claim by number":    {dialectforge.Tagged(60000, quote, octets(b.Claims([]byte{1}, octets(nil)))), attest.CodeMalformed},
 		"claims cut short":   {dialectforge.Tagged(60000, quote, octets(good[:len(good)-1])), attest.CodeMalformed},
 		"claims and more":    {dialectforge.Tagged(60000, quote, octets(append(slices.Clone(good), 0))), attest.CodeMalformed},
 		"indefinite claims":  {dialectforge.Tagged(60000, quote, octets(append(append([]byte{0xbf}, good[1:]...), 0xff))), attest.CodeMalformed},
