@@ -303,8 +303,13 @@ func checkShape(leaf *x509.Certificate) error {
 	case len(leaf.EmailAddresses) > 0 || len(leaf.URIs) > 0:
 		// The claims buffer has no room for them, so the hardware did not sign them.
 		return &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "alternative names other than DNS names and IP addresses"}
-	case leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0:
-		// jurat exec gives the leaf to programs as the one authority they have: it must not be able to certify others.
+	}
+	return checkAuthority(leaf)
+}
+
+// checkAuthority refuses a leaf that may certify others: jurat exec gives it to programs as the one authority they have.
+func checkAuthority(leaf *x509.Certificate) error {
+	if leaf.IsCA || leaf.KeyUsage&x509.KeyUsageCertSign != 0 {
 		return &attest.Error{Code: attest.CodeMalformedCertificate, Check: "evidence", Got: "a certificate that may certify others"}
 	}
 	return nil

@@ -744,6 +744,9 @@ var contentTypes = []string{"application/json", "text/plain", "application/cbor"
 // answer names, and only a whole document of a type that documents have is taken.
 func FetchDocument(ctx context.Context, u *url.URL, limit int) ([]byte, *x509.Certificate, error) {
 	const check = "transport.document"
+	if u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return nil, nil, &attest.Error{Code: attest.CodeUsage, Check: check, Got: attest.Quote(u.Redacted()), Want: "an https URL, without a user"}
+	}
 	port := u.Port()
 	if port == "" {
 		port = "443"

@@ -48,13 +48,22 @@ func (rp *RelyingParty) appraiseForeign(ctx context.Context, leaf *x509.Certific
 }
 
 // admitForeign checks as much of a leaf as the hardware can have signed of it. Where that is no name, who named the dialect knows; who
-// did not gets at least a certificate that is for the peer.
+// did not gets at least a certificate that is for the peer, and for nobody else.
 func (rp *RelyingParty) admitForeign(leaf *x509.Certificate, f *dialect.Found, peer Peer, now time.Time) ([]attest.Check, error) {
 	switch {
 	case !f.Allowed: // which is what is wrong with it
 		return nil, nil
 	case f.Names, !rp.dialects.Explicit():
-		return admit(leaf, peer, now)
+		if err := checkAuthority(leaf); err != nil {
+			return nil, err
+		}
+		checks, err := admit(leaf, peer, now)
+		for i := range checks {
+			if !f.Names {
+				checks[i].Source = attest.SourceTLS
+			}
+		}
+		return checks, err
 	case f.Subject != "" && !peer.any && f.Subject != peer.name:
 		return nil, &attest.Error{Code: attest.CodeName, Check: "binding.name", Got: attest.Quote(f.Subject), Want: peer.name}
 	}

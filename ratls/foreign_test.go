@@ -3,12 +3,14 @@ package ratls_test
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/base64"
 	"encoding/hex"
 	"io"
+	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -136,9 +138,62 @@ func TestForeignCertificates(t *testing.T) {
 			}
 		})
 	}
+	// Nobody has signed the names and validity that were looked at.
+	f := foreignForge(t, "sgx")
+	f.Names = []string{"enclave.example"}
+	looked := 0
+	for _, check := range readsDialects(t, key).Appraise(t.Context(), [][]byte{f.DICE().Raw}, server).Checks() {
+		if check.ID == "binding.name" || check.ID == "binding.validity" {
+			if looked++; check.Source != attest.SourceTLS {
+				t.Errorf("%s: %s", check.ID, check.Source)
+			}
+		}
+	}
+	if looked != 2 {
+		t.Errorf("%d checks", looked)
+	}
 	r := readsDialects(t, policy{min: attest.LevelPinned}, dialect.EGo).ForPin().Appraise(t.Context(), ego(foreignForge(t, "sgx")), server)
 	if !r.Affirmed() || r.Level() != attest.LevelPinned {
 		t.Error(r.Level(), r.Err())
+	}
+}
+
+// What is taken without a word is given to programs as the one authority they have. Whether it may certify others nobody has signed,
+// in DICE's form of our own evidence as little as in that of others.
+func TestForeignAuthorities(t *testing.T) {
+	for name, change := range map[string]func(*x509.Certificate){
+		"neither": func(*x509.Certificate) {},
+		"a CA":    func(c *x509.Certificate) { c.BasicConstraintsValid, c.IsCA = true, true },
+		"usage":   func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign },
+	} {
+		for _, own := range []bool{false, true} {
+			f := foreignForge(t, "sgx")
+			f.NotBefore, f.NotAfter = f.NotBefore.Truncate(time.Second), f.NotAfter.Truncate(time.Second)
+			claims := f.Claims()
+			if own {
+				var err error
+				if claims, err = (cmw.Binding{SPKI: f.SPKI(), NotBefore: f.NotBefore, NotAfter: f.NotAfter, DNSNames: []string{"enclave.example"}}).Claims(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			template := &x509.Certificate{
+				SerialNumber: big.NewInt(1), NotBefore: f.NotBefore, NotAfter: f.NotAfter, DNSNames: []string{"enclave.example"},
+				ExtraExtensions: []pkix.Extension{{Id: dialectforge.OIDDICE, Value: f.TaggedEvidence(60000, claims)}},
+			}
+			change(template)
+			der, err := x509.CreateCertificate(rand.Reader, template, template, f.Key.Public(), f.Key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := attest.CodeMalformedCertificate
+			if name == "neither" {
+				want = ""
+			}
+			r := readsDialects(t, policy{min: attest.LevelKey}).Appraise(t.Context(), [][]byte{der}, ratls.Server("enclave.example"))
+			if r.Code() != want {
+				t.Errorf("%s, own %t: got %v, want %q", name, own, r.Err(), want)
+			}
+		}
 	}
 }
 
@@ -317,6 +372,19 @@ func TestFetchDocument(t *testing.T) {
 	}
 	if _, _, err := ratls.FetchDocument(t.Context(), &url.URL{Scheme: "https", Host: "127.0.0.1:1"}, 2); attest.CodeOf(err) != attest.CodeUnreachable {
 		t.Error(err)
+	}
+	// Another scheme would have the document come over a connection that the certificate is not of, and no host is this one.
+	asked = nil
+	for name, change := range map[string]func(*url.URL){
+		"scheme":   func(u *url.URL) { u.Scheme = "http" },
+		"no host":  func(u *url.URL) { u.Host = ":" + u.Port() },
+		"password": func(u *url.URL) { u.User = url.UserPassword("a", "b") },
+	} {
+		u := server(answer("text/plain", "{}"))
+		change(u)
+		if _, _, err := ratls.FetchDocument(t.Context(), u, 2); attest.CodeOf(err) != attest.CodeUsage || len(asked) > 0 {
+			t.Errorf("%s: %v, asked %q", name, err, asked)
+		}
 	}
 	plain := listener(t, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\n\r\n") })
 	if _, _, err := ratls.FetchDocument(t.Context(), &url.URL{Scheme: "https", Host: plain}, 2); attest.CodeOf(err) != attest.CodeHandshake {

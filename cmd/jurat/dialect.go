@@ -91,7 +91,7 @@ func (f *dialectFlags) shown(ctx context.Context, a *app) (dialect.Shown, error)
 // fetchDocument gets the document at the one address that the operator named.
 func fetchDocument(ctx context.Context, address string) ([]byte, *x509.Certificate, error) {
 	u, err := url.Parse(address)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.Fragment != "" {
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.Fragment != "" {
 		return nil, nil, usageError("--document %.100q is no https URL", address)
 	}
 	raw, leaf, err := ratls.FetchDocument(ctx, u, dialect.MaxDocument)
@@ -101,7 +101,8 @@ func fetchDocument(ctx context.Context, address string) ([]byte, *x509.Certifica
 // parseCertificate reads a certificate or a request, whose own signature has to hold: it shows that who made it had the key.
 func parseCertificate(raw []byte) (*x509.Certificate, *x509.CertificateRequest, error) {
 	kind := "CERTIFICATE"
-	if block, _ := pem.Decode(raw); block != nil {
+	// What is DER, a SEQUENCE, may hold other certificates in PEM.
+	if block, _ := pem.Decode(raw); block != nil && !bytes.HasPrefix(raw, []byte{0x30}) {
 		raw, kind = block.Bytes, block.Type
 	}
 	if kind == "CERTIFICATE" {

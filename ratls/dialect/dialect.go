@@ -304,19 +304,31 @@ func in(name string, allowed bool, err error) error {
 	return &said
 }
 
-// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, or neither, and are bound alike:
-// which of their hashes the hardware signed shows when it is verified. Where only one is allowed, the other adds nothing.
+// alike reports whether f and g tell the same of a certificate, whichever of their hashes the hardware has signed.
+func (f *Found) alike(g *Found) bool {
+	return f.Level == g.Level && f.Made.Equal(g.Made) && f.Names == g.Names && f.Subject == g.Subject // a configuration comes with names
+}
+
+// join adds f to all. Two dialects that find the same evidence are one finding where both are allowed, or neither, and tell the same:
+// which of their hashes the hardware signed shows when it is verified. Where they tell different things, both hashes have to be signed,
+// which is to say that it is refused: what one of them tells must not pass by the hash of the other. Where only one is allowed, the
+// other adds nothing.
 func join(all []*Found, f *Found) []*Found {
 	for i, g := range all {
 		if g.Evidence.Format != f.Evidence.Format || !bytes.Equal(g.Evidence.Raw, f.Evidence.Raw) {
 			continue
 		}
 		switch {
-		case g.Allowed == f.Allowed && g.Level == f.Level && len(g.ReportData) > 0 && len(f.ReportData) > 0:
+		case g.Allowed == f.Allowed && g.alike(f) && len(g.ReportData) > 0 && len(f.ReportData) > 0:
 			g.from = append(g.from, f.from...)
 			for _, data := range f.ReportData {
 				if !slices.Contains(g.ReportData, data) {
 					g.ReportData = append(g.ReportData, data)
+				}
+			}
+			for _, what := range f.Unsigned {
+				if !slices.Contains(g.Unsigned, what) {
+					g.Unsigned = append(g.Unsigned, what)
 				}
 			}
 			if !slices.Contains(strings.Split(g.Preimage, " or "), f.Preimage) {
@@ -336,15 +348,27 @@ func join(all []*Found, f *Found) []*Found {
 
 // critical refuses critical extensions that no allowed dialect has read: their issuer demands that they be understood.
 func critical(s Shown, all []*Found) error {
-	if s.Leaf == nil {
-		return nil
-	}
-	for _, id := range s.Leaf.UnhandledCriticalExtensions {
+	for _, id := range s.demanded() {
 		if !slices.ContainsFunc(all, func(f *Found) bool { return f.Allowed && slices.ContainsFunc(f.from, id.Equal) }) {
 			return &attest.Error{Code: attest.CodeCriticalExtension, Check: "evidence", Got: id.String()}
 		}
 	}
 	return nil
+}
+
+// demanded are the critical extensions that are not among those of X.509 itself, whose arc is 2.5.29.
+func (s *Shown) demanded() (ids []asn1.ObjectIdentifier) {
+	switch {
+	case s.Leaf != nil:
+		return s.Leaf.UnhandledCriticalExtensions
+	case s.Request != nil:
+		for _, e := range s.Request.Extensions {
+			if e.Critical && !below(e.Id, asn1.ObjectIdentifier{2, 5, 29}) {
+				ids = append(ids, e.Id)
+			}
+		}
+	}
+	return ids
 }
 
 // unread refuses evidence that is known by its place and not read: what it says is not known, and it may contradict the rest.

@@ -88,6 +88,13 @@ func (f *Found) claims(buffer []byte, s Shown, c *Context) error {
 	if !ok {
 		return malformed("a claims buffer without pubkey-hash", nil)
 	}
+	// Constellation has hardware sign a hash of its key and a nonce of whoever asks. A hash that begins as a map, and a nonce that ends it,
+	// are claims about any key; few hashes begin as a map with numbers, and far fewer as one with names.
+	for i := range claims.Len() {
+		if key, _ := claims.Entry(i); !isText(key) {
+			return malformed("a claim without a name", nil)
+		}
+	}
 	if err := checkNamedHash(encoded, s.spki()); err != nil {
 		return err
 	}
@@ -108,6 +115,8 @@ func (f *Found) claims(buffer []byte, s Shown, c *Context) error {
 	}
 	return nil
 }
+
+func isText(v strictcbor.Value) bool { _, ok := v.Text(); return ok }
 
 // unsignedLeaf is what most dialects leave open.
 const unsignedLeaf = "names and validity of the certificate: whoever has its key can choose them"

@@ -260,6 +260,7 @@ func TestDICEForms(t *testing.T) {
 		"hash, other bytes":  {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 1, 0x61, 'b'})))), attest.CodeMalformed},
 		"nonce as text":      {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), text("x")))), attest.CodeMalformed},
 		"claim twice":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("a"), octets(nil), text("a"), octets(nil)))), attest.CodeMalformed},
+		"claim by number":    {dialectforge.Tagged(60000, quote, octets(b.Claims([]byte{1}, octets(nil)))), attest.CodeMalformed},
 		"claims cut short":   {dialectforge.Tagged(60000, quote, octets(good[:len(good)-1])), attest.CodeMalformed},
 		"claims and more":    {dialectforge.Tagged(60000, quote, octets(append(slices.Clone(good), 0))), attest.CodeMalformed},
 		"indefinite claims":  {dialectforge.Tagged(60000, quote, octets(append(append([]byte{0xbf}, good[1:]...), 0xff))), attest.CodeMalformed},
@@ -802,6 +803,18 @@ func TestEnarxRequests(t *testing.T) {
 		twice.Extensions = append(slices.Clone(r.Extensions), r.Extensions[len(r.Extensions)-1])
 		if _, err := reader.Read(dialect.Shown{Request: &twice}, dialect.Context{}); attest.CodeOf(err) != attest.CodeDuplicateExtension {
 			t.Error(err)
+		}
+		// Who asks for a usual extension to be critical asks for no more than that.
+		for id, want := range map[string]attest.Code{"1.2.3": attest.CodeCriticalExtension, "2.5.29.15": ""} {
+			demanding := *r
+			e := pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Critical: true}
+			if want == "" {
+				e.Id = asn1.ObjectIdentifier{2, 5, 29, 15}
+			}
+			demanding.Extensions = append(slices.Clone(r.Extensions), e)
+			if _, err := reader.Read(dialect.Shown{Request: &demanding}, dialect.Context{}); attest.CodeOf(err) != want {
+				t.Errorf("%s: critical %s: %v", name, id, err)
+			}
 		}
 		both := *r
 		other := newBench(t, map[string]string{"snp": "sgx", "sgx": "snp"}[tee])
