@@ -107,8 +107,8 @@ fuzz: ## run every fuzz target for FUZZTIME (10m), JOBS (2) at a time, those tha
 relaylab: ## every known attack on attested TLS, each relay RELAYS (10000) times, and a table of what came of them
 	@JURAT_RELAYLAB=$(or $(RELAYS),10000) go test -C test/relaylab -count=1 -timeout 60m
 
-repro: ## build twice in two directories and compare
-	@test/repro.sh
+repro: ## build twice in two directories and compare; MADE=build leaves the library out
+	@test/repro.sh $(or $(MADE),build libjurat)
 
 generate: ## generate what is generated
 	go generate ./...
