@@ -210,7 +210,7 @@ func (c *Cluster) raw(ctx context.Context, l *link, first []byte, random func() 
 			break
 		}
 		if pickErr == nil {
-			pickErr = e.Begin()
+			pickErr = e.BeginConnection()
 		}
 		if pickErr != nil {
 			if err == nil {
@@ -219,21 +219,13 @@ func (c *Cluster) raw(ctx context.Context, l *link, first []byte, random func() 
 			return nil, nil, err
 		}
 		began := time.Now()
-		if !c.balance.Acquire(upstream.Connections) {
-			e.Done(upstream.NoVerdict, 0)
-			return nil, nil, c.unavailable(upstream.ErrOverflow)
-		}
 		if conn, err = c.connect(ctx, e.Identity()); err == nil {
 			err = c.say(ctx, conn, first)
 		}
 		if err == nil {
-			return conn, func(o upstream.Outcome) {
-				c.balance.Release(upstream.Connections)
-				e.Done(o, time.Since(began))
-			}, nil
+			return conn, func(o upstream.Outcome) { e.DoneConnection(o, time.Since(began)) }, nil
 		}
-		c.balance.Release(upstream.Connections)
-		e.Done(upstream.ConnectFailure, time.Since(began))
+		e.DoneConnection(upstream.ConnectFailure, time.Since(began))
 		tried = append(tried, e)
 		if ctx.Err() != nil {
 			break

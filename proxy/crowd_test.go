@@ -51,6 +51,7 @@ func crowdConfig(n int, services loadServices, limits config.Limits) *config.Con
 	name := []string{"even", "odd"}[n%2]
 	raw := clusterOf("raw", services.TCP)
 	raw.Endpoints[0].Weight = uint32(1 + n%3)
+	raw.CircuitBreakers.MaxConnections = limits.Connections // each client has one, and a breaker's default is far less than a crowd
 	c := &config.Config{
 		Listeners: []config.Listener{
 			{Address: "web", Serving: config.Serving{HTTP: allTo(name)}, Limits: limits},

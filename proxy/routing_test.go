@@ -349,6 +349,43 @@ func TestCircuitBreakers(t *testing.T) {
 	}
 }
 
+// Connections that carry no requests known here are bounded as connections, and leave the places of requests alone.
+func TestCircuitBreakerOfConnections(t *testing.T) {
+	echoes := rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })
+	c := cluster(t, upstream.Config{Name: "a", CircuitBreakers: upstream.CircuitBreakers{MaxConnections: 2, MaxRequests: 1}}, echoes)
+	addr := start(t, proxy.NewTCP(engine(t), proxy.Plain, c, nil, proxy.Limits{}))
+	var open []net.Conn
+	connect := func() error {
+		conn, err := net.Dial("tcp", addr)
+		if err != nil {
+			return err
+		}
+		open = append(open, conn)
+		t.Cleanup(func() { conn.Close() })
+		_, written := io.WriteString(conn, "a")
+		_, read := io.ReadFull(conn, make([]byte, 1))
+		return errors.Join(written, read)
+	}
+	if err := errors.Join(connect(), connect()); err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Balance().Stats(); s.Connections != 2 || s.Requests != 0 {
+		t.Errorf("got %+v", s)
+	}
+	if connect() == nil {
+		t.Error("a third connection")
+	}
+	if s := c.Balance().Stats(); s.ConnectionsOverflow != 1 {
+		t.Errorf("got %+v", s)
+	}
+	open[0].Close()
+	until(t, "its place to be free", func() bool { return connect() == nil })
+	for _, conn := range open {
+		conn.Close()
+	}
+	atRest(t, c)
+}
+
 // TestEndpointsCome and go, while requests go on.
 func TestEndpointsComeAndGo(t *testing.T) {
 	a, b := says(t, "a"), says(t, "b")

@@ -44,7 +44,7 @@ func (c *CircuitBreakers) complete(k *checker) {
 // Resource is what a circuit breaker counts.
 type Resource uint8
 
-// The resources. Begin and Done count Requests.
+// The resources. Begin and Done count Requests, BeginConnection and DoneConnection Connections.
 const (
 	Connections Resource = iota
 	Pending

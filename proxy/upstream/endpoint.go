@@ -47,18 +47,29 @@ func (e *Endpoint) Active() int64 { return e.active.Load() }
 
 // Begin counts a try of a request. The error is ErrOverflow where the cluster has as many as it may; Done is to be called
 // where there was none.
-func (e *Endpoint) Begin() error {
-	if !e.cluster.Acquire(Requests) {
+func (e *Endpoint) Begin() error { return e.begin(Requests) }
+
+// Done ends what Begin began. took is the time from there.
+func (e *Endpoint) Done(o Outcome, took time.Duration) { e.done(Requests, o, took) }
+
+// BeginConnection is Begin for a connection that carries no requests that are known here: it counts among the Connections, and
+// DoneConnection ends it.
+func (e *Endpoint) BeginConnection() error { return e.begin(Connections) }
+
+// DoneConnection is Done for BeginConnection.
+func (e *Endpoint) DoneConnection(o Outcome, took time.Duration) { e.done(Connections, o, took) }
+
+func (e *Endpoint) begin(as Resource) error {
+	if !e.cluster.Acquire(as) {
 		return ErrOverflow
 	}
 	e.active.Add(1)
 	return nil
 }
 
-// Done ends what Begin began. took is the time from there.
-func (e *Endpoint) Done(o Outcome, took time.Duration) {
+func (e *Endpoint) done(as Resource, o Outcome, took time.Duration) {
 	e.active.Add(-1)
-	e.cluster.Release(Requests)
+	e.cluster.Release(as)
 	if o < outcomes {
 		e.counts.outcomes[o].Add(1)
 	}
