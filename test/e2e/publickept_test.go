@@ -1,17 +1,29 @@
 package e2e
 
 import (
+	"bytes"
+	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
+	"github.com/jurat-tls/jurat/attest/seal"
+	"github.com/jurat-tls/jurat/attest/sim"
 	"github.com/jurat-tls/jurat/test/pebble"
 )
 
@@ -84,6 +96,147 @@ listen:
 	noKeys(t, l)
 	if fourth, _ := serve(foreign); fourth != third || ca.Orders() != 2 {
 		t.Errorf("%s after %s, %d orders", fourth, third, ca.Orders())
+	}
+	keys := unsealed(t, l.path("kept"), foreign)
+	if len(keys) < 2 { // of the certificate and of the account
+		t.Fatalf("%d private keys were sealed", len(keys))
+	}
+	crash(t, l, config(foreign))
+	nowhere(t, l, keys)
+}
+
+// unsealed are the private keys in a storage, which the simulated machine that sealed them can open.
+func unsealed(t *testing.T, dir, tee string) (keys []*ecdsa.PrivateKey) {
+	t.Helper()
+	spec, err := sim.ParseSpec(tee)
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, err := spec.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	source, err := sim.NewKeySource(machine)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sealer, err := seal.New("sim", source)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path := range blobs(t, dir) {
+		name, err := filepath.Rel(dir, path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := url.PathUnescape(strings.TrimSuffix(filepath.ToSlash(name), "~sealed"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := sealer.Open("public certificates: "+key, raw)
+		if err != nil {
+			t.Fatalf("%s: %v", key, err)
+		}
+		var account struct{ Key []byte }
+		der := []byte(nil)
+		if json.Unmarshal(text, &account) == nil && account.Key != nil {
+			der = account.Key
+		} else if block, _ := pem.Decode(text); block != nil && strings.HasSuffix(block.Type, "PRIVATE KEY") {
+			der = block.Bytes
+		} else {
+			continue
+		}
+		private, err := x509.ParseECPrivateKey(der)
+		if err != nil {
+			parsed, pkcs8 := x509.ParsePKCS8PrivateKey(der)
+			if private, _ = parsed.(*ecdsa.PrivateKey); private == nil {
+				t.Fatalf("%s: %v, %v", key, err, pkcs8)
+			}
+		}
+		keys = append(keys, private)
+	}
+	return keys
+}
+
+// crash ends a server in a way that leaves a core file, where the system and the process let it.
+func crash(t *testing.T, l *lab, config string) {
+	t.Helper()
+	aborted := func(dir string, ready func(*process), args ...string) {
+		cmd := exec.Command("sh", append([]string{"-c", `ulimit -c unlimited && exec "$0" "$@"`}, args...)...)
+		cmd.Env = append(l.env(), "GOTRACEBACK=crash")
+		cmd.Dir = dir
+		p := l.startCommand(cmd)
+		ready(p)
+		if err := cmd.Process.Signal(syscall.SIGABRT); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+	}
+	control := l.path("control")
+	if err := os.Mkdir(control, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	aborted(control, func(p *process) { <-p.events }, "sh", "-c", `echo '{"msg":"ready"}' >&2; kill -ABRT $$`)
+	pattern, err := os.ReadFile("/proc/sys/kernel/core_pattern")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Where core files go elsewhere, nobody finds one here either way; the limits of the process are tested beside this.
+	if left := blobs(t, control); len(left) == 0 && !strings.ContainsAny(string(pattern[:1]), "|/") {
+		t.Error("a process that may leave a core file leaves none: the test shows nothing")
+	}
+	if err := os.RemoveAll(control); err != nil {
+		t.Fatal(err)
+	}
+	before := blobs(t, l.dir)
+	aborted(l.dir, func(p *process) { p.address() }, binary, "serve", "--log", "json", "-c", config)
+	for path := range blobs(t, l.dir) {
+		if _, there := before[path]; !there && strings.Contains(filepath.Base(path), "core") {
+			t.Errorf("the server has left %s", path)
+		}
+	}
+}
+
+// nowhere looks for keys, in every form in which they are written, in all files.
+func nowhere(t *testing.T, l *lab, keys []*ecdsa.PrivateKey) {
+	t.Helper()
+	found := func(raw []byte) bool {
+		for _, k := range keys {
+			scalar := k.D.FillBytes(make([]byte, (k.Params().BitSize+7)/8))
+			for _, form := range []string{string(scalar), hex.EncodeToString(scalar), base64.StdEncoding.EncodeToString(scalar)[:40], base64.RawURLEncoding.EncodeToString(scalar)[:40]} {
+				if bytes.Contains(raw, []byte(form)) {
+					return true
+				}
+			}
+			der, err := x509.MarshalECPrivateKey(k)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if text := base64.StdEncoding.EncodeToString(der); bytes.Contains(raw, []byte(text[:60])) { // a line of PEM has 64
+				return true
+			}
+		}
+		return false
+	}
+	der, err := x509.MarshalECPrivateKey(keys[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !found(der) || !found(pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: der})) {
+		t.Fatal("a key is not found where it is")
+	}
+	for path := range blobs(t, l.dir) {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if found(raw) {
+			t.Errorf("%s holds a private key", path)
+		}
 	}
 }
 
