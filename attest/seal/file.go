@@ -6,8 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
-	"runtime"
+
+	"github.com/jurat-tls/jurat/internal/durable"
 )
 
 // File is a file whose content is sealed.
@@ -49,34 +49,5 @@ func (f *File) Save(plain []byte) error {
 	if err != nil {
 		return err
 	}
-	return WriteFile(f.path, sealed)
-}
-
-// WriteFile replaces a file, with mode 0600, in one step: whoever reads it, after a loss of power too, finds the old content or
-// the new one, whole.
-func WriteFile(path string, raw []byte) error {
-	dir := filepath.Dir(path)
-	tmp, err := os.CreateTemp(dir, ".new-*") // with mode 0600
-	if err != nil {
-		return err
-	}
-	defer os.Remove(tmp.Name())
-	_, err = tmp.Write(raw)
-	if err == nil {
-		err = tmp.Sync()
-	}
-	if err = errors.Join(err, tmp.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(tmp.Name(), path); err != nil {
-		return err
-	}
-	if runtime.GOOS == "windows" {
-		return nil // a directory can't be flushed there
-	}
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
+	return durable.WriteFile(f.path, sealed)
 }

@@ -375,22 +375,6 @@ func TestFile(t *testing.T) {
 	}
 }
 
-// What fails leaves the old content, and nothing beside it.
-func TestWriteFileFails(t *testing.T) {
-	t.Parallel()
-	dir := t.TempDir()
-	target := filepath.Join(dir, "taken")
-	if err := os.MkdirAll(filepath.Join(target, "by a directory"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	if err := seal.WriteFile(target, []byte("x")); err == nil {
-		t.Error("no error")
-	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) != 1 {
-		t.Errorf("%v, %v", left, err)
-	}
-}
-
 func FuzzOpen(f *testing.F) {
 	s := sealer(f, "snp", &platform{machine: "A", latest: "hint"})
 	for _, plain := range []string{"", "plain"} {

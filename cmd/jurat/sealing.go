@@ -15,6 +15,7 @@ import (
 	"github.com/jurat-tls/jurat/attest/sim"
 	"github.com/jurat-tls/jurat/attest/snp"
 	"github.com/jurat-tls/jurat/attest/tpm"
+	"github.com/jurat-tls/jurat/internal/durable"
 )
 
 // openSealer makes the sealer of the platform that spec names, as openTEE does. The error has CodeNoSealing where that has no key to seal with.
@@ -126,4 +127,4 @@ func (f keptFile) Load() ([]byte, error) {
 }
 
 // Save implements store.
-func (f keptFile) Save(raw []byte) error { return seal.WriteFile(string(f), raw) }
+func (f keptFile) Save(raw []byte) error { return durable.WriteFile(string(f), raw) }

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,6 +16,7 @@ import (
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/internal/durable"
 )
 
 // Op is what became of a resource.
@@ -101,7 +101,7 @@ func openStore(dir string) (*store, error) {
 	}
 	s := &store{dir: dir, lock: lock, torn: -1}
 	if s.lines, err = os.OpenFile(filepath.Join(dir, "history"), os.O_RDWR|os.O_CREATE, 0o600); err == nil {
-		err = syncDir(dir)
+		err = durable.SyncDir(dir)
 	}
 	if err != nil {
 		s.close()
@@ -235,7 +235,7 @@ func (s *store) add(st *stored, c *Change) error {
 		return err
 	}
 	c.Stored = lineDigest(raw)
-	if err := writeDurably(s.file(c.Stored), raw); err != nil {
+	if err := durable.WriteFile(s.file(c.Stored), raw); err != nil {
 		return brokenState(s.dir, err)
 	}
 	c.Index, c.Previous = 1, s.digest
@@ -321,37 +321,6 @@ func (s *store) close() {
 		_ = s.lines.Close()
 	}
 	_ = s.lock.Close()
-}
-
-// writeDurably writes a file whole or not at all.
-func writeDurably(file string, raw []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(file), ".new-*")
-	if err != nil {
-		return err
-	}
-	if _, err = f.Write(raw); err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
-		err = os.Rename(f.Name(), file)
-	}
-	if err != nil {
-		_ = os.Remove(f.Name())
-		return err
-	}
-	return syncDir(filepath.Dir(file))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, fs.ErrInvalid) || errors.Is(err, errors.ErrUnsupported) { // some systems can't
-		err = nil
-	}
-	return errors.Join(err, d.Close())
 }
 
 // keepState answers what is stored of a state.
