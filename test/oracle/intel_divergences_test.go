@@ -24,4 +24,11 @@ var intelDivergences = []divergence{
 	{oasis, "refused/*/another PCE", "refuses", "TCB info is of one FMSPC and one PCE", "QVL 4.1.2.4.10: PCEID of TCB info and PCK certificate"},
 	{tdxGuest, "refused/*/another vendor of the QE", "refuses", "the format of the rest is the vendor's", "quote format, A.3.1: QE vendor id"},
 	{tdxGuest, "refused/*/debug", "refuses", "verification and validation are two calls there; here the policy of this comparison wants no debugging", "Intel TDX Module ABI, ATTRIBUTES.DEBUG"},
+
+	{tdxGuest, "text/loose bits", "refuses", "bytes have one spelling in base64, so that a chain has one too", "RFC 4648, section 3.5: canonical encoding"},
+	{oasis, "text/loose bits", "refuses", "bytes have one spelling in base64, so that a chain has one too", "RFC 4648, section 3.5: canonical encoding"},
+	{tdxGuest, "text/vertical tab", "affirms", "space around certificates says nothing", "RFC 7468, section 3: W"},
+	{oasis, "text/vertical tab", "affirms", "space around certificates says nothing", "RFC 7468, section 3: W"},
+	{tdxGuest, "text/space behind it", "affirms", "space around certificates says nothing", "RFC 7468, section 3: W"},
+	{oasis, "text/a byte behind", "refuses", "behind a chain there is the zero that ends a text in C, and nothing else", "quote format, A.4: certification data of type 5"},
 }
