@@ -200,15 +200,15 @@ func (e *end2) until(t testing.TB, what string, ok func() bool) bool {
 	return true
 }
 
-// ask opens a stream with these lines, as they are.
+// ask opens a stream with these lines, as they are. Streams are opened in the order of their numbers (RFC 9113 section 5.1.1).
 func (e *end2) ask(end bool, lines ...string) *stream2 {
 	e.mu.Lock()
+	defer e.mu.Unlock()
 	if e.last += 2; e.last == 2 {
 		e.last = 1
 	}
 	s := &stream2{end2: e, id: e.last, room: e.initial, said: end}
 	e.streams[s.id] = s
-	e.mu.Unlock()
 	s.lines(end, lines...)
 	return s
 }
