@@ -50,7 +50,7 @@ func (a *Appraiser) appraise(ctx context.Context, r *Result, ev *Evidence, want 
 	if err != nil {
 		return err
 	}
-	r.claims, r.verified = claims, len(r.checks)
+	r.claims, r.kind, r.verified = claims, claims.Kind(), len(r.checks)
 	r.checks = append(r.checks, claims.Checks...)
 	r.notChecked = append(r.notChecked, claims.NotChecked...)
 	if err := r.bound(claims, &want); err != nil {
@@ -111,7 +111,7 @@ func (a *Appraiser) Reverify(ctx context.Context, ev *Evidence, now time.Time) R
 		return Renewal{err: err}
 	}
 	claims, err := a.verify(ctx, ev, now)
-	return Renewal{claims: claims, digest: ev.Digest(), err: err}
+	return Renewal{claims: claims, kind: claims.Kind(), digest: ev.Digest(), err: err}
 }
 
 // verify asks the verifiers in turn. A panic in a decoder is contained here: it must not take down a proxy that serves

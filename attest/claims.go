@@ -1,7 +1,8 @@
 package attest
 
 import (
-	"bytes"
+	"crypto/sha256"
+	"encoding/binary"
 	"encoding/json"
 	"maps"
 	"slices"
@@ -98,22 +99,72 @@ type Claims struct {
 	NotChecked []string `json:"-"`
 }
 
-// Alike reports whether c and other say the same of the platform and of what runs on it. What belongs to one piece of evidence alone is
-// left out: the report data and when it was made, and the transcript of its verification. It is false of nil.
-func (c *Claims) Alike(other *Claims) bool {
-	return c != nil && other != nil && (c == other ||
-		c.Vendor == other.Vendor && c.TEE == other.TEE && c.Product == other.Product && c.Generation == other.Generation && c.Stepping == other.Stepping &&
-			c.Simulated == other.Simulated && c.Root == other.Root && maps.Equal(c.TCB, other.TCB) && c.TCBStatus == other.TCBStatus &&
-			c.TCBDate.Equal(other.TCBDate) && c.TCBJudged.Equal(other.TCBJudged) && samePointed(c.Evaluation, other.Evaluation) &&
-			slices.Equal(c.Advisories, other.Advisories) && bytes.Equal(c.FMSPC, other.FMSPC) && c.Version == other.Version && c.Debug == other.Debug &&
-			c.Migratable == other.Migratable && samePointed(c.Privilege, other.Privilege) &&
-			bytes.Equal(c.ChipID, other.ChipID) && bytes.Equal(c.PPID, other.PPID) && c.Module == other.Module && c.CSP == other.CSP &&
-			maps.Equal(c.Platform, other.Platform) && maps.EqualFunc(c.Measured, other.Measured, func(a, b HexBytes) bool { return bytes.Equal(a, b) }) &&
-			maps.Equal(c.Numbers, other.Numbers) &&
-			c.Revocation.Issued.Equal(other.Revocation.Issued) && c.Revocation.Expires.Equal(other.Revocation.Expires) && c.Revocation.Problem == other.Revocation.Problem)
+// Kind is the same for claims that say the same of the platform and of what runs on it, and for no others. What belongs to one piece
+// of evidence alone is left out: the report data and when it was made, and the transcript of its verification. It is SHA-256, since
+// what is in claims may be of an attacker's choosing. That of nil is zero.
+func (c *Claims) Kind() [32]byte {
+	if c == nil {
+		return [32]byte{}
+	}
+	b := make(kind, 0, 1024)
+	for _, s := range [...]string{
+		c.Vendor, c.TEE, c.Product, c.Generation, c.Stepping, c.Root, c.TCBStatus, c.Module, c.CSP, string(c.FMSPC), string(c.ChipID), string(c.PPID),
+	} {
+		b.text(s)
+	}
+	for _, t := range [...]time.Time{c.TCBDate, c.TCBJudged, c.Revocation.Issued, c.Revocation.Expires} {
+		b.number(t.Unix())
+		b.number(int64(t.Nanosecond()))
+	}
+	b.number(int64(c.Version))
+	b = append(b, byte(c.Debug), byte(c.Migratable))
+	b.is(c.Simulated)
+	if b.is(c.Evaluation != nil); c.Evaluation != nil {
+		b.number(int64(*c.Evaluation))
+	}
+	if b.is(c.Privilege != nil); c.Privilege != nil {
+		b.number(int64(*c.Privilege))
+	}
+	if b.is(c.Revocation.Problem != nil); c.Revocation.Problem != nil {
+		b.text(string(c.Revocation.Problem.Code))
+		b.text(c.Revocation.Problem.Error())
+	}
+	b.number(int64(len(c.Advisories)))
+	for _, a := range c.Advisories {
+		b.text(a)
+	}
+	named(&b, c.TCB, func(v uint64) { b.number(int64(v)) })
+	named(&b, c.Numbers, func(v uint64) { b.number(int64(v)) })
+	named(&b, c.Platform, func(v Flag) { b = append(b, byte(v)) })
+	named(&b, c.Measured, func(v HexBytes) { b.text(string(v)) })
+	return sha256.Sum256(b)
 }
 
-func samePointed[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }
+// kind is claims in bytes, in one way: everything has its length or its count in front.
+type kind []byte
+
+func (k *kind) number(n int64) { *k = binary.AppendVarint(*k, n) }
+
+func (k *kind) text(s string) {
+	k.number(int64(len(s)))
+	*k = append(*k, s...)
+}
+
+func (k *kind) is(yes bool) {
+	if yes {
+		*k = append(*k, 1)
+	} else {
+		*k = append(*k, 0)
+	}
+}
+
+func named[V any](k *kind, m map[string]V, value func(V)) {
+	k.number(int64(len(m)))
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		k.text(name)
+		value(m[name])
+	}
+}
 
 // Revocation tells what is known about withdrawn keys of the chain. The zero value means that nothing is: the chain was
 // not checked, and a policy that demands it is undecidable. A revoked key is never a claim, it is an error.

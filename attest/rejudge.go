@@ -8,8 +8,8 @@ import (
 // RejudgeAlike is Rejudge for many connections, or Renew where a Renewal is given. Connections that stand on the same claims
 // differ in the age of their evidence alone, and where the policy says that older is worse (OlderIsWorse), the worst and the
 // best of them settle it for all between: asking it for each of ten thousand takes longer than an emergency should. Where the
-// two differ, or the policy says nothing, each is judged for itself. Where the policy says that it judges alike what is Alike
-// (JudgesAlike), that is as good as the same claims; but not for a Renewal, which is of one piece of evidence.
+// two differ, or the policy says nothing, each is judged for itself. Where the policy says that it judges claims of one Kind
+// alike (JudgesAlike), that is as good as the same claims; but not for a Renewal, which is of one piece of evidence.
 //
 // each is called once for every Result of all, with its place in it, and has to be quick. The policy was asked as often as the
 // answer says.
@@ -44,7 +44,7 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 
 // extremes answers the situations that are worst and best among Results which differ in ages alone; ok is false where they differ
 // in more, where there is nothing to be saved, or where an age is unknown or in the future, which policies refuse. alike says that
-// claims which are Alike are no difference.
+// claims of one Kind are no difference.
 func extremes(all []*Result, alike bool, now time.Time) (worst, best *Result, ok bool) {
 	if len(all) < 2 || !all[0].Affirmed() {
 		return nil, nil, false
@@ -53,7 +53,7 @@ func extremes(all []*Result, alike bool, now time.Time) (worst, best *Result, ok
 	oldest, youngest := first.situation.Made, first.situation.Made
 	longest, shortest := first.situation.waited(), first.situation.waited()
 	for _, r := range all {
-		if !r.Affirmed() || (r.claims != first.claims || r.digest != first.digest) && !(alike && r.claims.Alike(first.claims)) {
+		if !r.Affirmed() || (r.claims != first.claims || r.digest != first.digest) && !(alike && r.kind == first.kind) {
 			return nil, nil, false
 		}
 		a, b := *r.situation, *first.situation
@@ -96,11 +96,8 @@ func (r *Result) aged(made time.Time, waited time.Duration) *Result {
 // at where the other one's evidence has another age.
 func (r *Result) settled(next *Result, v *Renewal, aged []string) *Result {
 	// What was found on the way to the connection is its own; what the policy says is the same for all.
-	claims, checks, notChecked := r.found(v)
-	mine := &Result{
-		level: r.level, claims: claims, digest: r.digest, time: next.time, policyID: next.policyID, verified: r.verified,
-		checks: checks, before: len(checks), notChecked: notChecked, said: next.said, unsaid: next.unsaid,
-	}
+	mine := r.found(v)
+	mine.time, mine.policyID, mine.before, mine.said, mine.unsaid = next.time, next.policyID, len(mine.checks), next.said, next.unsaid
 	s := *r.situation
 	if s.Now = next.situation.Now; !s.Made.Equal(next.situation.Made) {
 		mine.unsaid = aged

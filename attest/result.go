@@ -189,7 +189,8 @@ type Result struct {
 	code       Code
 	level      Level
 	claims     *Claims
-	checks     []Check // but for the policy's
+	kind       [32]byte // of the claims; zero where there are none
+	checks     []Check  // but for the policy's
 	notChecked []string
 	said       []Check // by the policy
 	unsaid     []string
@@ -220,23 +221,26 @@ func (r *Result) Rejudge(policy Policy, now time.Time) *Result {
 	if r == nil || r.situation == nil {
 		return RefusedResult(r.Err(), now)
 	}
-	claims, checks, notChecked := r.found(nil)
-	return r.again(claims, checks, notChecked, policy, now)
+	return r.again(r.found(nil), policy, now)
 }
 
-// found is what stood before the policy was asked, with the claims of today where those were verified anew. The caller adds to the
-// lists, and changes nothing in them: Results share them.
-func (r *Result) found(v *Renewal) (*Claims, []Check, []string) {
+// found is a Result with what stood before the policy was asked, and the claims of today where those were verified anew. The caller
+// adds to its lists, and changes nothing in them: Results share them.
+func (r *Result) found(v *Renewal) *Result {
+	next := &Result{level: r.level, claims: r.claims, kind: r.kind, digest: r.digest, verified: r.verified}
 	if v == nil {
-		return r.claims, slices.Clip(r.checks[:r.before]), slices.Clip(r.notChecked)
+		next.checks, next.notChecked = slices.Clip(r.checks[:r.before]), slices.Clip(r.notChecked)
+		return next
 	}
-	return v.claims, slices.Concat(r.checks[:r.verified], v.claims.Checks, r.checks[r.verified+len(r.claims.Checks):r.before]),
-		slices.Concat(v.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):])
+	next.claims, next.kind = v.claims, v.kind
+	next.checks = slices.Concat(r.checks[:r.verified], v.claims.Checks, r.checks[r.verified+len(r.claims.Checks):r.before])
+	next.notChecked = slices.Concat(v.claims.NotChecked, r.notChecked[len(r.claims.NotChecked):])
+	return next
 }
 
-// again judges claims in the situation of r.
-func (r *Result) again(claims *Claims, checks []Check, notChecked []string, policy Policy, now time.Time) *Result {
-	next := &Result{level: r.level, claims: claims, digest: r.digest, time: now, verified: r.verified, checks: checks, notChecked: notChecked}
+// again judges what was found in the situation of r.
+func (r *Result) again(next *Result, policy Policy, now time.Time) *Result {
+	next.time = now
 	s := *r.situation
 	s.Now = now
 	if err := next.judge(policy, s); err != nil {
@@ -250,6 +254,7 @@ func (r *Result) again(claims *Claims, checks []Check, notChecked []string, poli
 // nothing.
 type Renewal struct {
 	claims *Claims
+	kind   [32]byte // of the claims
 	digest [32]byte // of the evidence
 	err    error
 }
@@ -283,8 +288,7 @@ func (r *Result) Renew(v Renewal, policy Policy, now time.Time) *Result {
 		next.conclude()
 		return next
 	}
-	claims, checks, notChecked := r.found(&v)
-	return r.again(claims, checks, notChecked, policy, now)
+	return r.again(r.found(&v), policy, now)
 }
 
 // Reconnect gives the Result of a later connection between the same two ends that shows no evidence: it proves, by a MAC over
@@ -306,7 +310,7 @@ func (r *Result) Reconnect(policy Policy, now time.Time, checks ...Check) *Resul
 		return RefusedResult(&Error{Code: CodeReconnectRefused, Check: id, Got: got, Want: "one affirmed at level " + string(LevelSession)}, now)
 	}
 	// The old connection's checks are not facts of the new one: what hardware and vendor signed is all that is kept.
-	next := &Result{level: r.level, claims: r.claims, digest: r.digest, time: now, verified: len(checks), checks: slices.Concat(checks, r.claims.Checks)}
+	next := &Result{level: r.level, claims: r.claims, kind: r.kind, digest: r.digest, time: now, verified: len(checks), checks: slices.Concat(checks, r.claims.Checks)}
 	s := *r.situation
 	s.Now, s.Reconnect, s.Reconnected = now, true, now
 	got := "evidence of unknown age"
@@ -364,6 +368,9 @@ func (r *Result) Level() Level { return r.level }
 
 // Claims are nil when the evidence is not authentic. The caller must not change them.
 func (r *Result) Claims() *Claims { return r.claims }
+
+// Kind is that of the claims; zero where there are none.
+func (r *Result) Kind() [32]byte { return r.kind }
 
 // Checks is the transcript. The caller must not change it.
 func (r *Result) Checks() []Check {

@@ -39,19 +39,20 @@ type Warning struct {
 	Line                    int
 }
 
-// alike is what Results have in common that are judged together. Of claims that are Alike it has the same ones.
+// alike is what Results have in common that are judged together.
 type alike struct {
 	place       string
-	claims      *attest.Claims
+	kind        [32]byte // of the claims
 	level       attest.Level
 	config      [32]byte
 	reconnected bool
 }
 
-// group is connections that stand on claims which are Alike, as nearly all of a fleet are that are of one machine.
+// group is connections that stand on claims of one Kind, as nearly all of a fleet do that are of one machine.
 type group struct {
 	alike
-	mixed     bool // not on the same claims
+	claims    *attest.Claims // of the first one
+	mixed     bool           // not on the same claims
 	standings []*Standing
 	results   []*attest.Result
 }
@@ -128,18 +129,17 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	return w
 }
 
-// grouped puts connections together that stand on claims which are Alike, in groups of a size that all processors get some of.
+// grouped puts connections together that stand on claims of one Kind, in groups of a size that all processors get some of.
 func grouped(list []*Standing) []*group {
 	const most = 512
 	var all []*group
 	last := map[alike]*group{}
-	same := kinds{}
 	for _, s := range list {
 		r := s.subject.Result()
-		key := alike{s.place, same.of(r.Claims()), r.Level(), r.Config(), r.Reconnected()}
+		key := alike{s.place, r.Kind(), r.Level(), r.Config(), r.Reconnected()}
 		g := last[key]
 		if g == nil || len(g.standings) >= most {
-			g = &group{alike: key}
+			g = &group{alike: key, claims: r.Claims()}
 			last[key], all = g, append(all, g)
 		}
 		g.add(s, r)
@@ -157,47 +157,12 @@ func (g *group) split() (all []*group) {
 		r := g.results[i]
 		of := by[r.Claims()]
 		if of == nil {
-			of = &group{alike: g.alike}
-			of.claims = r.Claims()
+			of = &group{alike: g.alike, claims: r.Claims()}
 			by[of.claims], all = of, append(all, of)
 		}
 		of.add(s, r)
 	}
 	return all
-}
-
-// kinds finds claims that are Alike. Those of one kind have a machine in common, so that few have to be compared.
-type kinds struct {
-	known map[*attest.Claims]*attest.Claims
-	by    map[machine][]*attest.Claims
-}
-
-type machine struct{ vendor, tee, generation, chip, ppid, module string }
-
-// mostKinds bounds how many claims of one machine are compared with each other.
-const mostKinds = 8
-
-// of answers the first claims of a kind.
-func (k *kinds) of(c *attest.Claims) *attest.Claims {
-	if first := k.known[c]; first != nil || c == nil {
-		return first
-	}
-	if k.known == nil {
-		k.known, k.by = map[*attest.Claims]*attest.Claims{}, map[machine][]*attest.Claims{}
-	}
-	m := machine{c.Vendor, c.TEE, c.Generation, string(c.ChipID), string(c.PPID), c.Module}
-	first := c
-	for _, other := range k.by[m] {
-		if c.Alike(other) {
-			first = other
-			break
-		}
-	}
-	if first == c && len(k.by[m]) < mostKinds {
-		k.by[m] = append(k.by[m], c)
-	}
-	k.known[c] = first
-	return first
 }
 
 // order puts groups first that will be refused, as far as one of each that stand on the same claims tells: in an emergency
