@@ -23,6 +23,7 @@ type epoll struct {
 
 	slots  []slot // by the number that the kernel gives back; 0 is the wake-up
 	unused []int32
+	queue  []*polled // want to be watched otherwise
 	round  []unix.EpollEvent
 	ready  int
 	failed error
@@ -59,6 +60,11 @@ func newEpoll(l *Loop) (poller, error) {
 }
 
 func (p *epoll) wait(until time.Time) {
+	for i, d := range p.queue {
+		d.settle()
+		p.queue[i] = nil
+	}
+	p.queue = p.queue[:0]
 	// A deadline that is too early costs one round, one that is set anew with every change costs more.
 	if !until.IsZero() && (p.armed.IsZero() || until.Before(p.armed)) {
 		p.armed = until
@@ -108,6 +114,7 @@ func (p *epoll) add(d *polled) error {
 }
 
 func (p *epoll) ctl(op int, d *polled) error {
+	d.told = d.events
 	return unix.EpollCtl(p.fd, op, d.fd, &unix.EpollEvent{Events: d.events, Fd: d.slot, Pad: p.slots[d.slot].generation})
 }
 
@@ -124,7 +131,9 @@ type polled struct {
 	upper   Upper // likewise
 	fd      int
 	slot    int32
-	events  uint32
+	events  uint32 // to be watched for
+	told    uint32 // that epoll watches for
+	queued  bool   // the two differ
 	left    []byte // on the way out, above the kernel and below TLS
 	sent    int    // of left
 	took    time.Time
@@ -366,16 +375,23 @@ func (d *polled) watch(read bool) {
 	d.watchAs(events)
 }
 
+// watchAs has epoll told before the loop waits again. Most of those that are to be watched for less are closed by then, or are to be
+// watched as before.
 func (d *polled) watchAs(events uint32) {
-	if d.gone || events == d.events {
-		return
-	}
-	grown := events &^ d.events
 	d.events = events
+	if !d.queued && events != d.told {
+		d.queued = true
+		d.poll.queue = append(d.poll.queue, d)
+	}
+}
+
+func (d *polled) settle() {
+	d.queued = false
 	switch {
+	case d.gone || d.events == d.told:
 	case !d.absent:
 		_ = d.poll.ctl(unix.EPOLL_CTL_MOD, d)
-	case grown&unix.EPOLLIN != 0:
+	case d.events&unix.EPOLLIN != 0:
 		// What arrived before the end may still be there to be read.
 		d.absent = d.poll.ctl(unix.EPOLL_CTL_ADD, d) != nil
 	}
