@@ -3,6 +3,7 @@ package dialect
 import (
 	"bytes"
 	"encoding/asn1"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 
@@ -92,7 +93,7 @@ func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error
 func isJSON(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
 
 // isScale tells version 0 of an attestation, which is SCALE, from version 1, which is MessagePack and begins with a map.
-func isScale(raw []byte) bool { return len(raw) > 0 && raw[0] == 0 }
+func isScale(raw []byte) bool { return bytes.HasPrefix(raw, []byte{0}) }
 
 // dstackEvidence makes Evidence of a quote, of a Nitro document, or of what holds one of them.
 func dstackEvidence(raw []byte) (*attest.Evidence, error) {
@@ -112,31 +113,30 @@ func scaleAttestation(raw []byte) ([]byte, error) {
 	if len(raw) < 2 || raw[1] != tdx && raw[1] != nitro {
 		return nil, refuse(attest.CodeUnknownFormat, "an attestation of another platform", "TDX or Nitro")
 	}
-	content, _, ok := scaleBytes(raw[2:])
-	if !ok || len(content) == 0 {
+	content := scaleBytes(raw[2:])
+	if len(content) == 0 {
 		return nil, malformed("a truncated attestation", nil)
 	}
 	return content, nil
 }
 
-// scaleBytes reads a byte string: its length takes one, two or four bytes, which its two lowest bits say.
-func scaleBytes(raw []byte) (content, rest []byte, ok bool) {
+// scaleBytes is the byte string that raw begins with, empty where it is truncated: its length takes one, two or four bytes, which its
+// two lowest bits say.
+func scaleBytes(raw []byte) []byte {
 	if len(raw) == 0 {
-		return nil, nil, false
+		return nil
 	}
 	size := 1 << (raw[0] & 3)
 	if size == 8 || len(raw) < size {
-		return nil, nil, false
+		return nil
 	}
-	n := 0
-	for i := size - 1; i >= 0; i-- {
-		n = n<<8 | int(raw[i])
-	}
-	n >>= 2
+	var wide [4]byte
+	copy(wide[:], raw[:size])
+	n := int(binary.LittleEndian.Uint32(wide[:]) >> 2) // 30 bits, which any int holds
 	if n > len(raw)-size {
-		return nil, nil, false
+		return nil
 	}
-	return raw[size : size+n], raw[size+n:], true
+	return raw[size : size+n]
 }
 
 // dstackMessage takes the evidence out of an attestation of version 1: MessagePack of version, platform and stack.
