@@ -145,7 +145,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := m.field("version").(uint64); !ok || v != 1 {
+	if v, _ := m.field("version").(uint64); v != 1 {
 		return nil, refuse(attest.CodeUnknownVersion, "an attestation of another version", "1")
 	}
 	platform, _ := m.field("platform").(msgMap)
@@ -153,17 +153,15 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 	kind, _ := platform.field("kind").(string)
 	switch kind {
 	case "tdx":
-		raw, _ := octetsOf(data.field("quote"))
-		return only(formatTDX, raw)
+		return only(formatTDX, octetsOf(data.field("quote")))
 	case "nitro-enclave":
-		raw, _ := octetsOf(data.field("nsm_quote"))
+		raw := octetsOf(data.field("nsm_quote"))
 		if !isCOSE(raw) {
 			return nil, malformed("a Nitro document", nil)
 		}
 		return &attest.Evidence{Format: formatNitro, Raw: raw}, nil
 	case "sev-snp":
-		raw, _ := octetsOf(data.field("report"))
-		ev, err := report(raw)
+		ev, err := report(octetsOf(data.field("report")))
 		if err != nil {
 			return nil, err
 		}
@@ -172,8 +170,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 			return nil, refuse(attest.CodeOversized, fmt.Sprintf("%d certificates", len(chain)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 		}
 		for _, c := range chain {
-			der, _ := octetsOf(c)
-			ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: der})
+			ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: octetsOf(c)})
 		}
 		return ev, nil
 	}
@@ -182,7 +179,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 
 // dstackDocument takes the quote out of what the guest agent answers.
 func dstackDocument(raw []byte) (*attest.Evidence, error) {
-	if !isJSON(bytes.TrimSpace(raw)) || !bytes.Contains(raw, []byte(`"quote"`)) {
+	if !bytes.Contains(raw, []byte(`"quote"`)) {
 		return nil, ErrAbsent
 	}
 	var doc struct {
