@@ -37,10 +37,10 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 		if held, f.from, err = dstackHeld(s); err != nil {
 			return nil, err
 		}
+		if len(held) == 0 || isJSON(held[0]) {
+			return nil, ErrAbsent
+		}
 		for _, raw := range held {
-			if isJSON(raw) {
-				return nil, ErrAbsent
-			}
 			ev, err := dstackEvidence(raw)
 			if err != nil {
 				return nil, err
@@ -51,9 +51,6 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 			f.Evidence = ev
 		}
 		f.Unsigned = []string{unsignedLeaf, "event log, app id and configuration"}
-		if f.Evidence == nil {
-			return nil, ErrAbsent
-		}
 	}
 	if err != nil {
 		return nil, err
@@ -66,7 +63,7 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 	return f, nil
 }
 
-// dstackHeld answers the contents of the extensions that hold evidence.
+// dstackHeld answers the contents of the extensions that hold evidence: all of them are JSON, or none.
 func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error) {
 	for _, last := range []int{dstackAttestation, dstackQuote} {
 		ext, err := s.extension(oidDstack(last))
@@ -84,6 +81,10 @@ func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error
 			if content, err = scaleAttestation(content); err != nil {
 				return nil, nil, err
 			}
+		}
+		// What is half of one dialect and half of another, each would leave to the other.
+		if len(held) > 0 && isJSON(content) != isJSON(held[0]) {
+			return nil, nil, refuse(attest.CodeDialects, "a message and a quote", "the same in both extensions")
 		}
 		held, from = append(held, content), append(from, ext.Id)
 	}

@@ -525,6 +525,9 @@ func TestPlaces(t *testing.T) {
 		"flashbots, no list":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":"AA=="}`)))}, attest.CodeMalformed},
 		"flashbots, no byte":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":[256]}`)))}, attest.CodeMalformed},
 		"flashbots, two messages":       {dialect.AttestedTLS, []pkix.Extension{dstack(message("none")), old(message("dcap-tdx"))}, attest.CodeDialects},
+		"flashbots' beside dstack's":    {dialect.AttestedTLS, []pkix.Extension{dstack(message("dcap-tdx")), old(b.Octets(quote))}, attest.CodeDialects},
+		"dstack's beside flashbots'":    {dialect.Dstack, []pkix.Extension{dstack(scale(slices.Concat([]byte{0, 0}, dialectforge.Compact(len(quote)), quote)...)), old(message("dcap-tdx"))}, attest.CodeDialects},
+		"both, and neither allowed":     {dialect.DICE, []pkix.Extension{dstack(scale(slices.Concat([]byte{0, 0}, dialectforge.Compact(len(quote)), quote)...)), old(message("dcap-tdx"))}, attest.CodeDialect},
 		"flashbots' as dstack":          {dialect.Dstack, []pkix.Extension{old(message("dcap-tdx"))}, attest.CodeDialect},
 		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, ""}, // and is not allowed
 		"privasys, SGX":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysSGX, Value: quote}}, attest.CodeNoExpectation},
