@@ -3,6 +3,7 @@ package dialect
 import (
 	"bytes"
 	"encoding/asn1"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
 
@@ -36,10 +37,10 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 		if held, f.from, err = dstackHeld(s); err != nil {
 			return nil, err
 		}
+		if len(held) == 0 || isJSON(held[0]) {
+			return nil, ErrAbsent
+		}
 		for _, raw := range held {
-			if isJSON(raw) {
-				return nil, ErrAbsent
-			}
 			ev, err := dstackEvidence(raw)
 			if err != nil {
 				return nil, err
@@ -50,9 +51,6 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 			f.Evidence = ev
 		}
 		f.Unsigned = []string{unsignedLeaf, "event log, app id and configuration"}
-		if f.Evidence == nil {
-			return nil, ErrAbsent
-		}
 	}
 	if err != nil {
 		return nil, err
@@ -65,7 +63,7 @@ func readDstack(s Shown, _ Context) (*Found, error) {
 	return f, nil
 }
 
-// dstackHeld answers the contents of the extensions that hold evidence.
+// dstackHeld answers the contents of the extensions that hold evidence: all of them are JSON, or none.
 func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error) {
 	for _, last := range []int{dstackAttestation, dstackQuote} {
 		ext, err := s.extension(oidDstack(last))
@@ -84,6 +82,10 @@ func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error
 				return nil, nil, err
 			}
 		}
+		// What is half of one dialect and half of another, each would leave to the other.
+		if len(held) > 0 && isJSON(content) != isJSON(held[0]) {
+			return nil, nil, refuse(attest.CodeDialects, "a message and a quote", "the same in both extensions")
+		}
 		held, from = append(held, content), append(from, ext.Id)
 	}
 	return held, from, nil
@@ -92,7 +94,7 @@ func dstackHeld(s Shown) (held [][]byte, from []asn1.ObjectIdentifier, err error
 func isJSON(raw []byte) bool { return len(raw) > 0 && raw[0] == '{' }
 
 // isScale tells version 0 of an attestation, which is SCALE, from version 1, which is MessagePack and begins with a map.
-func isScale(raw []byte) bool { return len(raw) > 0 && raw[0] == 0 }
+func isScale(raw []byte) bool { return bytes.HasPrefix(raw, []byte{0}) }
 
 // dstackEvidence makes Evidence of a quote, of a Nitro document, or of what holds one of them.
 func dstackEvidence(raw []byte) (*attest.Evidence, error) {
@@ -112,31 +114,30 @@ func scaleAttestation(raw []byte) ([]byte, error) {
 	if len(raw) < 2 || raw[1] != tdx && raw[1] != nitro {
 		return nil, refuse(attest.CodeUnknownFormat, "an attestation of another platform", "TDX or Nitro")
 	}
-	content, _, ok := scaleBytes(raw[2:])
-	if !ok || len(content) == 0 {
+	content := scaleBytes(raw[2:])
+	if len(content) == 0 {
 		return nil, malformed("a truncated attestation", nil)
 	}
 	return content, nil
 }
 
-// scaleBytes reads a byte string: its length takes one, two or four bytes, which its two lowest bits say.
-func scaleBytes(raw []byte) (content, rest []byte, ok bool) {
+// scaleBytes is the byte string that raw begins with, empty where it is truncated: its length takes one, two or four bytes, which its
+// two lowest bits say.
+func scaleBytes(raw []byte) []byte {
 	if len(raw) == 0 {
-		return nil, nil, false
+		return nil
 	}
 	size := 1 << (raw[0] & 3)
 	if size == 8 || len(raw) < size {
-		return nil, nil, false
+		return nil
 	}
-	n := 0
-	for i := size - 1; i >= 0; i-- {
-		n = n<<8 | int(raw[i])
-	}
-	n >>= 2
+	var wide [4]byte
+	copy(wide[:], raw[:size])
+	n := int(binary.LittleEndian.Uint32(wide[:]) >> 2) // 30 bits, which any int holds
 	if n > len(raw)-size {
-		return nil, nil, false
+		return nil
 	}
-	return raw[size : size+n], raw[size+n:], true
+	return raw[size : size+n]
 }
 
 // dstackMessage takes the evidence out of an attestation of version 1: MessagePack of version, platform and stack.
@@ -145,7 +146,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := m.field("version").(uint64); !ok || v != 1 {
+	if v, _ := m.field("version").(uint64); v != 1 {
 		return nil, refuse(attest.CodeUnknownVersion, "an attestation of another version", "1")
 	}
 	platform, _ := m.field("platform").(msgMap)
@@ -153,17 +154,15 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 	kind, _ := platform.field("kind").(string)
 	switch kind {
 	case "tdx":
-		raw, _ := octetsOf(data.field("quote"))
-		return only(formatTDX, raw)
+		return only(formatTDX, octetsOf(data.field("quote")))
 	case "nitro-enclave":
-		raw, _ := octetsOf(data.field("nsm_quote"))
+		raw := octetsOf(data.field("nsm_quote"))
 		if !isCOSE(raw) {
 			return nil, malformed("a Nitro document", nil)
 		}
 		return &attest.Evidence{Format: formatNitro, Raw: raw}, nil
 	case "sev-snp":
-		raw, _ := octetsOf(data.field("report"))
-		ev, err := report(raw)
+		ev, err := report(octetsOf(data.field("report")))
 		if err != nil {
 			return nil, err
 		}
@@ -172,8 +171,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 			return nil, refuse(attest.CodeOversized, fmt.Sprintf("%d certificates", len(chain)), fmt.Sprintf("at most %d", attest.MaxEndorsements))
 		}
 		for _, c := range chain {
-			der, _ := octetsOf(c)
-			ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: der})
+			ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: octetsOf(c)})
 		}
 		return ev, nil
 	}
@@ -182,7 +180,7 @@ func dstackMessage(raw []byte) (*attest.Evidence, error) {
 
 // dstackDocument takes the quote out of what the guest agent answers.
 func dstackDocument(raw []byte) (*attest.Evidence, error) {
-	if !isJSON(bytes.TrimSpace(raw)) || !bytes.Contains(raw, []byte(`"quote"`)) {
+	if !bytes.Contains(raw, []byte(`"quote"`)) {
 		return nil, ErrAbsent
 	}
 	var doc struct {

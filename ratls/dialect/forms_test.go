@@ -18,6 +18,7 @@ import (
 
 	"github.com/google/go-sev-guest/abi"
 	spb "github.com/google/go-sev-guest/proto/sevsnp"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -113,19 +114,20 @@ func TestContrastMessages(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	message := func(a *spb.Attestation) []byte {
-		raw, err := proto.Marshal(a)
+	message := func(m proto.Message) []byte {
+		raw, err := proto.Marshal(m)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return raw
 	}
-	changed := func(change func(*spb.Report)) []byte {
+	changed := func(change func(*spb.Report), more ...byte) []byte {
 		r := proto.Clone(parsed).(*spb.Report)
 		change(r)
-		return message(&spb.Attestation{Report: r})
+		return protowire.AppendBytes([]byte{0x0a}, append(message(r), more...))
 	}
-	good := message(&spb.Attestation{Report: parsed, CertificateChain: &spb.CertificateChain{VcekCert: []byte("a"), VlekCert: []byte("b"), AskCert: []byte("c"), ArkCert: []byte("d")}})
+	good := message(&spb.Attestation{Report: parsed})
+	after := func(more ...byte) []byte { return append(slices.Clone(good), more...) }
 	read := func(raw []byte) ([]*dialect.Found, error) {
 		r, err := dialect.NewReader(dialect.Contrast)
 		if err != nil {
@@ -134,16 +136,22 @@ func TestContrastMessages(t *testing.T) {
 		leaf := b.Certificate(pkix.Extension{Id: dialectforge.OIDContrast, Value: raw})
 		return r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{Nonce: nonce})
 	}
-	found, err := read(good)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var kept []string
-	for _, e := range found[0].Evidence.Endorsements {
-		kept = append(kept, string(e.Kind)+" "+string(e.Raw))
-	}
-	if got := strings.Join(kept, ", "); got != "certificate a, certificate b, certificate c, certificate d" {
-		t.Error(got)
+	for want, chain := range map[string]*spb.CertificateChain{
+		"":              nil,
+		"certificate b": {VlekCert: []byte("b")},
+		"certificate a, certificate b, certificate c, certificate d": {VcekCert: []byte("a"), VlekCert: []byte("b"), AskCert: []byte("c"), ArkCert: []byte("d")},
+	} {
+		found, err := read(message(&spb.Attestation{Report: parsed, CertificateChain: chain}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var kept []string
+		for _, e := range found[0].Evidence.Endorsements {
+			kept = append(kept, string(e.Kind)+" "+string(e.Raw))
+		}
+		if got := strings.Join(kept, ", "); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 	for name, c := range map[string]struct {
 		raw  []byte
@@ -152,18 +160,26 @@ func TestContrastMessages(t *testing.T) {
 		"long field":         {changed(func(r *spb.Report) { r.ReportData = append(r.ReportData, 0) }), attest.CodeMalformed},
 		"short field":        {changed(func(r *spb.Report) { r.ReportData = r.ReportData[:63] }), attest.CodeMalformed},
 		"large number":       {changed(func(r *spb.Report) { r.CurrentBuild = 256 }), attest.CodeMalformed},
-		"number for bytes":   {[]byte{0x0a, 2, 11 << 3, 1}, attest.CodeMalformed},
-		"bytes for a number": {[]byte{0x0a, 3, 1<<3 | 2, 1, 0}, attest.CodeMalformed},
-		"report twice":       {append(slices.Clone(good), good...), attest.CodeDuplicateField},
-		"field twice":        {[]byte{0x0a, 4, 8, 2, 8, 3}, attest.CodeDuplicateField},
-		"group":              {[]byte{0x0b}, attest.CodeMalformed},
-		"truncated tag":      {[]byte{0x80}, attest.CodeMalformed},
-		"truncated number":   {[]byte{0x08, 0x80}, attest.CodeMalformed},
-		"truncated length":   {[]byte{0x0a, 0x80}, attest.CodeMalformed},
-		"truncated bytes":    {[]byte{0x0a, 5, 1}, attest.CodeMalformed},
-		"inner":              {[]byte{0x0a, 1, 0x80}, attest.CodeMalformed},
-		"inner chain":        {[]byte{0x12, 1, 0x80}, attest.CodeMalformed},
-		"endless":            {bytes.Repeat([]byte{7 << 3, 1}, 65), attest.CodeMalformed},
+		"number for bytes":   {changed(func(r *spb.Report) { r.ReportData = nil }, 11<<3, 1), attest.CodeMalformed},
+		"bytes for a number": {changed(func(r *spb.Report) { r.GuestSvn = 0 }, 2<<3|2, 1, 0), attest.CodeMalformed},
+		"no report":          {nil, attest.CodeMalformed},
+		"bytes left out":     {changed(func(r *spb.Report) { r.FamilyId = nil }), attest.CodeMalformed},
+		"number left out":    {changed(func(r *spb.Report) { r.GuestSvn = 0 }), ""},
+		"report elsewhere":   {slices.Concat([]byte{0x8a, 0x80, 0x20}, good[1:]), attest.CodeMalformed},
+		"report twice":       {after(good...), attest.CodeDuplicateField},
+		"field twice":        {changed(func(*spb.Report) {}, 8, 2), attest.CodeDuplicateField},
+		"group":              {after(0x12, 1, 0x0b), attest.CodeMalformed},
+		"endless tag":        {after(bytes.Repeat([]byte{0xff}, 11)...), attest.CodeMalformed},
+		"endless number":     {after(append([]byte{3 << 3}, bytes.Repeat([]byte{0xff}, 11)...)...), attest.CodeMalformed},
+		"endless length":     {after(append([]byte{0x12}, bytes.Repeat([]byte{0xff}, 11)...)...), attest.CodeMalformed},
+		"truncated tag":      {after(0x80), attest.CodeMalformed},
+		"truncated number":   {after(3<<3, 0x80), attest.CodeMalformed},
+		"truncated length":   {after(0x12, 0x80), attest.CodeMalformed},
+		"truncated bytes":    {after(0x12, 5, 1), attest.CodeMalformed},
+		"inner":              {changed(func(*spb.Report) {}, 0x80), attest.CodeMalformed},
+		"inner chain":        {after(0x12, 1, 0x80), attest.CodeMalformed},
+		"endless":            {after(bytes.Repeat([]byte{7 << 3, 1}, 64)...), attest.CodeMalformed},
+		"as much as may be":  {after(bytes.Repeat([]byte{7 << 3, 1}, 63)...), ""},
 	} {
 		if _, err := read(c.raw); attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
@@ -486,17 +502,22 @@ func TestPlaces(t *testing.T) {
 		"white paper":                   {dialect.DICE, []pkix.Extension{{Id: id(1, 2, 840, 113741, 1337, 6), Value: quote}}, attest.CodeUnknownFormat},
 		"oversized":                     {dialect.DICE, []pkix.Extension{{Id: id(1, 2, 3), Value: make([]byte, dialect.MaxExtension+1)}}, attest.CodeOversized},
 		"as large as may be":            {dialect.DICE, []pkix.Extension{{Id: id(1, 2, 3), Value: make([]byte, dialect.MaxExtension)}}, ""},
-		"dstack, not DER":               {dialect.Dstack, []pkix.Extension{old(quote)}, attest.CodeMalformed},
+		"dstack, not DER":               {dialect.Dstack, []pkix.Extension{old([]byte{0x0c, 1, 'a'})}, attest.CodeMalformed},
+		"dstack, a quote alone":         {dialect.Dstack, []pkix.Extension{old(quote)}, attest.CodeMalformed},
+		"dstack, empty":                 {dialect.Dstack, []pkix.Extension{dstack(b.Octets([]byte{}))}, attest.CodeUnknownFormat},
 		"dstack, DER and more":          {dialect.Dstack, []pkix.Extension{old(append(b.Octets(quote), 0))}, attest.CodeMalformed},
 		"dstack, both":                  {dialect.Dstack, []pkix.Extension{old(b.Octets(quote)), dstack(b.Octets(append(append([]byte{0, 0}, dialectforge.Compact(len(quote))...), quote...)))}, ""},
 		"dstack, two quotes":            {dialect.Dstack, []pkix.Extension{old(b.Octets(quote)), dstack(b.Octets(append(append([]byte{0, 0}, dialectforge.Compact(len(quote))...), b.Quote([64]byte{2})...)))}, attest.CodeDialects},
-		"dstack, GCP":                   {dialect.Dstack, []pkix.Extension{dstack(scale(0, 1, 4, 1))}, attest.CodeUnknownFormat},
+		"dstack, GCP":                   {dialect.Dstack, []pkix.Extension{dstack(scale(slices.Concat([]byte{0, 1}, dialectforge.Compact(len(quote)), quote)...))}, attest.CodeUnknownFormat},
+		"dstack, SCALE, older place":    {dialect.Dstack, []pkix.Extension{old(scale(slices.Concat([]byte{0, 0}, dialectforge.Compact(len(quote)), quote)...))}, attest.CodeUnknownFormat},
 		"dstack, SCALE, nothing":        {dialect.Dstack, []pkix.Extension{dstack(scale(0))}, attest.CodeUnknownFormat},
 		"dstack, SCALE, no length":      {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0))}, attest.CodeMalformed},
 		"dstack, SCALE, empty":          {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 0))}, attest.CodeMalformed},
 		"dstack, SCALE, long":           {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 8, 1))}, attest.CodeMalformed},
 		"dstack, SCALE, longer":         {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 2, 1))}, attest.CodeMalformed},
 		"dstack, SCALE, huge":           {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 3, 1, 1, 1, 1, 1, 1, 1, 1, 1))}, attest.CodeMalformed},
+		"dstack, SCALE, endless":        {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 0xfe, 0xff, 0xff, 0xff))}, attest.CodeMalformed},
+		"dstack, SCALE, eight bytes":    {dialect.Dstack, []pkix.Extension{dstack(scale(append(binary.LittleEndian.AppendUint64([]byte{0, 0}, uint64(len(quote))<<2|3), quote...)...))}, attest.CodeMalformed},
 		"dstack, SCALE, no quote":       {dialect.Dstack, []pkix.Extension{dstack(scale(0, 0, 4, 1))}, attest.CodeUnknownFormat},
 		"flashbots, older place":        {dialect.AttestedTLS, []pkix.Extension{old(message("dcap-tdx"))}, attest.CodeUnknownFormat},
 		"flashbots, none":               {dialect.AttestedTLS, []pkix.Extension{old(message("none"))}, attest.CodeNoEvidence},
@@ -504,6 +525,9 @@ func TestPlaces(t *testing.T) {
 		"flashbots, no list":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":"AA=="}`)))}, attest.CodeMalformed},
 		"flashbots, no byte":            {dialect.AttestedTLS, []pkix.Extension{old(b.Octets([]byte(`{"attestation_type":"dcap-tdx","attestation":[256]}`)))}, attest.CodeMalformed},
 		"flashbots, two messages":       {dialect.AttestedTLS, []pkix.Extension{dstack(message("none")), old(message("dcap-tdx"))}, attest.CodeDialects},
+		"flashbots' beside dstack's":    {dialect.AttestedTLS, []pkix.Extension{dstack(message("dcap-tdx")), old(b.Octets(quote))}, attest.CodeDialects},
+		"dstack's beside flashbots'":    {dialect.Dstack, []pkix.Extension{dstack(scale(slices.Concat([]byte{0, 0}, dialectforge.Compact(len(quote)), quote)...)), old(message("dcap-tdx"))}, attest.CodeDialects},
+		"both, and neither allowed":     {dialect.DICE, []pkix.Extension{dstack(scale(slices.Concat([]byte{0, 0}, dialectforge.Compact(len(quote)), quote)...)), old(message("dcap-tdx"))}, attest.CodeDialect},
 		"flashbots' as dstack":          {dialect.Dstack, []pkix.Extension{old(message("dcap-tdx"))}, attest.CodeDialect},
 		"dstack's as flashbots'":        {dialect.AttestedTLS, []pkix.Extension{old(b.Octets(quote))}, ""}, // and is not allowed
 		"privasys, SGX":                 {dialect.Privasys, []pkix.Extension{{Id: dialectforge.OIDPrivasysSGX, Value: quote}}, attest.CodeNoExpectation},
@@ -557,6 +581,13 @@ func TestMessagePack(t *testing.T) {
 	message := func(kind string, data ...[]byte) []byte {
 		return pairs(text("version"), []byte{1}, text("platform"), pairs(text("kind"), text(kind), text("data"), pairs(data...)))
 	}
+	listed := func(first ...byte) []byte { // as Rust writes it
+		list := append(binary.BigEndian.AppendUint16([]byte{0xdc}, uint16(len(quote))), first...)
+		for _, v := range quote[2:] {
+			list = append(list, 0xcc, v)
+		}
+		return message("tdx", text("quote"), list)
+	}
 	extra := func(v ...byte) []byte { return message("tdx", text("quote"), bin(quote), text("x"), v) }
 	report := make([]byte, 0x4a0)
 	for name, c := range map[string]struct {
@@ -565,6 +596,10 @@ func TestMessagePack(t *testing.T) {
 	}{
 		"binary":          {message("tdx", text("quote"), bin(quote)), ""},
 		"nitro":           {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 2, 0x84, 0x40}), ""},
+		"nitro, tagged":   {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 3, 0xd2, 0x84, 0x40}), ""},
+		"nitro, two tags": {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 4, 0xd2, 0xd2, 0x84, 0x40}), attest.CodeMalformed},
+		"nitro, tag only": {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 3, 0xd2, 0x83, 0x40}), attest.CodeMalformed},
+		"nitro, other":    {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 3, 0xd1, 0x84, 0x40}), attest.CodeMalformed},
 		"nitro, none":     {message("nitro-enclave", text("nsm_quote"), []byte{0xc4, 2, 1, 2}), attest.CodeMalformed},
 		"snp":             {message("sev-snp", text("report"), bin(report), text("cert_chain"), []byte{0x92, 0xc4, 1, 1, 0x91, 2}), ""},
 		"snp, no report":  {message("sev-snp", text("report"), bin(report[1:])), attest.CodeMalformed},
@@ -576,9 +611,11 @@ func TestMessagePack(t *testing.T) {
 		"version as text": {pairs(text("version"), text("1")), attest.CodeUnknownVersion},
 		"key twice":       {pairs(text("version"), []byte{1}, text("version"), []byte{1}), attest.CodeDuplicateField},
 		"number as key":   {pairs([]byte{1}, []byte{1}), attest.CodeMalformed},
+		"truncated key":   {extra(0x81, 0xa2, 1), attest.CodeMalformed},
 		"and more":        {append(message("tdx", text("quote"), bin(quote)), 0), attest.CodeMalformed},
-		"no byte":         {message("tdx", text("quote"), []byte{0x91, 0xcd, 1, 0}), attest.CodeUnknownFormat},
-		"no number":       {message("tdx", text("quote"), []byte{0x91, 0xc0}), attest.CodeUnknownFormat},
+		"numbers":         {listed(4, 0), ""},
+		"no byte":         {listed(0xcd, 1, 4, 0), attest.CodeUnknownFormat},
+		"no number":       {listed(4, 0xc0), attest.CodeUnknownFormat},
 		"float":           {extra(0xcb, 0, 0, 0, 0, 0, 0, 0, 0), attest.CodeMalformed},
 		"never used":      {extra(0xc1), attest.CodeMalformed},
 		"extension":       {extra(0xd4, 0, 0), attest.CodeMalformed},
@@ -657,7 +694,7 @@ func TestTinfoilDocuments(t *testing.T) {
 		"no key":              {names("a.example"), doc, dialect.Context{}, attest.CodeNoExpectation},
 		"short key":           {names("a.example"), doc, dialect.Context{HPKE: b.HPKE[:31]}, attest.CodeNoExpectation},
 		"no certificate":      {nil, doc, given, attest.CodeNoExpectation},
-		"version 1":           {leaf, bytes.Replace(doc, []byte("/v2"), []byte("/v1"), 1), given, attest.CodeUnknownVersion},
+		"version 1":           {leaf, bytes.Replace(doc, []byte("guest/v2"), []byte("guest/v1"), 1), given, attest.CodeUnknownVersion},
 		"other TEE":           {leaf, bytes.Replace(doc, []byte("tdx-guest"), []byte("sev-snp-guest"), 1), given, attest.CodeMalformed},
 		"another document":    {names(append(dialectforge.SpreadNames("hatt", []byte(hex.EncodeToString(sum(nil)))), hpke...)...), doc, given, attest.CodeReportData},
 		"piece twice":         {names(append(hpke, hpke...)...), doc, dialect.Context{}, attest.CodeMalformed},
@@ -739,9 +776,11 @@ func TestOtherDocuments(t *testing.T) {
 		}
 	}
 	// Beside a document the certificate is what it is for, and its own evidence another matter.
-	found, err := document(t, dialect.Nitriding, dialect.Context{}, b.DICE(), nitriding)
-	if err != nil || len(found) != 1 || found[0].Dialect != dialect.Nitriding {
-		t.Errorf("%+v, %v", found, err)
+	for _, own := range []*x509.Certificate{b.DICE(), b.Evervault()} {
+		found, err := document(t, dialect.Nitriding, dialect.Context{}, own, nitriding)
+		if err != nil || len(found) != 1 || found[0].Dialect != dialect.Nitriding {
+			t.Errorf("%+v, %v", found, err)
+		}
 	}
 	// The application's key is part of what is signed.
 	for key, ok := range map[[32]byte]bool{app: true, {}: false} {
@@ -762,6 +801,7 @@ func TestEvervaultNames(t *testing.T) {
 		"one":         {[]string{document + ".a.example", "a.example"}, ""},
 		"two":         {[]string{document + ".a.example", document + ".b.example"}, attest.CodeDuplicateExtension},
 		"no hex":      {[]string{strings.Repeat("x", 64) + ".a.example"}, attest.CodeMalformed},
+		"more":        {[]string{document + "x.a.example"}, attest.CodeMalformed},
 		"no document": {[]string{strings.Repeat("00", 32) + ".a.example"}, attest.CodeMalformed},
 		"a name":      {[]string{strings.Repeat("a", 63) + ".a.example"}, ""},
 	} {

@@ -6,6 +6,8 @@ import (
 	"encoding/asn1"
 	"testing"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/ratls/dialect"
 	"github.com/jurat-tls/jurat/test/dialectforge"
@@ -32,7 +34,13 @@ func fakeBench(t testing.TB, tee string) *bench {
 		return append([]byte{4, 0, 2, 0, 0x81, 0, 0, 0}, make([]byte, 60)...)
 	}
 	b.Nitro = func(user, nonce []byte) []byte { return append([]byte{0x84, 0x40}, append(user, nonce...)...) }
-	b.Parts = func(report []byte) []byte { return []byte{0x0a, 4, 8, 2, 16, 3, 0x12, 3, 0x0a, 1, 'x'} }
+	b.Parts = func([]byte) []byte {
+		report := []byte{8, 2, 16, 3}
+		for number, size := range map[protowire.Number]int{4: 16, 5: 16, 11: 64, 12: 48, 13: 32, 14: 48, 15: 48, 16: 32, 17: 32, 19: 64, 28: 512} {
+			report = protowire.AppendBytes(protowire.AppendTag(report, number, protowire.BytesType), make([]byte, size))
+		}
+		return append(protowire.AppendBytes([]byte{0x0a}, report), 0x12, 3, 0x0a, 1, 'x')
+	}
 	b.CSR = func([]byte) (cert, crl, tcb []byte) { return []byte{0x30, 0}, []byte{0x30, 0}, []byte("{}") }
 	return b
 }

@@ -21,11 +21,8 @@ const (
 	msgpackMap16 = 0xde
 )
 
-// Bounds of a message. Rust writes a byte string as an array of numbers.
-const (
-	maxMsgValues = 256 << 10
-	maxMsgDepth  = 8
-)
+// maxMsgDepth bounds a message. How many values it has is bounded by its length: each takes a byte.
+const maxMsgDepth = 8
 
 // msgMap is a map with text keys, each of them once.
 type msgMap map[string]any
@@ -56,10 +53,7 @@ func msgpack(raw []byte) (msgMap, error) {
 
 var errTwice = errors.New("a key twice")
 
-type msgParser struct {
-	rest   []byte
-	values int
-}
+type msgParser struct{ rest []byte }
 
 func (p *msgParser) take(n uint64) ([]byte, error) {
 	if n > uint64(len(p.rest)) {
@@ -83,8 +77,8 @@ func (p *msgParser) number(size int) (uint64, error) {
 
 // value reads one value. It allocates as they come: what is announced is not believed.
 func (p *msgParser) value(depth int) (any, error) {
-	if p.values++; depth == 0 || p.values > maxMsgValues {
-		return nil, errors.New("too deep or too much")
+	if depth == 0 {
+		return nil, errors.New("too deep")
 	}
 	first, err := p.take(1)
 	if err != nil {
@@ -114,7 +108,7 @@ func (p *msgParser) value(depth int) (any, error) {
 		return p.sized(b-msgpackStr8, func(n uint64) (any, error) { raw, err := p.take(n); return string(raw), err })
 	case b >= msgpackArr16 && b <= msgpackArr16+1:
 		return p.sized(b-msgpackArr16+1, func(n uint64) (any, error) { return p.list(n, depth) })
-	case b >= msgpackMap16 && b <= msgpackMap16+1:
+	case b >= msgpackMap16: // from 0xe0 on it is a number
 		return p.sized(b-msgpackMap16+1, func(n uint64) (any, error) { return p.pairs(n, depth) })
 	default:
 		return nil, fmt.Errorf("type %#x", b)
@@ -172,21 +166,21 @@ func (p *msgParser) pairs(n uint64, depth int) (any, error) {
 	return out, nil
 }
 
-// octetsOf is a byte string, in either of its forms.
-func octetsOf(v any) ([]byte, bool) {
+// octetsOf is a byte string, which Rust writes as an array of numbers; nil where v is neither.
+func octetsOf(v any) []byte {
 	switch v := v.(type) {
 	case []byte:
-		return v, true
+		return v
 	case []any:
 		out := make([]byte, len(v))
 		for i, n := range v {
 			b, ok := n.(uint64)
 			if !ok || b > 255 {
-				return nil, false
+				return nil
 			}
 			out[i] = byte(b)
 		}
-		return out, true
+		return out
 	}
-	return nil, false
+	return nil
 }

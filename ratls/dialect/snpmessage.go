@@ -10,8 +10,9 @@ import (
 // snpField is one field of an SEV-SNP report (AMD 56860, table ATTESTATION_REPORT) and its number in the message that go-sev-guest
 // makes of a report.
 type snpField struct {
-	number, at, size int
-	bytes            bool // else a number, little-endian in the report
+	number   uint64
+	at, size int
+	bytes    bool // else a number, little-endian in the report
 }
 
 func snpFields() []snpField {
@@ -65,10 +66,9 @@ func snpMessage(raw []byte) (*attest.Evidence, error) {
 		return nil, err
 	}
 	for _, f := range snpFields() {
-		v, ok := inner[f.number]
+		v := inner[f.number] // a number that is left out is zero
 		switch {
-		case !ok: // protobuf leaves out zeros
-		case f.bytes != v.isBytes, f.bytes && len(v.bytes) != f.size, !f.bytes && f.size < 8 && v.number>>(8*f.size) != 0:
+		case f.bytes != v.isBytes, f.bytes && len(v.bytes) != f.size, v.number>>(8*f.size) != 0:
 			return nil, malformed(fmt.Sprintf("field %d of a report", f.number), nil)
 		case f.bytes:
 			copy(report[f.at:], v.bytes)
@@ -87,7 +87,7 @@ func snpMessage(raw []byte) (*attest.Evidence, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, n := range []int{1, 6, 2, 3} { // VCEK, VLEK, ASK, ARK
+	for _, n := range []uint64{1, 6, 2, 3} { // VCEK, VLEK, ASK, ARK
 		if der := chain[n].bytes; len(der) > 0 {
 			ev.Endorsements = append(ev.Endorsements, attest.Endorsement{Kind: attest.KindCertificate, Raw: der})
 		}
@@ -107,8 +107,8 @@ const maxProtoFields = 64
 
 // protobuf reads the fields of one message. Those that may repeat are not of interest here, and of the others a second one is
 // refused: protobuf would take the last.
-func protobuf(raw []byte) (map[int]protoValue, error) {
-	out := map[int]protoValue{}
+func protobuf(raw []byte) (map[uint64]protoValue, error) {
+	out := map[uint64]protoValue{}
 	const mapOfExtras = 7
 	for n := 0; len(raw) > 0; n++ {
 		tag, size := binary.Uvarint(raw)
@@ -116,7 +116,7 @@ func protobuf(raw []byte) (map[int]protoValue, error) {
 			return nil, malformed("a protobuf message", nil)
 		}
 		raw = raw[size:]
-		number := int(tag >> 3 & 0xffff)
+		number := tag >> 3
 		var v protoValue
 		switch tag & 7 {
 		case 0:
