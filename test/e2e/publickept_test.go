@@ -206,7 +206,10 @@ func nowhere(t *testing.T, l *lab, keys []*ecdsa.PrivateKey) {
 	t.Helper()
 	found := func(raw []byte) bool {
 		for _, k := range keys {
-			scalar := k.D.FillBytes(make([]byte, (k.Params().BitSize+7)/8))
+			scalar, err := k.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
 			for _, form := range []string{string(scalar), hex.EncodeToString(scalar), base64.StdEncoding.EncodeToString(scalar)[:40], base64.RawURLEncoding.EncodeToString(scalar)[:40]} {
 				if bytes.Contains(raw, []byte(form)) {
 					return true
