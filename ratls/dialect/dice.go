@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -214,25 +215,24 @@ func (f *Found) endorsements(tag uint64, s Shown) error {
 
 // endorse takes one of the documents, chains and lists of Open Enclave's endorsements, which end with a zero where they are text.
 func (f *Found) endorse(raw []byte) {
-	raw = bytes.TrimRight(raw, "\x00")
 	add := func(kind attest.Kind, raw []byte) {
-		for _, e := range f.Evidence.Endorsements {
-			if e.Kind == kind && bytes.Equal(e.Raw, raw) {
-				return
-			}
+		if !slices.ContainsFunc(f.Evidence.Endorsements, func(e attest.Endorsement) bool { return bytes.Equal(e.Raw, raw) }) {
+			f.Evidence.Endorsements = append(f.Evidence.Endorsements, attest.Endorsement{Kind: kind, Raw: raw})
 		}
-		f.Evidence.Endorsements = append(f.Evidence.Endorsements, attest.Endorsement{Kind: kind, Raw: raw})
 	}
-	if der, err := hex.DecodeString(string(raw)); err == nil && len(der) > 0 {
-		raw = der
+	text := bytes.TrimRight(raw, "\x00")
+	if der, err := hex.DecodeString(string(text)); err == nil {
+		raw, text = der, der
 	}
 	switch {
-	case bytes.HasPrefix(raw, []byte(`{"tcbInfo"`)):
-		add(attest.KindTCBInfo, raw)
-	case bytes.HasPrefix(raw, []byte(`{"enclaveIdentity"`)):
-		add(attest.KindQEIdentity, raw)
-	case len(raw) > 0 && raw[0] == 0x30:
-		add(attest.KindCRL, raw)
+	case bytes.HasPrefix(text, []byte(`{"tcbInfo"`)):
+		add(attest.KindTCBInfo, text)
+	case bytes.HasPrefix(text, []byte(`{"enclaveIdentity"`)):
+		add(attest.KindQEIdentity, text)
+	case bytes.HasPrefix(raw, []byte{0x30}):
+		// The last byte of a list can be a zero as well, which its length tells from one after it.
+		after, _ := asn1.Unmarshal(raw, new(asn1.RawValue))
+		add(attest.KindCRL, raw[:len(raw)-len(after)+len(bytes.TrimRight(after, "\x00"))])
 	default:
 		for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
 			switch block.Type {

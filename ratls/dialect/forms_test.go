@@ -311,10 +311,10 @@ func TestQuoteHeaders(t *testing.T) {
 func TestEndorsementsOfDICE(t *testing.T) {
 	b := newBench(t, "sgx")
 	list := [][]byte{{1}}
-	crl := []byte{0x30, 1, 0}
+	crl := []byte{0x30, 1, 0} // a signature ends with a zero now and then
 	for _, e := range []string{
 		`{"tcbInfo":{}}` + "\x00", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("one")})) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})) + "\x00",
-		string(crl), hex.EncodeToString(append(crl, 1)), string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("list")})), `{"enclaveIdentity":{}}`,
+		string(crl), string(crl) + "\x00", "00" + strings.Repeat("x", 48), "0\x05cut", "0\x01more\x00", hex.EncodeToString([]byte{0x30, 2, 0, 0}) + "\x00", "", string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("list")})), `{"enclaveIdentity":{}}`,
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})), "2026-01-01",
 	} {
 		list = append(list, dialectforge.Bytes([]byte(e)))
@@ -331,13 +331,13 @@ func TestEndorsementsOfDICE(t *testing.T) {
 	for _, e := range found[0].Evidence.Endorsements {
 		got = append(got, fmt.Sprintf("%s %q", e.Kind, e.Raw))
 	}
-	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01"`, `crl "0\x01\x00\x01"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`}
+	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01\x00"`, `crl "00` + strings.Repeat("x", 48) + `"`, `crl "0\x05cut"`, `crl "0\x01more"`, `crl "0\x02\x00\x00"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	many := [][]byte{{1}}
 	for i := range 16 {
-		many = append(many, dialectforge.Bytes([]byte{0x30, byte(i + 1)}))
+		many = append(many, dialectforge.Bytes([]byte{0x30, 1, byte(i)}))
 	}
 	if _, err := read(dialectforge.Tagged(60000, many...), false); attest.CodeOf(err) != "" {
 		t.Error(err)
