@@ -275,8 +275,13 @@ func TestLevels(t *testing.T) {
 			if got := r.EvidenceTime(); !got.Truncate(time.Millisecond).Equal(s.made) {
 				t.Errorf("made %s, want %s", got, s.made)
 			}
-			if dialect.DialectOf(r) == "" {
-				t.Errorf("no dialect in %+v", r.Checks())
+			named, err := dialect.NewReader(s.allow)
+			if err != nil || !named.Allows(dialect.DialectOf(r)) {
+				t.Errorf("dialect %q in %+v, %v", dialect.DialectOf(r), r.Checks(), err)
+			}
+			agree := slices.ContainsFunc(r.Checks(), func(c attest.Check) bool { return c.ID == "binding.dialects" })
+			if two := s.name == "gramine both"; agree != two {
+				t.Errorf("compared with other evidence: %v, want %v", agree, two)
 			}
 		})
 	}
@@ -426,6 +431,9 @@ func TestTwoDialects(t *testing.T) {
 				return
 			}
 			refused(t, r, c.want)
+			if got := dialect.DialectOf(r); got != "" && c.want == attest.CodeDialect {
+				t.Errorf("not allowed, and read as %s", got)
+			}
 		})
 	}
 }
@@ -493,6 +501,24 @@ func TestAgreement(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+type silent struct{}
+
+func (silent) Judge(*attest.Claims, attest.Situation) attest.Judgement { return attest.Judgement{} }
+
+// Who has no policy, or one without a rule, takes nothing, in one dialect or in two.
+func TestEmptyPolicy(t *testing.T) {
+	v := told{map[string]*attest.Claims{"one": {ReportData: attest.ReportData{1}}, "two": {ReportData: attest.ReportData{1}}}, map[string][]attest.Endorsement{}}
+	var found []*dialect.Found
+	for _, raw := range []string{"one", "two"} {
+		found = append(found, &dialect.Found{Allowed: true, Level: attest.LevelKey, ReportData: []attest.ReportData{{1}}, Evidence: &attest.Evidence{Raw: []byte(raw)}})
+		for _, policy := range []attest.Policy{nil, silent{}} {
+			if r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil, v), found, policy, now); r.Code() != attest.CodeEmptyPolicy {
+				t.Errorf("%v after %q: %v", policy, raw, r.Err())
+			}
+		}
 	}
 }
 
