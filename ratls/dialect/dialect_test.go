@@ -385,6 +385,14 @@ func TestCritical(t *testing.T) {
 	if r, _ := b.judge(dialect.Shown{Leaf: b.DICE()}, dialect.Context{}, dialect.DICE); !r.Affirmed() {
 		t.Fatal(r.Err())
 	}
+	// Nobody has taken it where its dialect is not allowed, whatever it says.
+	for _, allow := range [][]string{{dialect.DICE, dialect.GramineLegacy}, {dialect.DICE}} {
+		b = newBench(t, "sgx")
+		b.Extra = []pkix.Extension{{Id: dialectforge.OIDGramine, Critical: true, Value: b.Quote([64]byte(append(sum(b.SPKI()), make([]byte, 32)...)))}}
+		if r, _ := b.judge(dialect.Shown{Leaf: b.DICE()}, dialect.Context{}, allow...); r.Affirmed() != (len(allow) == 2) || !r.Affirmed() && r.Code() != attest.CodeCriticalExtension {
+			t.Errorf("%v: %v", allow, r.Err())
+		}
+	}
 	b = newBench(t, "snp")
 	b.Critical = true
 	r, _ := b.judge(dialect.Shown{Request: b.EnarxSNP()}, dialect.Context{}, dialect.Enarx)
@@ -628,6 +636,13 @@ func TestNothingShown(t *testing.T) {
 	}
 	if r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil), nil, nil, now); r.Code() != attest.CodeNoEvidence {
 		t.Error(r.Err())
+	}
+	// Evidence that was read in none.
+	v := told{map[string]*attest.Claims{"raw": {ReportData: attest.ReportData{1}}}, map[string][]attest.Endorsement{}}
+	expect := attest.Expect(attest.ReportData{1}, attest.LevelKey, now)
+	r := attest.NewAppraiser(nil, v).Appraise(t.Context(), &attest.Evidence{Raw: []byte("raw")}, expect, anything{new(attest.Situation)}, now)
+	if got := dialect.DialectOf(r); !r.Affirmed() || got != "" {
+		t.Errorf("dialect %q, %v", got, r.Err())
 	}
 }
 

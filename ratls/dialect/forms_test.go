@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -205,6 +206,7 @@ func TestOwnClaimsElsewhere(t *testing.T) {
 		"no name":     func(c *x509.Certificate) { c.DNSNames = nil },
 		"address":     func(c *x509.Certificate) { c.IPAddresses = []net.IP{{127, 0, 0, 1}} },
 		"odd address": func(c *x509.Certificate) { c.IPAddresses = []net.IP{{127}} },
+		"URI":         func(c *x509.Certificate) { c.URIs = []*url.URL{{Host: "b.example"}} },
 		"mail":        func(c *x509.Certificate) { c.EmailAddresses = []string{"a@b.example"} },
 	} {
 		if r := judge(change); r.Code() != attest.CodeReportData {
@@ -257,7 +259,9 @@ func TestDICEForms(t *testing.T) {
 		"hash of no pair":    {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x81, 1})))), attest.CodeMalformed},
 		"hash of no CBOR":    {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0xff})))), attest.CodeMalformed},
 		"hash of texts":      {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 0x61, 'a', 0x61, 'b'})))), attest.CodeMalformed},
+		"hash by a name":     {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 0x61, 'a', 0x41, 1})))), attest.CodeMalformed},
 		"hash, other bytes":  {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 1, 0x61, 'b'})))), attest.CodeMalformed},
+		"empty nonce":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), octets(nil)))), ""}, // which is nobody's
 		"nonce as text":      {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), text("x")))), attest.CodeMalformed},
 		"claim twice":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("a"), octets(nil), text("a"), octets(nil)))), attest.CodeMalformed},
 		"claim by number":    {dialectforge.Tagged(60000, quote, octets(b.Claims([]byte{1}, octets(nil)))), attest.CodeMalformed},
@@ -281,8 +285,8 @@ func TestDICEForms(t *testing.T) {
 		if attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
-		if c.want == "" && found[0].ReportData[0] == (attest.ReportData{}) {
-			t.Errorf("%s: no report data", name)
+		if c.want == "" && (found[0].ReportData[0] == (attest.ReportData{}) || found[0].Level != attest.LevelKey) {
+			t.Errorf("%s: %+v", name, found[0])
 		}
 	}
 }
@@ -439,6 +443,17 @@ func TestOpenEnclaveForms(t *testing.T) {
 	if err := both(dialectforge.OEReport(b.Quote([64]byte{2}))); attest.CodeOf(err) != attest.CodeDialects {
 		t.Error(err)
 	}
+	quote := b.Quote([64]byte{3})
+	b.Quote = func([64]byte) []byte { return quote }
+	for name, c := range map[string]struct {
+		claims []byte
+		want   attest.Code
+	}{"one quote": {key, ""}, "one quote, of other claims": {claims(k), attest.CodeDialects}} {
+		_, err := at(t, b, dialect.OpenEnclave, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: dialectforge.OEReport(quote)}, pkix.Extension{Id: dialectforge.OIDOEEvidence, Value: value(c.claims)})
+		if attest.CodeOf(err) != c.want {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
 	if _, err := at(t, b, dialect.EGo, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: report[:15]}); attest.CodeOf(err) != attest.CodeMalformed {
 		t.Error(err)
 	}
@@ -463,6 +478,13 @@ func TestPlaces(t *testing.T) {
 	}
 	json := func(quote, user []byte) string {
 		return fmt.Sprintf(`{"RawQuote":%q,"UserData":%q}`, base64.StdEncoding.EncodeToString(quote), base64.StdEncoding.EncodeToString(user))
+	}
+	short, err := asn1.Marshal(struct {
+		TEE   int
+		Quote []byte
+	}{2, quote})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
 		allow string
@@ -517,6 +539,7 @@ func TestPlaces(t *testing.T) {
 		"c8s, bad chain":                {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, []byte("x"))}}, attest.CodeMalformed},
 		"c8s, chain":                    {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, b.Certificate().Raw)}}, ""},
 		"c8s, long chain":               {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, bytes.Repeat(b.Certificate().Raw, 17))}}, attest.CodeMalformed},
+		"c8s, no chain at all":          {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: short}}, attest.CodeMalformed},
 		"c8s, DER and more":             {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: append(c8s(t, 2, quote, nil), 0)}}, attest.CodeMalformed},
 		"SGX SDK, neither":              {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{1, 2}}}, attest.CodeUnknownFormat},
 		"SGX SDK, empty":                {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{}}}, attest.CodeUnknownFormat},
@@ -690,6 +713,7 @@ func TestOtherDocuments(t *testing.T) {
 	token := func(raw []byte) []byte {
 		return fmt.Appendf(nil, `{"version":1,"evidence":%q,"binder":{"aik_pub_hash":""}}`, base64.StdEncoding.EncodeToString(raw))
 	}
+	zeros := dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))
 	in64 := func(raw []byte) []byte { return []byte(base64.StdEncoding.EncodeToString(raw)) }
 	live := connected(b)
 	deaf, mute := live, live
@@ -720,9 +744,12 @@ func TestOtherDocuments(t *testing.T) {
 		"cocos, binding of others": {dialect.Cocos, leaf, bytes.Replace(cocos, in64(sum(append(b.SPKI(), b.Exported...))), in64(sum(nil)), 1), live, attest.CodeReportData},
 		"cocos, no token":          {dialect.Cocos, leaf, token([]byte{0xff}), live, attest.CodeMalformed},
 		"cocos, no payload":        {dialect.Cocos, leaf, token([]byte{0x84, 0x40, 0xa0, 0x41, 0xff, 0x40}), live, attest.CodeMalformed},
+		"cocos, a list":            {dialect.Cocos, leaf, []byte(`["aik_pub_hash"]`), live, attest.CodeMalformed},
+		"cocos, an empty message":  {dialect.Cocos, leaf, token([]byte{0x80}), live, attest.CodeMalformed},
+		"cocos, a longer message":  {dialect.Cocos, leaf, token(append([]byte{0x85, 0x40, 0xa0}, append(dialectforge.Bytes(zeros), 0x40, 0x40)...)), live, attest.CodeMalformed},
 		"cocos, no report":         {dialect.Cocos, leaf, token([]byte{0xa0}), live, attest.CodeMalformed},
 		"cocos, an empty report":   {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(nil))), live, attest.CodeUnknownFormat},
-		"cocos, a report, no key":  {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))), live, attest.CodeReportData},
+		"cocos, a report, no key":  {dialect.Cocos, leaf, token(zeros), live, attest.CodeReportData},
 		"nitriding":                {dialect.Nitriding, leaf, nitriding, dialect.Context{AppKey: app}, ""},
 		"nitriding, no leaf":       {dialect.Nitriding, nil, nitriding, dialect.Context{AppKey: app}, attest.CodeNoExpectation},
 		"nitriding as tinfoil":     {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, ""},
