@@ -32,7 +32,7 @@ func Appraise(ctx context.Context, a *attest.Appraiser, found []*Found, policy a
 		others = append(others, r.Claims())
 		text += "; also " + f.Dialect
 	}
-	if len(others) > 0 {
+	if len(others) > 0 && policy != nil { // without a policy nothing is taken
 		policy = &agreeing{policy, others}
 	}
 	check := attest.Check{ID: CheckID, Status: attest.StatusPass, Text: "dialect is allowed, and binds at level " + string(first.Level), Got: text, Source: attest.SourceLocal}

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sort"
 	"strings"
 	"time"
 
@@ -264,15 +265,7 @@ func (r *Reader) Read(s Shown, c Context) ([]*Found, error) {
 	if failed = cmp.Or(failed, unread(s)); failed != nil {
 		return nil, failed
 	}
-	slices.SortStableFunc(all, func(a, b *Found) int {
-		switch {
-		case a.before(b):
-			return -1
-		case b.before(a):
-			return 1
-		}
-		return 0
-	})
+	sort.SliceStable(all, func(i, j int) bool { return all[i].before(all[j]) })
 	return all, critical(s, all)
 }
 
@@ -319,7 +312,12 @@ func join(all []*Found, f *Found) []*Found {
 			continue
 		}
 		switch {
-		case g.Allowed == f.Allowed && g.alike(f) && len(g.ReportData) > 0 && len(f.ReportData) > 0:
+		case g.Allowed != f.Allowed:
+			if f.Allowed {
+				all[i] = f
+			}
+			return all
+		case g.alike(f) && min(len(g.ReportData), len(f.ReportData)) > 0:
 			g.from = append(g.from, f.from...)
 			for _, data := range f.ReportData {
 				if !slices.Contains(g.ReportData, data) {
@@ -335,11 +333,6 @@ func join(all []*Found, f *Found) []*Found {
 				g.Preimage += " or " + f.Preimage
 			}
 			g.Dialect += " or " + f.Dialect
-			return all
-		case g.Allowed && !f.Allowed:
-			return all
-		case f.Allowed && !g.Allowed:
-			all[i] = f
 			return all
 		}
 	}

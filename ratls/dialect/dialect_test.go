@@ -275,8 +275,13 @@ func TestLevels(t *testing.T) {
 			if got := r.EvidenceTime(); !got.Truncate(time.Millisecond).Equal(s.made) {
 				t.Errorf("made %s, want %s", got, s.made)
 			}
-			if dialect.DialectOf(r) == "" {
-				t.Errorf("no dialect in %+v", r.Checks())
+			named, err := dialect.NewReader(s.allow)
+			if err != nil || !named.Allows(dialect.DialectOf(r)) {
+				t.Errorf("dialect %q in %+v, %v", dialect.DialectOf(r), r.Checks(), err)
+			}
+			agree := slices.ContainsFunc(r.Checks(), func(c attest.Check) bool { return c.ID == "binding.dialects" })
+			if two := s.name == "gramine both"; agree != two {
+				t.Errorf("compared with other evidence: %v, want %v", agree, two)
 			}
 		})
 	}
@@ -380,6 +385,14 @@ func TestCritical(t *testing.T) {
 	if r, _ := b.judge(dialect.Shown{Leaf: b.DICE()}, dialect.Context{}, dialect.DICE); !r.Affirmed() {
 		t.Fatal(r.Err())
 	}
+	// Nobody has taken it where its dialect is not allowed, whatever it says.
+	for _, allow := range [][]string{{dialect.DICE, dialect.GramineLegacy}, {dialect.DICE}} {
+		b = newBench(t, "sgx")
+		b.Extra = []pkix.Extension{{Id: dialectforge.OIDGramine, Critical: true, Value: b.Quote([64]byte(append(sum(b.SPKI()), make([]byte, 32)...)))}}
+		if r, _ := b.judge(dialect.Shown{Leaf: b.DICE()}, dialect.Context{}, allow...); r.Affirmed() != (len(allow) == 2) || !r.Affirmed() && r.Code() != attest.CodeCriticalExtension {
+			t.Errorf("%v: %v", allow, r.Err())
+		}
+	}
 	b = newBench(t, "snp")
 	b.Critical = true
 	r, _ := b.judge(dialect.Shown{Request: b.EnarxSNP()}, dialect.Context{}, dialect.Enarx)
@@ -426,6 +439,9 @@ func TestTwoDialects(t *testing.T) {
 				return
 			}
 			refused(t, r, c.want)
+			if got := dialect.DialectOf(r); got != "" && c.want == attest.CodeDialect {
+				t.Errorf("not allowed, and read as %s", got)
+			}
 		})
 	}
 }
@@ -493,6 +509,24 @@ func TestAgreement(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+type silent struct{}
+
+func (silent) Judge(*attest.Claims, attest.Situation) attest.Judgement { return attest.Judgement{} }
+
+// Who has no policy, or one without a rule, takes nothing, in one dialect or in two.
+func TestEmptyPolicy(t *testing.T) {
+	v := told{map[string]*attest.Claims{"one": {ReportData: attest.ReportData{1}}, "two": {ReportData: attest.ReportData{1}}}, map[string][]attest.Endorsement{}}
+	var found []*dialect.Found
+	for _, raw := range []string{"one", "two"} {
+		found = append(found, &dialect.Found{Allowed: true, Level: attest.LevelKey, ReportData: []attest.ReportData{{1}}, Evidence: &attest.Evidence{Raw: []byte(raw)}})
+		for _, policy := range []attest.Policy{nil, silent{}} {
+			if r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil, v), found, policy, now); r.Code() != attest.CodeEmptyPolicy {
+				t.Errorf("%v after %q: %v", policy, raw, r.Err())
+			}
+		}
 	}
 }
 
@@ -602,6 +636,13 @@ func TestNothingShown(t *testing.T) {
 	}
 	if r := dialect.Appraise(t.Context(), attest.NewAppraiser(nil), nil, nil, now); r.Code() != attest.CodeNoEvidence {
 		t.Error(r.Err())
+	}
+	// Evidence that was read in none.
+	v := told{map[string]*attest.Claims{"raw": {ReportData: attest.ReportData{1}}}, map[string][]attest.Endorsement{}}
+	expect := attest.Expect(attest.ReportData{1}, attest.LevelKey, now)
+	r := attest.NewAppraiser(nil, v).Appraise(t.Context(), &attest.Evidence{Raw: []byte("raw")}, expect, anything{new(attest.Situation)}, now)
+	if got := dialect.DialectOf(r); !r.Affirmed() || got != "" {
+		t.Errorf("dialect %q, %v", got, r.Err())
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -47,15 +48,15 @@ func readDICE(s Shown, c Context) (*Found, error) {
 	if err != nil {
 		return nil, malformed("tagged evidence", err)
 	}
-	tag, content, ok := v.Tag()
+	tag, content, _ := v.Tag()
 	pair, _ := content.Array()
-	if !ok || len(pair) != 2 {
+	if len(pair) != 2 {
 		return nil, malformed("tagged evidence that is no tagged pair", nil)
 	}
-	raw, ok1 := pair[0].Bytes()
-	buffer, ok2 := pair[1].Bytes()
-	if !ok1 || !ok2 {
-		return nil, malformed("tagged evidence that is no pair of byte strings", nil)
+	raw, ok := pair[0].Bytes()
+	buffer, _ := pair[1].Bytes() // no bytes are no claims
+	if !ok {
+		return nil, malformed("tagged evidence that is no byte string", nil)
 	}
 	f := &Found{Preimage: "SHA-256(claims)", Level: attest.LevelKey, from: []asn1.ObjectIdentifier{ext.Id}}
 	switch tag {
@@ -186,7 +187,7 @@ func (f *Found) own(claims strictcbor.Value, buffer []byte, s Shown) error {
 // are signed by the vendor, and what is wrong with them shows when they are verified.
 func (f *Found) endorsements(tag uint64, s Shown) error {
 	ext, err := s.extension(oidEndorsements())
-	if err != nil || ext == nil {
+	if ext == nil { // there is none, or two
 		return err
 	}
 	v, err := strictcbor.Parse(ext.Value, strictcbor.Limits{Depth: 3, Items: 3 + 16})
@@ -214,25 +215,24 @@ func (f *Found) endorsements(tag uint64, s Shown) error {
 
 // endorse takes one of the documents, chains and lists of Open Enclave's endorsements, which end with a zero where they are text.
 func (f *Found) endorse(raw []byte) {
-	raw = bytes.TrimRight(raw, "\x00")
 	add := func(kind attest.Kind, raw []byte) {
-		for _, e := range f.Evidence.Endorsements {
-			if e.Kind == kind && bytes.Equal(e.Raw, raw) {
-				return
-			}
+		if !slices.ContainsFunc(f.Evidence.Endorsements, func(e attest.Endorsement) bool { return bytes.Equal(e.Raw, raw) }) {
+			f.Evidence.Endorsements = append(f.Evidence.Endorsements, attest.Endorsement{Kind: kind, Raw: raw})
 		}
-		f.Evidence.Endorsements = append(f.Evidence.Endorsements, attest.Endorsement{Kind: kind, Raw: raw})
 	}
-	if der, err := hex.DecodeString(string(raw)); err == nil && len(der) > 0 {
-		raw = der
+	text := bytes.TrimRight(raw, "\x00")
+	if der, err := hex.DecodeString(string(text)); err == nil {
+		raw, text = der, der
 	}
 	switch {
-	case bytes.HasPrefix(raw, []byte(`{"tcbInfo"`)):
-		add(attest.KindTCBInfo, raw)
-	case bytes.HasPrefix(raw, []byte(`{"enclaveIdentity"`)):
-		add(attest.KindQEIdentity, raw)
-	case len(raw) > 0 && raw[0] == 0x30:
-		add(attest.KindCRL, raw)
+	case bytes.HasPrefix(text, []byte(`{"tcbInfo"`)):
+		add(attest.KindTCBInfo, text)
+	case bytes.HasPrefix(text, []byte(`{"enclaveIdentity"`)):
+		add(attest.KindQEIdentity, text)
+	case bytes.HasPrefix(raw, []byte{0x30}):
+		// The last byte of a list can be a zero as well, which its length tells from one after it.
+		after, _ := asn1.Unmarshal(raw, new(asn1.RawValue))
+		add(attest.KindCRL, raw[:len(raw)-len(after)+len(bytes.TrimRight(after, "\x00"))])
 	default:
 		for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
 			switch block.Type {

@@ -8,7 +8,6 @@ import (
 	"encoding/pem"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/strictjson"
@@ -100,11 +99,8 @@ func pemNUL(spki []byte) []byte {
 
 // object decodes one JSON object whose keys are unlike one another, and demands those of required, as they are spelt.
 func object(raw []byte, into any, required ...string) error {
-	// encoding/json takes a key in another case for the same one, where whoever made the document may see two.
-	spelt := func(k string) bool {
-		return !slices.ContainsFunc(required, func(r string) bool { return k != r && strings.EqualFold(k, r) })
-	}
-	if err := strictjson.Check(raw, strictjson.Limits{Size: MaxDocument, Depth: 8, Key: spelt}); err != nil {
+	anyKey := func(string) bool { return true } // as long as it is there once, in whatever case
+	if err := strictjson.Check(raw, strictjson.Limits{Size: MaxDocument, Depth: 8, Key: anyKey}); err != nil {
 		return malformed("JSON", err)
 	}
 	var keys map[string]json.RawMessage

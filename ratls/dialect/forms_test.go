@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"net"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -221,6 +222,7 @@ func TestOwnClaimsElsewhere(t *testing.T) {
 		"no name":     func(c *x509.Certificate) { c.DNSNames = nil },
 		"address":     func(c *x509.Certificate) { c.IPAddresses = []net.IP{{127, 0, 0, 1}} },
 		"odd address": func(c *x509.Certificate) { c.IPAddresses = []net.IP{{127}} },
+		"URI":         func(c *x509.Certificate) { c.URIs = []*url.URL{{Host: "b.example"}} },
 		"mail":        func(c *x509.Certificate) { c.EmailAddresses = []string{"a@b.example"} },
 	} {
 		if r := judge(change); r.Code() != attest.CodeReportData {
@@ -273,7 +275,9 @@ func TestDICEForms(t *testing.T) {
 		"hash of no pair":    {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x81, 1})))), attest.CodeMalformed},
 		"hash of no CBOR":    {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0xff})))), attest.CodeMalformed},
 		"hash of texts":      {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 0x61, 'a', 0x61, 'b'})))), attest.CodeMalformed},
+		"hash by a name":     {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 0x61, 'a', 0x41, 1})))), attest.CodeMalformed},
 		"hash, other bytes":  {dialectforge.Tagged(60000, quote, octets(dialectforge.Pairs(text("pubkey-hash"), octets([]byte{0x82, 1, 0x61, 'b'})))), attest.CodeMalformed},
+		"empty nonce":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), octets(nil)))), ""}, // which is nobody's
 		"nonce as text":      {dialectforge.Tagged(60000, quote, octets(b.Claims(text("nonce"), text("x")))), attest.CodeMalformed},
 		"claim twice":        {dialectforge.Tagged(60000, quote, octets(b.Claims(text("a"), octets(nil), text("a"), octets(nil)))), attest.CodeMalformed},
 		"claim by number":    {dialectforge.Tagged(60000, quote, octets(b.Claims([]byte{1}, octets(nil)))), attest.CodeMalformed},
@@ -297,8 +301,8 @@ func TestDICEForms(t *testing.T) {
 		if attest.CodeOf(err) != c.want {
 			t.Errorf("%s: %v, want %s", name, err, c.want)
 		}
-		if c.want == "" && found[0].ReportData[0] == (attest.ReportData{}) {
-			t.Errorf("%s: no report data", name)
+		if c.want == "" && (found[0].ReportData[0] == (attest.ReportData{}) || found[0].Level != attest.LevelKey) {
+			t.Errorf("%s: %+v", name, found[0])
 		}
 	}
 }
@@ -327,10 +331,10 @@ func TestQuoteHeaders(t *testing.T) {
 func TestEndorsementsOfDICE(t *testing.T) {
 	b := newBench(t, "sgx")
 	list := [][]byte{{1}}
-	crl := []byte{0x30, 1, 0}
+	crl := []byte{0x30, 1, 0} // a signature ends with a zero now and then
 	for _, e := range []string{
 		`{"tcbInfo":{}}` + "\x00", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("one")})) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})) + "\x00",
-		string(crl), hex.EncodeToString(append(crl, 1)), string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("list")})), `{"enclaveIdentity":{}}`,
+		string(crl), string(crl) + "\x00", "00" + strings.Repeat("x", 48), "0\x05cut", "0\x01more\x00", hex.EncodeToString([]byte{0x30, 2, 0, 0}) + "\x00", "", string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("list")})), `{"enclaveIdentity":{}}`,
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})), "2026-01-01",
 	} {
 		list = append(list, dialectforge.Bytes([]byte(e)))
@@ -347,13 +351,13 @@ func TestEndorsementsOfDICE(t *testing.T) {
 	for _, e := range found[0].Evidence.Endorsements {
 		got = append(got, fmt.Sprintf("%s %q", e.Kind, e.Raw))
 	}
-	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01"`, `crl "0\x01\x00\x01"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`}
+	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01\x00"`, `crl "00` + strings.Repeat("x", 48) + `"`, `crl "0\x05cut"`, `crl "0\x01more"`, `crl "0\x02\x00\x00"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
 	many := [][]byte{{1}}
 	for i := range 16 {
-		many = append(many, dialectforge.Bytes([]byte{0x30, byte(i + 1)}))
+		many = append(many, dialectforge.Bytes([]byte{0x30, 1, byte(i)}))
 	}
 	if _, err := read(dialectforge.Tagged(60000, many...), false); attest.CodeOf(err) != "" {
 		t.Error(err)
@@ -455,6 +459,17 @@ func TestOpenEnclaveForms(t *testing.T) {
 	if err := both(dialectforge.OEReport(b.Quote([64]byte{2}))); attest.CodeOf(err) != attest.CodeDialects {
 		t.Error(err)
 	}
+	quote := b.Quote([64]byte{3})
+	b.Quote = func([64]byte) []byte { return quote }
+	for name, c := range map[string]struct {
+		claims []byte
+		want   attest.Code
+	}{"one quote": {key, ""}, "one quote, of other claims": {claims(k), attest.CodeDialects}} {
+		_, err := at(t, b, dialect.OpenEnclave, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: dialectforge.OEReport(quote)}, pkix.Extension{Id: dialectforge.OIDOEEvidence, Value: value(c.claims)})
+		if attest.CodeOf(err) != c.want {
+			t.Errorf("%s: %v, want %q", name, err, c.want)
+		}
+	}
 	if _, err := at(t, b, dialect.EGo, dialect.Context{}, pkix.Extension{Id: dialectforge.OIDOEReport, Value: report[:15]}); attest.CodeOf(err) != attest.CodeMalformed {
 		t.Error(err)
 	}
@@ -479,6 +494,13 @@ func TestPlaces(t *testing.T) {
 	}
 	json := func(quote, user []byte) string {
 		return fmt.Sprintf(`{"RawQuote":%q,"UserData":%q}`, base64.StdEncoding.EncodeToString(quote), base64.StdEncoding.EncodeToString(user))
+	}
+	short, err := asn1.Marshal(struct {
+		TEE   int
+		Quote []byte
+	}{2, quote})
+	if err != nil {
+		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {
 		allow string
@@ -541,6 +563,7 @@ func TestPlaces(t *testing.T) {
 		"c8s, bad chain":                {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, []byte("x"))}}, attest.CodeMalformed},
 		"c8s, chain":                    {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, b.Certificate().Raw)}}, ""},
 		"c8s, long chain":               {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: c8s(t, 2, quote, bytes.Repeat(b.Certificate().Raw, 17))}}, attest.CodeMalformed},
+		"c8s, no chain at all":          {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: short}}, attest.CodeMalformed},
 		"c8s, DER and more":             {dialect.C8s, []pkix.Extension{{Id: dialectforge.OIDC8s, Value: append(c8s(t, 2, quote, nil), 0)}}, attest.CodeMalformed},
 		"SGX SDK, neither":              {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{1, 2}}}, attest.CodeUnknownFormat},
 		"SGX SDK, empty":                {dialect.SGXSDK, []pkix.Extension{{Id: dialectforge.OIDIntelSGX, Value: []byte{}}}, attest.CodeUnknownFormat},
@@ -727,6 +750,7 @@ func TestOtherDocuments(t *testing.T) {
 	token := func(raw []byte) []byte {
 		return fmt.Appendf(nil, `{"version":1,"evidence":%q,"binder":{"aik_pub_hash":""}}`, base64.StdEncoding.EncodeToString(raw))
 	}
+	zeros := dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))
 	in64 := func(raw []byte) []byte { return []byte(base64.StdEncoding.EncodeToString(raw)) }
 	live := connected(b)
 	deaf, mute := live, live
@@ -757,9 +781,12 @@ func TestOtherDocuments(t *testing.T) {
 		"cocos, binding of others": {dialect.Cocos, leaf, bytes.Replace(cocos, in64(sum(append(b.SPKI(), b.Exported...))), in64(sum(nil)), 1), live, attest.CodeReportData},
 		"cocos, no token":          {dialect.Cocos, leaf, token([]byte{0xff}), live, attest.CodeMalformed},
 		"cocos, no payload":        {dialect.Cocos, leaf, token([]byte{0x84, 0x40, 0xa0, 0x41, 0xff, 0x40}), live, attest.CodeMalformed},
+		"cocos, a list":            {dialect.Cocos, leaf, []byte(`["aik_pub_hash"]`), live, attest.CodeMalformed},
+		"cocos, an empty message":  {dialect.Cocos, leaf, token([]byte{0x80}), live, attest.CodeMalformed},
+		"cocos, a longer message":  {dialect.Cocos, leaf, token(append([]byte{0x85, 0x40, 0xa0}, append(dialectforge.Bytes(zeros), 0x40, 0x40)...)), live, attest.CodeMalformed},
 		"cocos, no report":         {dialect.Cocos, leaf, token([]byte{0xa0}), live, attest.CodeMalformed},
 		"cocos, an empty report":   {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(nil))), live, attest.CodeUnknownFormat},
-		"cocos, a report, no key":  {dialect.Cocos, leaf, token(dialectforge.Pairs(dialectforge.Text("raw_report"), dialectforge.Bytes(make([]byte, 0x4a0)))), live, attest.CodeReportData},
+		"cocos, a report, no key":  {dialect.Cocos, leaf, token(zeros), live, attest.CodeReportData},
 		"nitriding":                {dialect.Nitriding, leaf, nitriding, dialect.Context{AppKey: app}, ""},
 		"nitriding, no leaf":       {dialect.Nitriding, nil, nitriding, dialect.Context{AppKey: app}, attest.CodeNoExpectation},
 		"nitriding as tinfoil":     {dialect.Tinfoil, leaf, nitriding, dialect.Context{}, ""},

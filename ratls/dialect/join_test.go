@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -39,6 +40,14 @@ func TestOneQuoteTwoPromises(t *testing.T) {
 		validity := binary.BigEndian.AppendUint64(nil, uint64(b.NotBefore.Unix()))
 		return slices.Concat(b.SPKI(), binary.BigEndian.AppendUint64(validity, uint64(b.NotAfter.Unix())), []byte(b.CommonName))
 	}
+	minute := func(b *bench) []byte { return slices.Concat(sum(b.SPKI()), []byte("2026-11-20T12:00Z")) }
+	// others are a quote that two dialects find which are not allowed, beside one that is.
+	others := func(b *bench, hash []byte) *x509.Certificate {
+		quote := signing(b, hash)
+		return b.Certificate(
+			pkix.Extension{Id: dialectforge.OIDDICE, Value: b.TaggedEvidence(60000, b.Claims())},
+			pkix.Extension{Id: dialectforge.OIDPrivasysTDX, Value: quote}, pkix.Extension{Id: dialectforge.OIDDstack, Value: b.Octets(message("dcap-tdx", quote))})
+	}
 	for name, c := range map[string]struct {
 		tee   string
 		allow []string
@@ -55,12 +64,29 @@ func TestOneQuoteTwoPromises(t *testing.T) {
 		}},
 		"our nonce beside the hash of the key": {"sgx", []string{dialect.DICE, dialect.GramineLegacy}, func(b *bench) *x509.Certificate {
 			quote := signing(b, sum(b.SPKI()))
+			b.Nonce = nonce
 			claims := b.Claims(dialectforge.Text("nonce"), dialectforge.Bytes(nonce))
 			return b.Certificate(dice(quote, claims), pkix.Extension{Id: dialectforge.OIDGramine, Value: quote})
 		}},
+		"our claims beside a date": {"tdx", []string{dialect.DICE, dialect.Privasys}, func(b *bench) *x509.Certificate {
+			b.NotBefore = b.NotBefore.Truncate(time.Minute)
+			quote := signing(b, sha512(minute(b)))
+			return b.Certificate(dice(quote, own(b)), pkix.Extension{Id: dialectforge.OIDPrivasysTDX, Value: quote})
+		}},
+		"the key for Nitro beside that for dstack": {"nitro", []string{dialect.Evervault, dialect.Dstack}, func(b *bench) *x509.Certificate {
+			document := b.Nitro(sha512(slices.Concat([]byte("ratls-cert:"), b.SPKI())), nil)
+			b.Names = []string{hex.EncodeToString(document) + ".a.example"}
+			return b.Certificate(pkix.Extension{Id: dialectforge.OIDDstack, Value: b.Octets(slices.Concat([]byte{0, 2}, dialectforge.Compact(len(document)), document))})
+		}},
+		"a date of others beside a name of others": {"tdx", []string{dialect.DICE}, func(b *bench) *x509.Certificate {
+			return others(b, sha512(flashbots(b)))
+		}},
+		"a name of others beside a date of others": {"tdx", []string{dialect.DICE}, func(b *bench) *x509.Certificate {
+			return others(b, sha512(minute(b)))
+		}},
 		"a name beside a date": {"tdx", []string{dialect.Privasys, dialect.AttestedTLS}, func(b *bench) *x509.Certificate {
 			b.NotBefore = b.NotBefore.Truncate(time.Minute)
-			quote := signing(b, sha512(slices.Concat(sum(b.SPKI()), []byte("2026-11-20T12:00Z"))))
+			quote := signing(b, sha512(minute(b)))
 			return b.Certificate(pkix.Extension{Id: dialectforge.OIDPrivasysTDX, Value: quote}, pkix.Extension{Id: dialectforge.OIDDstack, Value: b.Octets(message("dcap-tdx", quote))})
 		}},
 		"a date beside the hash of the key": {"tdx", []string{dialect.Privasys, dialect.Dstack}, func(b *bench) *x509.Certificate {
@@ -70,7 +96,8 @@ func TestOneQuoteTwoPromises(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t, c.tee)
-			r, seen := b.judge(dialect.Shown{Leaf: c.make(b)}, dialect.Context{Nonce: nonce}, c.allow...)
+			leaf := c.make(b)
+			r, seen := b.judge(dialect.Shown{Leaf: leaf}, dialect.Context{Nonce: b.Nonce}, c.allow...)
 			if r.Affirmed() {
 				t.Errorf("affirmed, made %s, configuration %x", seen.Made, seen.Config)
 			}
@@ -82,6 +109,34 @@ func TestOneQuoteTwoPromises(t *testing.T) {
 // message is Flashbots' in JSON.
 func message(kind string, quote []byte) []byte {
 	return fmt.Appendf(nil, `{"attestation_type":%q,"attestation":[%s]}`, kind, strings.Trim(strings.ReplaceAll(fmt.Sprint(quote), " ", ","), "[]"))
+}
+
+// Of two that are allowed the one that binds more strongly counts, wherever it stands in the table.
+func TestStrongestCounts(t *testing.T) {
+	b := newBench(t, "tdx")
+	b.Nonce = nonce
+	b.NotBefore = b.NotBefore.Truncate(time.Minute)
+	privasys := b.Privasys().Extensions
+	b.Extra = privasys[len(privasys)-1:]
+	r, _ := b.judge(dialect.Shown{Leaf: b.DICE()}, asked(b), dialect.Privasys, dialect.DICE)
+	if !r.Affirmed() || r.Level() != attest.LevelNonce || dialect.DialectOf(r) != dialect.DICE {
+		t.Errorf("%s at level %s: %v", dialect.DialectOf(r), r.Level(), r.Err())
+	}
+}
+
+// Bytes that one dialect reads as a quote and another as a report are two pieces of evidence: they have to hold as both.
+func TestOneQuoteTwoFormats(t *testing.T) {
+	b := newBench(t, "sgx")
+	raw := make([]byte, 0x4a0)
+	copy(raw, b.Quote([64]byte{1}))
+	r, err := dialect.NewReader(dialect.C8s, dialect.GramineLegacy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	leaf := b.Certificate(pkix.Extension{Id: dialectforge.OIDC8s, Value: c8s(t, 1, raw, nil)}, pkix.Extension{Id: dialectforge.OIDGramine, Value: raw})
+	if found, err := r.Read(dialect.Shown{Leaf: leaf}, dialect.Context{}); err != nil || len(found) != 2 {
+		t.Errorf("%v, %+v", err, found)
+	}
 }
 
 // Where two dialects tell the same by one piece of evidence, what either leaves unsigned is.
