@@ -103,6 +103,7 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	some := func() {
 		for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
 			p.judge(groups[i])
+			runtime.Gosched() // whoever ends connections goes first
 		}
 	}
 	if len(list) > alone {

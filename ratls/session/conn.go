@@ -35,6 +35,7 @@ type Conn struct {
 	failure atomic.Pointer[error]   // why this end closed the connection; nothing of the application moves from then on
 
 	failing chan struct{} // closed once the other end was told of the failure
+	told    atomic.Bool   // the other end has given up, and listens to nothing any more
 
 	life   context.Context // ends with the connection
 	cancel context.CancelFunc
@@ -172,6 +173,7 @@ func (c *Conn) control() error {
 	case kindVerdict:
 		var v verdict
 		if err = decode(body, &v); err == nil {
+			c.told.Store(!v.Affirmed)
 			err = v.refusal()
 		}
 	default:
@@ -345,14 +347,16 @@ func (c *Conn) fail(err error) error {
 	return err
 }
 
-// giveUp tells the other end, and closes.
+// giveUp tells the other end, unless that has given up before, and closes.
 func (c *Conn) giveUp(err error) {
 	defer close(c.failing)
 	c.halt()
 	_ = c.tls.SetWriteDeadline(time.Now().Add(farewell)) // a write that is stuck ends too
 	c.wmu.Lock()
 	c.closing = true
-	_, _ = c.tls.Write(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeOf(err))})))
+	if !c.told.Load() {
+		_, _ = c.tls.Write(frame(nil, kindVerdict, encode(verdict{Code: string(attest.CodeOf(err))})))
+	}
 	c.wmu.Unlock()
 	// Not with the alert of TLS that says all is well: what was cut off must not look whole.
 	_ = c.tls.NetConn().Close()

@@ -327,6 +327,27 @@ func TestRefusedLate(t *testing.T) {
 	<-done
 }
 
+// Whoever gives up is answered nothing: it listens no more, and in an emergency there are thousands of them. One that affirms out of
+// turn is.
+func TestNobodyIsToldTwice(t *testing.T) {
+	for said, want := range map[verdictBody]string{
+		{Code: "J504"}:   "",
+		{Affirmed: true}: string(frame(verdict, cbor(t, verdictBody{Code: string(attest.CodeSessionExchange)}))),
+	} {
+		client, raw, _, _ := open(t, session.Options{})
+		told := drain(client)
+		if _, err := raw.Write(frame(verdict, cbor(t, said))); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-told; err == nil {
+			t.Errorf("%+v: goes on", said)
+		}
+		if got, _ := io.ReadAll(raw); string(got) != want {
+			t.Errorf("%+v: answered %x, want %x", said, got, want)
+		}
+	}
+}
+
 // The end of the application's bytes is said once.
 func TestEndIsSaidOnce(t *testing.T) {
 	client, raw, _, _ := open(t, session.Options{})
