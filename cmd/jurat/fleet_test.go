@@ -150,7 +150,7 @@ func TestFleetEmergency(t *testing.T) {
 	}
 	t.Logf("%d connections are open after %s", opened, time.Since(began).Round(time.Millisecond))
 	synced := func() (time.Duration, bool) {
-		for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(20 * time.Millisecond) { // asking takes time of the processors
+		for begin := time.Now(); time.Since(begin) < time.Minute; time.Sleep(100 * time.Millisecond) { // asking takes time of the processors
 			s, all := plane.Status(), 0
 			for _, one := range s.Proxies {
 				if one.Standing == control.Synced && one.Epoch == s.Serial {
