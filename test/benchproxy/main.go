@@ -1,8 +1,7 @@
-// Command benchproxy measures jurat beside other proxies in one run: the same backend in plain HTTP, certificates of the
-// same kind, TLS 1.3 with AES-128-GCM; the proxy on one core, load and backend on another. They take turns in every round.
-// What counts is the CPU time of the proxy, all of its processes together, for a unit of work; of what a clock on the wall
-// says, only ratios within the run. A plain client gets jurat's own leaf, with simulated evidence in it. It fails when a
-// goal is missed.
+// Command benchproxy measures jurat beside other proxies in one run: the same backend in plain HTTP, the same certificate, TLS 1.3 with
+// AES-128-GCM; the proxy on one core, load and backend on another. They take turns in every round. What counts is the CPU time of the
+// proxy, all of its processes together, for a unit of work; of what a clock on the wall says, only ratios within the run. It fails when
+// a goal is missed.
 package main
 
 import (
