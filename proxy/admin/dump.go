@@ -121,7 +121,7 @@ func readSelection(field, mask, name string) (*selection, error) {
 		}
 	}
 	if name != "" {
-		re, _, err := pattern.Compile(name, true)
+		re, _, err := pattern.Compile(name, true, pattern.Most)
 		if err != nil {
 			return nil, badQuery("name_regex is " + err.Error())
 		}

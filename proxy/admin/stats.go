@@ -25,7 +25,7 @@ func (a *api) stats(w http.ResponseWriter, r *http.Request) {
 	}
 	query := r.URL.Query()
 	filter := query.Get("filter")
-	matches, _, err := pattern.Compile(filter, false)
+	matches, _, err := pattern.Compile(filter, false, pattern.Most)
 	if err != nil {
 		fail(w, http.StatusBadRequest, "filter is "+err.Error())
 		return

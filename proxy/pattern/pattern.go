@@ -8,17 +8,17 @@ import (
 	"regexp/syntax"
 )
 
-// Most is the weight that an expression may have.
+// Most is the weight that an expression of a stranger may have.
 const Most = 1024
 
-// Compile compiles an expression that has to match a whole text, or a part of it where whole is false. The error says nothing of the expression.
-// weight is about how many steps are taken for a byte of a text at most, for whoever asks for several.
-func Compile(expr string, whole bool) (re *regexp.Regexp, weight int, err error) {
+// Compile compiles an expression that has to match a whole text, or a part of it where whole is false, and that weighs no more than most. The
+// error says nothing of the expression. weight is about how many steps are taken for a byte of a text at most, for whoever asks for several.
+func Compile(expr string, whole bool, most int) (re *regexp.Regexp, weight int, err error) {
 	parsed, err := syntax.Parse(expr, syntax.Perl)
 	if err != nil {
 		return nil, 0, errors.New("not a regular expression (RE2)")
 	}
-	if weight = weigh(parsed); weight > Most {
+	if weight = weigh(parsed); weight > most {
 		return nil, 0, errors.New("too large with its repetitions written out")
 	}
 	if whole {

@@ -16,7 +16,7 @@ func TestCompile(t *testing.T) {
 		"(?i)A.?": {"a ab", "a ab"},
 	} {
 		for _, whole := range []bool{true, false} {
-			re, weight, err := pattern.Compile(expr, whole)
+			re, weight, err := pattern.Compile(expr, whole, pattern.Most)
 			if err != nil || weight < 1 || weight > 10 {
 				t.Errorf("%q: %d, %v", expr, weight, err)
 				continue
@@ -36,12 +36,12 @@ func TestCompile(t *testing.T) {
 		"(", "a)|(?:b", `\C`, // which are none
 		".{1000}.{30}", "(x*){600}", "(?:a{10}b{10}){60}", "(.{30}){40}", "a{1,999}b{100,}", strings.Repeat("x", 1025), strings.Repeat("(.?){9}", 100),
 	} {
-		if re, _, err := pattern.Compile(expr, true); err == nil || re != nil || len(err.Error()) > 60 {
+		if re, _, err := pattern.Compile(expr, true, pattern.Most); err == nil || re != nil || len(err.Error()) > 60 {
 			t.Errorf("%.40q: %v", expr, err)
 		}
 	}
 	for _, expr := range []string{strings.Repeat("x", 1024), ".{500}", `(?:\pL{20}-){20}`} {
-		if _, weight, err := pattern.Compile(expr, true); err != nil || weight < 500 {
+		if _, weight, err := pattern.Compile(expr, true, pattern.Most); err != nil || weight < 500 {
 			t.Errorf("%.40q: %d, %v", expr, weight, err)
 		}
 	}
@@ -55,7 +55,7 @@ func FuzzCompile(f *testing.F) {
 		if len(expr) > 2000 || len(text) > 100 {
 			return
 		}
-		if re, weight, err := pattern.Compile(expr, true); err == nil {
+		if re, weight, err := pattern.Compile(expr, true, pattern.Most); err == nil {
 			if weight > pattern.Most {
 				t.Error(weight)
 			}

@@ -4,16 +4,18 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"regexp/syntax"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/proxy/pattern"
 )
 
 const (
 	maxErrors = 20
-	maxRegex  = 4 << 10  // bytes of an expression
+	maxRegex  = 4 << 10  // bytes of an expression, and its weight: nothing that is written out is refused, but repetitions of repetitions
 	maxBody   = 64 << 10 // bytes of a direct response
 )
 
@@ -66,20 +68,19 @@ func quote(s string) string { return fmt.Sprintf("%.100q", s) }
 
 // regex compiles an expression that has to match all of a value.
 func (c *compiler) regex(at, expr string) *regexp.Regexp {
-	if c.pattern(at, expr) == nil {
-		return nil
-	}
-	// The expression is valid by itself, so it can't reach out of the group.
-	return regexp.MustCompile(`\A(?:` + expr + `)\z`)
+	return c.pattern(at, expr, true)
 }
 
-func (c *compiler) pattern(at, expr string) *regexp.Regexp {
+func (c *compiler) pattern(at, expr string, whole bool) *regexp.Regexp {
 	if len(expr) > maxRegex {
 		c.bad(at, strconv.Itoa(len(expr))+" bytes", fmt.Sprintf("at most %d bytes", maxRegex))
 		return nil
 	}
-	re, err := regexp.Compile(expr)
+	re, _, err := pattern.Compile(expr, whole, maxRegex)
 	if err != nil {
+		if _, more := syntax.Parse(expr, syntax.Perl); more != nil {
+			err = more
+		}
 		c.bad(at, quote(expr), "an expression of RE2: "+err.Error())
 	}
 	return re

@@ -25,7 +25,7 @@ func (c *compiler) rewrite(at, prefix string, regex *RegexRewrite, m *RouteMatch
 		}
 		return rewriter{prefix: true, with: prefix}
 	case regex != nil:
-		return rewriter{regex: c.pattern(at+".regex_rewrite.pattern", regex.Pattern), template: c.substitution(at+".regex_rewrite", regex)}
+		return rewriter{regex: c.pattern(at+".regex_rewrite.pattern", regex.Pattern, false), template: c.substitution(at+".regex_rewrite", regex)}
 	}
 	return rewriter{}
 }

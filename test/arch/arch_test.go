@@ -140,7 +140,7 @@ func TestImports(t *testing.T) {
 		{ours("proxy/h1"), "unsafe", nil, "what is kept of a head is a copy"},
 		{ours("proxy/h2"), module, []string{ours("proxy/message")}, "a state machine knows neither sockets nor what it is used for"},
 		{ours("proxy/h2"), "net", nil, "a state machine does no I/O"},
-		{ours("proxy/route"), module, []string{ours("attest$"), ours("proxy/message")}, "a table decides over heads, whoever carries them"},
+		{ours("proxy/route"), module, []string{ours("attest$"), ours("proxy/message"), ours("proxy/pattern")}, "a table decides over heads, whoever carries them"},
 		{ours("proxy/route"), "third party", nil, "what is matched and forwarded is decided by what can be read here"},
 		{ours("proxy/route"), "net$", nil, "a table does no I/O"},
 		{ours("proxy/trace"), module, []string{ours("attest$"), ours("proxy/message")}, "a span is of a request, whoever carries it and whoever gets it"},

@@ -93,7 +93,7 @@ func (s *Status) nodeMatcher(m *matcher.NodeMatcher) (func(id string) bool, erro
 	case *matcher.StringMatcher_Contains:
 		return with(strings.Contains, p.Contains), nil
 	case *matcher.StringMatcher_SafeRegex:
-		re, weight, err := pattern.Compile(p.SafeRegex.GetRegex(), true) // the whole name, as Envoy has it
+		re, weight, err := pattern.Compile(p.SafeRegex.GetRegex(), true, pattern.Most) // the whole name, as Envoy has it
 		if err != nil {
 			return nil, fmt.Errorf("an expression that is %w", err)
 		}
