@@ -1,4 +1,4 @@
-// Package pattern compiles regular expressions of whoever may look at a proxy, who is not to keep it busy: RE2 takes time in proportion to
+// Package pattern compiles regular expressions of those who are not to keep a proxy busy by them: RE2 takes time in proportion to
 // the text and to the expression with its repetitions written out, and a thousand bytes of those are a hundred thousand of these.
 package pattern
 
