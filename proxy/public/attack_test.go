@@ -128,7 +128,7 @@ func (elusive) Exists(context.Context, string) bool { return true }
 func TestVanished(t *testing.T) {
 	c, s := idle(t, NewMemory(), ACME{Directory: noCA})
 	c.issuer.storage = &Storage{values: elusive{c.issuer.storage.values}}
-	if err := c.obtain(t.Context(), s, false, new(time.Duration)); attest.CodeOf(err) != attest.CodePublicFailed {
+	if err := c.obtain(t.Context(), s, false, true, new(time.Duration)); attest.CodeOf(err) != attest.CodePublicFailed {
 		t.Error(err)
 	}
 }

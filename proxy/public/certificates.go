@@ -199,7 +199,8 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			continue
 		}
 		var patience time.Duration
-		err := c.obtain(ctx, s, forced, &patience)
+		// Every other time the CA is not told what is replaced: it refuses where it does not know of that, or our account is another one now.
+		err := c.obtain(ctx, s, forced, failed%2 == 0, &patience)
 		if ctx.Err() != nil {
 			return
 		}
@@ -300,7 +301,7 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 }
 
 // obtain has a certificate issued, unless somebody else has done that meanwhile.
-func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patience *time.Duration) error {
+func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces bool, patience *time.Duration) error {
 	select {
 	case c.places <- struct{}{}:
 		defer func() { <-c.places }()
@@ -314,7 +315,10 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 		if old == nil {
 			return config.ObtainCertSync(ctx, s.name)
 		}
-		return config.RenewCertSync(context.WithValue(ctx, replacesKey{}, old.Leaf), s.name, forced)
+		if replaces {
+			ctx = context.WithValue(ctx, replacesKey{}, old.Leaf)
+		}
+		return config.RenewCertSync(ctx, s.name, forced)
 	})
 	if err != nil {
 		return describe(err, s.name)
