@@ -1,8 +1,10 @@
 package public
 
 import (
+	"bytes"
 	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
@@ -13,7 +15,8 @@ import (
 func TestFilesReplaced(t *testing.T) {
 	chain, key := pebble.SelfSigned(t, "shop.example")
 	var fails error
-	f, err := NewFiles([]string{"shop.example"}, func() ([]byte, []byte, error) { return chain, key, fails }, time.Now, slog.New(slog.DiscardHandler))
+	var log bytes.Buffer
+	f, err := NewFiles([]string{"shop.example"}, func() ([]byte, []byte, error) { return chain, key, fails }, time.Now, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,7 +42,20 @@ func TestFilesReplaced(t *testing.T) {
 	if chain, key = pebble.SelfSigned(t, "shop.example"); f.look() != nil || same() {
 		t.Fatal("another certificate is not taken")
 	}
-	if st := f.Status()[0]; st.Obtained != 2 || st.Name != "shop.example" || st.Err != nil {
+	if err := f.look(); err != nil { // the same again
+		t.Fatal(err)
+	}
+	more, _ := pebble.SelfSigned(t, "shop.example")
+	if chain = append(bytes.Clone(chain), more...); f.look() != nil {
+		t.Fatal("another chain under the same key")
+	}
+	if cert, err := f.Certificate("shop.example"); err != nil || len(cert.Certificate) != 2 {
+		t.Fatal("another chain under the same key is not taken", err)
+	}
+	if n := strings.Count(log.String(), "new public certificate"); n != 3 {
+		t.Errorf("told of %d", n)
+	}
+	if st := f.Status()[0]; st.Obtained != 3 || st.Name != "shop.example" || st.Err != nil {
 		t.Fatalf("%+v", st)
 	}
 }

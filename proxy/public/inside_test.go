@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"testing"
@@ -74,6 +75,7 @@ func TestWeb(t *testing.T) {
 		{"GET", "other.example", at, 404},
 		{"GET", "shop.example", at + "2", 404},
 		{"GET", "shop.example", "/", 404},
+		{"GET", "other.example", "/.well-known/acme-challenge/", 404},
 		{"POST", "shop.example", at, 404},
 	} {
 		r := httptest.NewRequest(test.method, "http://"+test.host+test.path, nil)
@@ -82,6 +84,71 @@ func TestWeb(t *testing.T) {
 		if w.Code != test.status || (w.Body.String() == "token.thumbprint") != (test.status == 200) {
 			t.Errorf("%+v: %d %q", test, w.Code, w.Body)
 		}
+	}
+}
+
+// failing is a storage in which nothing can be done.
+type failing struct{ certmagic.Storage }
+
+var errStorage = &attest.Error{Code: attest.CodeStoreBroken}
+
+func (failing) Load(context.Context, string) ([]byte, error) { return nil, errStorage }
+func (failing) Store(context.Context, string, []byte) error  { return errStorage }
+func (failing) Delete(context.Context, string) error         { return errStorage }
+func (failing) Lock(context.Context, string) error           { return errStorage }
+func (failing) Stat(context.Context, string) (info certmagic.KeyInfo, _ error) {
+	return info, errStorage
+}
+
+// The address is open while a challenge is pending, of whichever name, and no longer; what fails costs the challenge alone.
+func TestWebOpens(t *testing.T) {
+	var ln net.Listener
+	var refuses error
+	s := &web{challenges: newChallenges(NewMemory(), "ca"), listen: func(string) (net.Listener, error) {
+		if refuses != nil {
+			return nil, refuses
+		}
+		var err error
+		ln, err = net.Listen("tcp", "127.0.0.1:0")
+		return ln, err
+	}}
+	open := func() bool {
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	one, two := pendingChallenge(acme.ChallengeTypeHTTP01, "one.example"), pendingChallenge(acme.ChallengeTypeHTTP01, "two.example")
+	if err := s.Present(t.Context(), one); err != nil || !open() {
+		t.Fatal("not open", err)
+	}
+	refuses = errors.New("in use")
+	if err := s.Present(t.Context(), two); err != nil {
+		t.Fatal("opened again", err)
+	}
+	if err := s.CleanUp(t.Context(), one); err != nil || !open() {
+		t.Fatal("closed too early", err)
+	}
+	if err := s.CleanUp(t.Context(), two); err != nil || open() {
+		t.Fatal("open still", err)
+	}
+	if err := s.Present(t.Context(), one); !errors.Is(err, refuses) {
+		t.Error(err)
+	}
+	if err := s.CleanUp(t.Context(), one); err != nil {
+		t.Error(err)
+	}
+	refuses = nil
+	s.storage = &Storage{values: failing{}}
+	if err := s.Present(t.Context(), one); attest.CodeOf(err) != attest.CodeStoreBroken || open() {
+		t.Error(err)
+	}
+	if err := s.CleanUp(t.Context(), one); attest.CodeOf(err) != attest.CodeStoreBroken {
+		t.Error(err)
+	}
+	if _, err := s.find(t.Context(), one.Type, "one.example"); attest.CodeOf(err) != attest.CodeStoreBroken {
+		t.Error(err)
 	}
 }
 

@@ -615,6 +615,10 @@ func TestFiles(t *testing.T) {
 			t.Error(names, err)
 		}
 	}
+	nameless, namelessKey := pebble.SelfSigned(t)
+	if _, err := public.NewFiles(nil, func() ([]byte, []byte, error) { return nameless, namelessKey, nil }, time.Now, nil); attest.CodeOf(err) != attest.CodeConfigValue {
+		t.Error(err)
+	}
 	_, otherKey := pebble.SelfSigned(t, "shop.example")
 	if _, err := public.NewFiles(nil, func() ([]byte, []byte, error) { return chain, otherKey, nil }, time.Now, nil); attest.CodeOf(err) != attest.CodeConfigValue {
 		t.Error(err)

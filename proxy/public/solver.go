@@ -19,19 +19,14 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// challenges are what a CA waits to be answered. They are in the storage too: the CA's connection may come to another process, or to what
+// challenges are what a CA waits to be answered. They are in the storage: the CA's connection may come to another process, or to what
 // has taken this one's place.
 type challenges struct {
 	storage *Storage
 	issuer  string
-
-	mu      sync.Mutex
-	pending map[string]acme.Challenge // by type and name
 }
 
-func newChallenges(storage *Storage, issuer string) *challenges {
-	return &challenges{storage: storage, issuer: issuer, pending: map[string]acme.Challenge{}}
-}
+func newChallenges(storage *Storage, issuer string) *challenges { return &challenges{storage, issuer} }
 
 func (c *challenges) key(typ, name string) string {
 	return path.Join("challenges", c.issuer, typ, name)
@@ -42,32 +37,17 @@ func (c *challenges) add(ctx context.Context, ch acme.Challenge) error {
 	if err != nil {
 		return err
 	}
-	key := c.key(ch.Type, ch.Identifier.Value)
-	c.mu.Lock()
-	c.pending[key] = ch
-	c.mu.Unlock()
-	return c.storage.values.Store(ctx, key, raw)
+	return c.storage.values.Store(ctx, c.key(ch.Type, ch.Identifier.Value), raw)
 }
 
 func (c *challenges) remove(ctx context.Context, ch acme.Challenge) error {
-	key := c.key(ch.Type, ch.Identifier.Value)
-	c.mu.Lock()
-	delete(c.pending, key)
-	c.mu.Unlock()
-	return c.storage.values.Delete(ctx, key)
+	return c.storage.values.Delete(ctx, c.key(ch.Type, ch.Identifier.Value))
 }
 
 // find answers the challenge for a name. What lies in the storage for another one is none.
-func (c *challenges) find(ctx context.Context, typ, name string) (acme.Challenge, error) {
-	key := c.key(typ, name)
-	c.mu.Lock()
-	ch, ok := c.pending[key]
-	c.mu.Unlock()
-	if ok {
-		return ch, nil
-	}
+func (c *challenges) find(ctx context.Context, typ, name string) (ch acme.Challenge, err error) {
 	none := &attest.Error{Code: attest.CodeNoPublic, Check: "public.challenge", Subject: name, Got: typ, Want: "a challenge that is pending"}
-	raw, err := c.storage.values.Load(ctx, key)
+	raw, err := c.storage.values.Load(ctx, c.key(typ, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ch, none
 	}
