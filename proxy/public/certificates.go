@@ -1,6 +1,7 @@
 package public
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	randv2 "math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,7 +93,7 @@ func NewCertificates(names []string, a ACME, storage *Storage, now func() time.T
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "public.names", Want: "a name"}
 	}
 	for _, s := range c.slots { // who takes the place of others is not to begin without; what is wrong is Run's
-		if cert, err := c.stored(context.Background(), s.name); err == nil && cert != nil {
+		if cert, _ := c.stored(context.Background(), s.name); cert != nil {
 			c.take(s, cert)
 		}
 	}
@@ -344,7 +346,7 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 // stand in the way of what could be.
 func (c *Certificates) reload(ctx context.Context, s *slot) error {
 	cert, err := c.stored(ctx, s.name)
-	if attest.CodeOf(err) == attest.CodeStoreBroken && ctx.Err() == nil {
+	if err != nil {
 		err = c.discard(ctx, s.name)
 	}
 	if err != nil || cert == nil {
@@ -412,11 +414,9 @@ func (c *Certificates) discard(ctx context.Context, name string) error {
 	}
 	probe := "probe/" + rand.Text()
 	defer func() { _ = values.Delete(context.WithoutCancel(ctx), probe) }()
-	if err := values.Store(ctx, probe, []byte(probe)); err != nil {
-		return err
-	}
+	failed := values.Store(ctx, probe, []byte(probe))
 	if _, err := values.Load(ctx, probe); err != nil {
-		return err
+		return cmp.Or(failed, err)
 	}
 	c.log.Warn("what is stored for a public certificate can't be used, and is removed", "name", name, "code", string(attest.CodeStoreBroken), "error", broken.Error())
 	return values.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(c.issuer.key, name))
@@ -439,13 +439,13 @@ func pair(chain, key []byte, name string) (*tls.Certificate, error) {
 
 // covers reports whether a certificate is for a name, which may be *.example.
 func covers(leaf *x509.Certificate, name string) error {
-	if rest, ok := strings.CutPrefix(name, "*."); ok {
-		name = "x." + rest
-		if !strings.Contains(strings.Join(leaf.DNSNames, " "), "*."+rest) {
-			return fmt.Errorf("it is for %.200q", leaf.DNSNames)
-		}
+	if !strings.HasPrefix(name, "*.") {
+		return leaf.VerifyHostname(name)
 	}
-	return leaf.VerifyHostname(name)
+	if !slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) }) {
+		return fmt.Errorf("it is for %.200q", leaf.DNSNames)
+	}
+	return nil
 }
 
 // Revoke has the certificate of a name revoked, for a reason of RFC 5280 section 5.3.1, and another one issued under another key.
