@@ -176,10 +176,8 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 			return nil, err
 		}
 		params.Profile = i.Profile
-		if old, ok := ctx.Value(replacesKey{}).(*x509.Certificate); ok {
-			if dir, err := client.GetDirectory(ctx); err == nil && dir.RenewalInfo != "" {
-				params.Replaces = old
-			}
+		if dir, _ := client.GetDirectory(ctx); dir.RenewalInfo != "" {
+			params.Replaces, _ = ctx.Value(replacesKey{}).(*x509.Certificate)
 		}
 		chains, err := client.ObtainCertificate(ctx, params)
 		var problem acme.Problem
@@ -222,13 +220,10 @@ func (i *issuer) advice(ctx context.Context, leaf *x509.Certificate) (renew, ask
 	if err != nil {
 		return renew, ask, err
 	}
-	if info.HasWindow() {
-		renew = info.SelectedTime
-	}
 	if info.RetryAfter != nil {
 		ask = *info.RetryAfter
 	}
-	return renew, ask, nil
+	return info.SelectedTime, ask, nil
 }
 
 func (i *issuer) client() *acmez.Client {
