@@ -182,7 +182,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 		}
 		c.advise(ctx, s)
 		due, forced := s.due()
-		if now := c.now(); failed > 0 && !now.Before(failedAt) { // a clock that was set back is not to hold us up
+		if now := c.now(); !now.Before(failedAt) { // a clock that was set back is not to hold us up
 			due = later(due, failedAt.Add(pause))
 		}
 		s.mu.Lock()
@@ -195,7 +195,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			case <-ctx.Done():
 			case <-timer.C:
 			case <-s.wake:
-				failed = 0
+				failed, pause = 0, 0
 			}
 			timer.Stop()
 			continue
@@ -207,7 +207,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			return
 		}
 		if err == nil {
-			failed = 0
+			failed, pause = 0, 0
 			continue
 		}
 		pause, failedAt = max(c.pause(s, failed), patience), c.now()
@@ -347,7 +347,7 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 func (c *Certificates) reload(ctx context.Context, s *slot) error {
 	cert, err := c.stored(ctx, s.name)
 	if err != nil {
-		err = c.discard(ctx, s.name)
+		cert, err = c.discard(ctx, s.name)
 	}
 	if err != nil || cert == nil {
 		return err
@@ -400,26 +400,26 @@ func (c *Certificates) stored(ctx context.Context, name string) (*tls.Certificat
 	return pair(chain, key, name)
 }
 
-// discard removes what can't be used, as long as that is not for want of what opens it.
-func (c *Certificates) discard(ctx context.Context, name string) error {
+// discard removes what can't be used, as long as that is not for want of what opens it. It answers what can be used by now.
+func (c *Certificates) discard(ctx context.Context, name string) (*tls.Certificate, error) {
 	values := c.issuer.storage.values
 	lock := "issue_cert_" + name // the library's: what another process is writing is of two certificates
 	if err := values.Lock(ctx, lock); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = values.Unlock(ctx, lock) }()
-	_, broken := c.stored(ctx, name)
+	cert, broken := c.stored(ctx, name)
 	if attest.CodeOf(broken) != attest.CodeStoreBroken {
-		return broken
+		return cert, broken
 	}
 	probe := "probe/" + rand.Text()
 	defer func() { _ = values.Delete(context.WithoutCancel(ctx), probe) }()
 	failed := values.Store(ctx, probe, []byte(probe))
 	if _, err := values.Load(ctx, probe); err != nil {
-		return cmp.Or(failed, err)
+		return nil, cmp.Or(failed, err)
 	}
 	c.log.Warn("what is stored for a public certificate can't be used, and is removed", "name", name, "code", string(attest.CodeStoreBroken), "error", broken.Error())
-	return values.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(c.issuer.key, name))
+	return nil, values.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(c.issuer.key, name))
 }
 
 // pair makes a certificate of what is stored, or in files. It has to be for the name.
