@@ -286,7 +286,7 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	renew, ask, err := c.issuer.advice(ctx, cert.Leaf)
-	if now := c.now(); err != nil || ask.IsZero() || ask.After(now.Add(maxPatience)) {
+	if now := c.now(); ask.IsZero() || ask.After(now.Add(maxPatience)) {
 		ask = now.Add(min(adviceEvery, max(cert.Leaf.NotAfter.Sub(now)/4, c.issuer.Poll)))
 	}
 	if !renew.IsZero() { // a CA that says so of whatever it issues would have us ask without an end
@@ -328,7 +328,7 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 	if err := c.reload(ctx, s); err != nil {
 		return err
 	}
-	if due, _ := s.due(); s.cert.Load() == old || !due.After(c.now()) {
+	if due, _ := s.due(); !due.After(c.now()) {
 		return &attest.Error{
 			Code: attest.CodePublicFailed, Check: "public.acme", Subject: s.name, Got: "a certificate until " + s.until(),
 			Want: "one that is of use at " + c.now().UTC().Format(time.RFC3339), Hint: "compare the clocks of this machine and the CA",
@@ -349,7 +349,7 @@ func (c *Certificates) reload(ctx context.Context, s *slot) error {
 	if err != nil {
 		cert, err = c.discard(ctx, s.name)
 	}
-	if err != nil || cert == nil {
+	if cert == nil {
 		return err
 	}
 	c.take(s, cert)

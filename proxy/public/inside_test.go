@@ -432,7 +432,7 @@ func TestHalfStored(t *testing.T) {
 		t.Error("the same is another one", err)
 	}
 	putSite(t, c, storage.values, []byte("text"), nil)
-	for _, values := range []certmagic.Storage{unlocked{storage.values}, unwritten{storage.values}, failing{}} {
+	for _, values := range []certmagic.Storage{unlocked{storage.values}, unwritten{storage.values}, undeleted{storage.values}, failing{}} {
 		c.issuer.storage = &Storage{values: values}
 		if err := c.reload(t.Context(), s); attest.CodeOf(err) != attest.CodeStoreBroken || s.cert.Load() != served {
 			t.Errorf("%T: %v", values, err)

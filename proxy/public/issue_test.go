@@ -227,6 +227,42 @@ func TestRunEnds(t *testing.T) {
 	}
 }
 
+// waiting is a storage whose locks somebody else has.
+type waiting struct {
+	certmagic.Storage
+	asked chan struct{}
+}
+
+func (w waiting) Lock(ctx context.Context, _ string) error {
+	w.asked <- struct{}{}
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// What ends because all ends is no failure.
+func TestEndIsNoFailure(t *testing.T) {
+	c, _ := idle(t, NewMemory(), ACME{Directory: noCA})
+	s := waiting{NewMemory().values, make(chan struct{})}
+	c.issuer.storage = &Storage{values: s}
+	putSite(t, c, s, []byte("text"), []byte("text"))
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { defer close(done); c.Run(ctx) }()
+	<-s.asked
+	cancel()
+	for {
+		select {
+		case <-s.asked:
+			continue
+		case <-done:
+		}
+		break
+	}
+	if n := c.Status()[0].Failures; n != 0 {
+		t.Errorf("%d failures", n)
+	}
+}
+
 // Each pause is longer than the one before, up to a limit, and lasts for no more than a quarter of what is left of a certificate.
 func TestPause(t *testing.T) {
 	c, s := idle(t, NewMemory(), ACME{Directory: noCA, Retry: time.Minute, Longest: time.Hour})
@@ -338,7 +374,13 @@ func TestDue(t *testing.T) {
 	}
 	now := time.Now().Truncate(time.Second)
 	cert, other := valid(t, now.Add(-time.Hour), now.Add(2*time.Hour)), valid(t, now.Add(-time.Hour), now.Add(2*time.Hour))
+	if got := s.until(); got != "none" {
+		t.Error(got)
+	}
 	s.cert.Store(cert)
+	if got := s.until(); got != cert.Leaf.NotAfter.UTC().Format(time.RFC3339) {
+		t.Error(got)
+	}
 	for name, test := range map[string]struct {
 		advice advice
 		wait   time.Duration
@@ -406,5 +448,13 @@ func TestAdvised(t *testing.T) {
 		if g.advised != step.advised || (renew-step.renew).Abs() > 5*time.Second || (ask-step.ask).Abs() > 5*time.Second {
 			t.Errorf("step %d: advised %d times, renewal after %s, asked again after %s", i, g.advised, renew, ask)
 		}
+	}
+	silent := newGrudging(t, "")
+	silent.advises = false
+	c, s = idle(t, NewMemory(), ACME{Directory: silent.URL + "/dir", Roots: silent.roots()})
+	s.cert.Store(cert)
+	c.advise(t.Context(), s)
+	if at, forced := s.due(); forced || at.Sub(start) != 60*24*time.Hour {
+		t.Errorf("renewal after %s without advice, forced: %t", at.Sub(start), forced)
 	}
 }

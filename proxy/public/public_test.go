@@ -621,6 +621,11 @@ func TestFiles(t *testing.T) {
 			t.Error(names, err)
 		}
 	}
+	if one, err := public.NewFiles([]string{"a.shop.example"}, read, time.Now, nil); err != nil {
+		t.Error(err)
+	} else if cert, err := one.Certificate("a.shop.example"); err != nil || cert == nil {
+		t.Error("one of the names that an asterisk stands for", err)
+	}
 	longer, longerKey := pebble.SelfSigned(t, "x.shop.example", "*.shop.example.org")
 	if _, err := public.NewFiles([]string{"*.shop.example"}, func() ([]byte, []byte, error) { return longer, longerKey, nil }, time.Now, nil); attest.CodeOf(err) != attest.CodeConfigValue {
 		t.Error(err)
