@@ -155,7 +155,19 @@ func TestWebOpens(t *testing.T) {
 		t.Error(err)
 	}
 	refuses = nil
+	if err := s.Present(t.Context(), one); err != nil || !open() {
+		t.Fatal("not open", err)
+	}
 	s.storage = &Storage{values: failing{}}
+	if err := s.Present(t.Context(), two); attest.CodeOf(err) != attest.CodeStoreBroken {
+		t.Error(err)
+	}
+	if err := s.CleanUp(t.Context(), two); attest.CodeOf(err) != attest.CodeStoreBroken || !open() {
+		t.Error("closed by what was never pending", err)
+	}
+	if err := s.CleanUp(t.Context(), one); attest.CodeOf(err) != attest.CodeStoreBroken || open() {
+		t.Error("open still", err)
+	}
 	if err := s.Present(t.Context(), one); attest.CodeOf(err) != attest.CodeStoreBroken || open() {
 		t.Error(err)
 	}

@@ -85,7 +85,7 @@ type web struct {
 	listen  func(address string) (net.Listener, error)
 
 	mu      sync.Mutex
-	pending int
+	pending map[string]bool // by key: CleanUp is called for what Present has refused, too
 	server  *http.Server
 	served  chan struct{}
 }
@@ -97,14 +97,14 @@ func (s *web) Present(ctx context.Context, ch acme.Challenge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.server != nil {
-		s.pending++
+		s.pending[s.key(ch.Type, ch.Identifier.Value)] = true
 		return nil
 	}
 	ln, err := s.listen(s.address)
 	if err != nil {
 		return err
 	}
-	s.pending++
+	s.pending = map[string]bool{s.key(ch.Type, ch.Identifier.Value): true}
 	server, served := &http.Server{
 		Handler: s, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10,
 	}, make(chan struct{})
@@ -121,8 +121,8 @@ func (s *web) CleanUp(ctx context.Context, ch acme.Challenge) error {
 	err := s.remove(context.WithoutCancel(ctx), ch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending--; s.pending > 0 || s.server == nil { // which is not there where Present has failed
-		s.pending = max(s.pending, 0)
+	delete(s.pending, s.key(ch.Type, ch.Identifier.Value))
+	if len(s.pending) > 0 || s.server == nil { // which is not there where Present has failed
 		return err
 	}
 	_ = s.server.Close()

@@ -195,7 +195,8 @@ func TestNames(t *testing.T) {
 			_, errs["list"] = d.List(t.Context(), key, true)
 		}
 		for what, err := range errs {
-			if attest.CodeOf(err) != attest.CodeInternal {
+			var coded *attest.Error
+			if !errors.As(err, &coded) || coded.Code != attest.CodeInternal {
 				t.Errorf("%s of %q: %v", what, key, err)
 			}
 		}
