@@ -1,6 +1,7 @@
 package ratls
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -744,14 +745,11 @@ var contentTypes = []string{"application/json", "text/plain", "application/cbor"
 // answer names, and only a whole document of a type that documents have is taken.
 func FetchDocument(ctx context.Context, u *url.URL, limit int) ([]byte, *x509.Certificate, error) {
 	const check = "transport.document"
-	if u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
 		return nil, nil, &attest.Error{Code: attest.CodeUsage, Check: check, Got: attest.Quote(u.Redacted()), Want: "an https URL, without a user"}
 	}
-	port := u.Port()
-	if port == "" {
-		port = "443"
-	}
-	raw, host, err := Connect(ctx, net.JoinHostPort(u.Hostname(), port))
+	raw, host, err := Connect(ctx, net.JoinHostPort(u.Hostname(), cmp.Or(u.Port(), "443")))
 	if err != nil {
 		return nil, nil, err
 	}
@@ -770,10 +768,6 @@ func FetchDocument(ctx context.Context, u *url.URL, limit int) ([]byte, *x509.Ce
 		DisableKeepAlives:      true,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
-	if err != nil {
-		return nil, nil, &attest.Error{Code: attest.CodeUsage, Check: check, Err: err}
 	}
 	answer, err := once.RoundTrip(request) // which follows no redirects
 	if err != nil {

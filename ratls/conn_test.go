@@ -392,7 +392,7 @@ func TestSoleProtocol(t *testing.T) {
 	for _, c := range []struct {
 		offers []string
 		want   string
-	}{{nil, ""}, {[]string{"postgresql"}, "postgresql"}, {[]string{"h2"}, "h2"}, {[]string{"h2", "http/1.1"}, ""}, {[]string{"h2", "jurat-successor"}, ""}} {
+	}{{nil, ""}, {[]string{"postgresql"}, "postgresql"}, {[]string{"h2"}, "h2"}, {[]string{"h2", "http/1.1"}, ""}, {[]string{"h2", "jurat-successor"}, ""}, {[]string{"acme-tls/1"}, ""}} {
 		conn, err := ratls.NewConnector(accepting(), c.offers...).CertificateOnly().Dial(t.Context(), addr)
 		if err != nil {
 			t.Fatal(err)

@@ -362,6 +362,7 @@ func TestFetchDocument(t *testing.T) {
 			w.Header().Set("Content-Type", "text/plain")
 			w.Header().Set("Content-Length", "2")
 			_, _ = w.Write([]byte("{"))
+			w.(http.Flusher).Flush()
 			panic(http.ErrAbortHandler)
 		}, attest.CodeHandshake},
 		"no answer": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, attest.CodeHandshake},
@@ -373,12 +374,18 @@ func TestFetchDocument(t *testing.T) {
 	if _, _, err := ratls.FetchDocument(t.Context(), &url.URL{Scheme: "https", Host: "127.0.0.1:1"}, 2); attest.CodeOf(err) != attest.CodeUnreachable {
 		t.Error(err)
 	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, _, err := ratls.FetchDocument(ended, &url.URL{Scheme: "https", Host: "127.0.0.1"}, 2); attest.CodeOf(err) != attest.CodeUnreachable || !strings.Contains(err.Error(), "127.0.0.1:443") {
+		t.Error(err)
+	}
 	// Another scheme would have the document come over a connection that the certificate is not of, and no host is this one.
 	asked = nil
 	for name, change := range map[string]func(*url.URL){
 		"scheme":   func(u *url.URL) { u.Scheme = "http" },
 		"no host":  func(u *url.URL) { u.Host = ":" + u.Port() },
 		"password": func(u *url.URL) { u.User = url.UserPassword("a", "b") },
+		"no query": func(u *url.URL) { u.RawQuery = "a\r\nb" },
 	} {
 		u := server(answer("text/plain", "{}"))
 		change(u)

@@ -74,6 +74,8 @@ func TestPublic(t *testing.T) {
 		{"asks for evidence in TLS 1.2", "shop.example", []string{ratls.KeyALPN}, tls.VersionTLS12, "", "", attest.CodeHandshake},
 		{"another name", "other.example", []string{"h2"}, 0, evidence, "h2", ""},
 		{"another name in TLS 1.2", "other.example", []string{"h2"}, tls.VersionTLS12, "", "", attest.CodeHandshake},
+		{"a protocol that is not spoken", "shop.example", []string{"spdy/3"}, 0, "", "", attest.CodeHandshake},
+		{"a protocol that is not spoken, with another name", "other.example", []string{"spdy/3"}, 0, "", "", attest.CodeHandshake},
 		{"no name", "", nil, 0, evidence, "", ""},
 		{"no certificate yet", "late.example", []string{"h2"}, 0, "", "", attest.CodeNoPublic},
 		{"no certificate yet, and asks for evidence", "late.example", []string{"h2", ratls.KeyALPN}, 0, evidence, "h2", ""},
@@ -143,6 +145,35 @@ func TestPublic(t *testing.T) {
 	<-seen
 	if strings.HasPrefix(ratls.KeyALPN, session.ALPN) {
 		t.Error("one protocol looks like the other")
+	}
+}
+
+// fleeting is a ratls.Public whose certificate is there for the first that asks.
+type fleeting struct {
+	names
+	asked *int
+}
+
+func (f fleeting) Certificate(string) (*tls.Certificate, error) {
+	if *f.asked++; *f.asked > 1 {
+		return nil, &attest.Error{Code: attest.CodeNoPublic, Check: "public"}
+	}
+	return &f.known, nil
+}
+
+// A certificate that expires within a handshake, or is none, costs that handshake.
+func TestNoPublicAfterAll(t *testing.T) {
+	for want, public := range map[attest.Code]ratls.Public{
+		attest.CodeNoPublic:  fleeting{asked: new(int)},
+		attest.CodeHandshake: names{known: tls.Certificate{Certificate: [][]byte{[]byte("text")}}},
+	} {
+		addr, seen := acceptor(t, ratls.NewPublicAcceptor(identity(t), public))
+		if _, err := tls.Dial("tcp", addr, &tls.Config{ServerName: "shop.example", InsecureSkipVerify: true}); err == nil {
+			t.Error("a connection")
+		}
+		if s := <-seen; attest.CodeOf(s.err) != want {
+			t.Errorf("%v, want %s", s.err, want)
+		}
 	}
 }
 

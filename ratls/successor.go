@@ -43,10 +43,7 @@ func due(leaf *Leaf) time.Time {
 // promotion is when next is to serve. It is shown for as long as it takes those who ask to have asked, unless there is nothing to
 // serve until then.
 func (id *Identity) promotion(leaf, next *Leaf) time.Time {
-	at := due(leaf)
-	if shown := next.Certificate.NotBefore.Add(backdate + overlapOf(id.opts.Lifetime)); shown.After(at) {
-		at = shown
-	}
+	at := next.Certificate.NotBefore.Add(backdate + overlapOf(id.opts.Lifetime))
 	if end := leaf.Certificate.NotAfter; end.Before(at) {
 		at = end
 	}

@@ -88,13 +88,14 @@ func (rp *RelyingParty) WellKnown(ctx context.Context, addr string) (*attest.Res
 	nonce := make([]byte, 32)
 	_, _ = rand.Read(nonce) // which never fails
 	asked := rp.now()
-	p := Presented{Chain: rawChain(conn.ConnectionState().PeerCertificates)}
+	chain := conn.ConnectionState().PeerCertificates
+	p := Presented{Chain: rawChain(chain)}
 	d, err := wellknown.Get(ctx, conn, addr, nonce)
 	if err != nil {
 		return nil, p, err
 	}
 	now := rp.now()
-	want, err := expectNonce(d, p.Chain, Server(host), nonce, now)
+	want, err := expectNonce(d, chain[0], Server(host), nonce, now)
 	if err != nil {
 		return attest.RefusedResult(err, now), p, nil
 	}
@@ -107,13 +108,9 @@ func (rp *RelyingParty) WellKnown(ctx context.Context, addr string) (*attest.Res
 	return appraiser.Appraise(ctx, d.Evidence, expect, policy, now), p, nil
 }
 
-// expectNonce holds a document against what was asked, and against the connection that the answer came over. What the document
-// says of either is compared here, and signed.
-func expectNonce(d *wellknown.Document, chain [][]byte, peer Peer, nonce []byte, now time.Time) ([]attest.Check, error) {
-	leaf, err := parseLeaf(chain)
-	if err != nil {
-		return nil, err
-	}
+// expectNonce holds a document against what was asked, and against the leaf of the connection that the answer came over. What the
+// document says of either is compared here, and signed.
+func expectNonce(d *wellknown.Document, leaf *x509.Certificate, peer Peer, nonce []byte, now time.Time) ([]attest.Check, error) {
 	if err := checkShape(leaf); err != nil {
 		return nil, err
 	}

@@ -5,9 +5,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -29,7 +33,10 @@ func impatient(t testing.TB, names ...string) *ratls.Identity {
 
 // answering serves the well-known document as answer makes it, for the nonce that was asked for.
 func answering(t *testing.T, id *ratls.Identity, answer func(ctx context.Context, conn *ratls.Conn, nonce []byte) (*wellknown.Document, error)) string {
-	a := ratls.NewAcceptor(id, "http/1.1")
+	return answeringBy(t, ratls.NewAcceptor(id, "http/1.1"), answer)
+}
+
+func answeringBy(t *testing.T, a *ratls.Acceptor, answer func(ctx context.Context, conn *ratls.Conn, nonce []byte) (*wellknown.Document, error)) string {
 	return listener(t, func(raw net.Conn) {
 		conn, err := a.Handshake(t.Context(), raw)
 		if err != nil {
@@ -164,6 +171,78 @@ func TestWellKnownIsHeldAgainstPolicyAndName(t *testing.T) {
 	if r, _, err := late.WellKnown(t.Context(), answering(t, id, good(id))); err != nil || r.Code() != attest.CodeLeafExpired {
 		t.Errorf("%v, %v", err, r.Err())
 	}
+}
+
+// everywhere is a ratls.Public with one certificate for all names.
+type everywhere struct{ names }
+
+func (e everywhere) Certificate(string) (*tls.Certificate, error) { return &e.known, nil }
+
+// Over a certificate of another shape than ours no evidence counts, though it be for that key.
+func TestWellKnownShape(t *testing.T) {
+	id := impatient(t, "127.0.0.1")
+	for name, c := range map[string]struct {
+		change func(*x509.Certificate)
+		want   attest.Code
+	}{
+		"a leaf":       {func(*x509.Certificate) {}, ""},
+		"an authority": {func(c *x509.Certificate) { c.IsCA, c.BasicConstraintsValid = true, true }, attest.CodeMalformedCertificate},
+	} {
+		a := ratls.NewPublicAcceptor(id, everywhere{names{known: forge(t, id, c.change)}}, "http/1.1")
+		if r, _, err := accepting().WellKnown(t.Context(), answeringBy(t, a, id.AttestNonce)); err != nil || r.Code() != c.want {
+			t.Errorf("%s: %v, %v", name, err, r.Err())
+		}
+	}
+}
+
+// Where there is no answer there is nothing to judge.
+func TestWellKnownIsNotThere(t *testing.T) {
+	if r, _, err := accepting().WellKnown(t.Context(), "127.0.0.1:1"); r != nil || attest.CodeOf(err) != attest.CodeUnreachable {
+		t.Errorf("%v, %v", err, r)
+	}
+	a := ratls.NewAcceptor(impatient(t, "127.0.0.1"), "http/1.1")
+	addr := listener(t, func(raw net.Conn) {
+		if conn, err := a.Handshake(t.Context(), raw); err == nil {
+			_, _ = io.WriteString(conn, "HTTP/1.1 404 Not Found\r\n\r\n")
+			_ = conn.Close()
+		}
+	})
+	if r, _, err := accepting().WellKnown(t.Context(), addr); r != nil || attest.CodeOf(err) != attest.CodeNoEvidence {
+		t.Errorf("%v, %v", err, r)
+	}
+}
+
+// Without hardware, and without a leaf that is valid, there is no evidence for a nonce.
+func TestNoEvidenceForNonce(t *testing.T) {
+	hw, late := &hardware{}, new(atomic.Bool)
+	id, err := ratls.NewIdentity(t.Context(), hw, []string{"127.0.0.1"}, [32]byte{}, ratls.IdentityOptions{Batch: batch.Options{Patience: time.Millisecond}, Now: func() time.Time {
+		if late.Load() {
+			return time.Now().Add(2 * ratls.DefaultLifetime)
+		}
+		return time.Now()
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := ratls.NewAcceptor(id)
+	got := make(chan error, 2)
+	addr := listener(t, func(raw net.Conn) {
+		conn, err := a.Handshake(t.Context(), raw)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close()
+		hw.set(&attest.Error{Code: attest.CodeNoTEE})
+		_, err = id.AttestNonce(t.Context(), conn, make([]byte, 16))
+		got <- err
+		late.Store(true)
+		_, err = id.AttestNonce(t.Context(), conn, make([]byte, 16))
+		got <- err
+	})
+	_, _ = ratls.Peek(t.Context(), addr)
+	code(t, <-got, attest.CodeNoTEE)
+	code(t, <-got, attest.CodeLeafExpired)
 }
 
 // The key that a connection showed is the one that counts, whatever was renewed since, in either tier.

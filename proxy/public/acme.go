@@ -81,6 +81,7 @@ const (
 // issuer implements certmagic.Issuer, certmagic.Revoker and ARI over acmez.
 type issuer struct {
 	ACME
+	keys       certmagic.KeyGenerator
 	key        string // in storage
 	account    string // key of the account in storage
 	storage    *Storage
@@ -95,11 +96,15 @@ func newIssuer(a ACME, storage *Storage, log *slog.Logger) (*issuer, error) {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "public.acme", Subject: field, Got: fmt.Sprintf("%.100q", got), Want: want}
 	}
 	u, err := url.Parse(a.Directory)
-	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return nil, bad("directory", a.Directory, "an https URL")
+	if err != nil {
+		u = new(url.URL)
 	}
-	a.KeyType = cmp.Or(a.KeyType, P256)
-	if _, err := generate(a.KeyType, true); err != nil {
+	if u.Scheme != "https" || u.Hostname() == "" || u.User != nil {
+		return nil, bad("directory", u.Redacted(), "an https URL, without a user")
+	}
+	kinds := map[KeyType]certmagic.KeyType{P256: certmagic.P256, P384: certmagic.P384, RSA2048: certmagic.RSA2048, RSA4096: certmagic.RSA4096}
+	kind, ok := kinds[cmp.Or(a.KeyType, P256)]
+	if !ok {
 		return nil, bad("key_type", string(a.KeyType), "p256, p384, rsa2048 or rsa4096")
 	}
 	if (a.Account.ExternalID == "") != (a.Account.ExternalKey == "") {
@@ -110,7 +115,7 @@ func newIssuer(a ACME, storage *Storage, log *slog.Logger) (*issuer, error) {
 	}
 	a.Retry, a.Longest, a.Poll = cmp.Or(a.Retry, 2*time.Minute), cmp.Or(a.Longest, time.Hour), cmp.Or(a.Poll, time.Minute)
 	sum := sha256.Sum256([]byte(a.Directory))
-	i := &issuer{ACME: a, key: strings.ToLower(u.Hostname()) + "-" + hex.EncodeToString(sum[:8]), storage: storage, solvers: map[string]acmez.Solver{}, log: log}
+	i := &issuer{ACME: a, keys: certmagic.StandardKeyGenerator{KeyType: kind}, key: strings.ToLower(u.Hostname()) + "-" + hex.EncodeToString(sum[:8]), storage: storage, solvers: map[string]acmez.Solver{}, log: log}
 	who := sha256.Sum256([]byte(a.Account.Email + "\x00" + a.Account.ExternalID))
 	i.account = path.Join("accounts", i.key, hex.EncodeToString(who[:8]))
 	i.challenges = newChallenges(storage, i.key)
@@ -134,22 +139,6 @@ func newIssuer(a ACME, storage *Storage, log *slog.Logger) (*issuer, error) {
 	return i, nil
 }
 
-// generate makes a key, unless it is only asked whether it could.
-func generate(t KeyType, dry bool) (crypto.PrivateKey, error) {
-	types := map[KeyType]certmagic.KeyType{P256: certmagic.P256, P384: certmagic.P384, RSA2048: certmagic.RSA2048, RSA4096: certmagic.RSA4096}
-	kind, ok := types[t]
-	if !ok {
-		return nil, errors.New("an unknown type of key")
-	}
-	if dry {
-		return nil, nil
-	}
-	return certmagic.StandardKeyGenerator{KeyType: kind}.GenerateKey()
-}
-
-// GenerateKey implements certmagic.KeyGenerator.
-func (i *issuer) GenerateKey() (crypto.PrivateKey, error) { return generate(i.KeyType, false) }
-
 // library has f use certmagic, with nothing of its defaults, and nothing that is left behind.
 func (i *issuer) library(f func(*certmagic.Config) error) error {
 	var config *certmagic.Config
@@ -159,7 +148,7 @@ func (i *issuer) library(f func(*certmagic.Config) error) error {
 	defer cache.Stop()
 	// The library's window opens a little before ours: it asks itself again, once it has the lock, whether there is anything to do.
 	config = certmagic.New(cache, certmagic.Config{
-		RenewalWindowRatio: 1 - renewAfter + 0.05, Issuers: []certmagic.Issuer{i}, KeySource: i, Storage: i.storage.values, Logger: zap.NewNop(),
+		RenewalWindowRatio: 1 - renewAfter + 0.05, Issuers: []certmagic.Issuer{i}, KeySource: i.keys, Storage: i.storage.values, Logger: zap.NewNop(),
 		DisableARI: true, OCSP: certmagic.OCSPConfig{DisableStapling: true},
 	})
 	return f(config)
@@ -187,10 +176,8 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 			return nil, err
 		}
 		params.Profile = i.Profile
-		if old, ok := ctx.Value(replacesKey{}).(*x509.Certificate); ok {
-			if dir, err := client.GetDirectory(ctx); err == nil && dir.RenewalInfo != "" {
-				params.Replaces = old
-			}
+		if dir, _ := client.GetDirectory(ctx); dir.RenewalInfo != "" {
+			params.Replaces, _ = ctx.Value(replacesKey{}).(*x509.Certificate)
 		}
 		chains, err := client.ObtainCertificate(ctx, params)
 		var problem acme.Problem
@@ -233,13 +220,10 @@ func (i *issuer) advice(ctx context.Context, leaf *x509.Certificate) (renew, ask
 	if err != nil {
 		return renew, ask, err
 	}
-	if info.HasWindow() {
-		renew = info.SelectedTime
-	}
 	if info.RetryAfter != nil {
 		ask = *info.RetryAfter
 	}
-	return renew, ask, nil
+	return info.SelectedTime, ask, nil
 }
 
 func (i *issuer) client() *acmez.Client {
@@ -282,10 +266,10 @@ const maxPatience = 24 * time.Hour
 
 // retryAfter reads the header (RFC 9110 section 10.2.3).
 func retryAfter(text string, now time.Time) time.Duration {
-	var d time.Duration
-	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
-		d = time.Duration(seconds) * time.Second
-	} else if at, err := http.ParseTime(text); err == nil {
+	seconds, err := strconv.ParseUint(text, 10, 31)
+	d := time.Duration(seconds) * time.Second
+	if err != nil {
+		at, _ := http.ParseTime(text) // the year 1, where it is no time either
 		d = at.Sub(now)
 	}
 	return min(max(d, 0), maxPatience)
@@ -300,19 +284,15 @@ type storedAccount struct {
 // load answers the account that is stored. It answers false where there is none, or none that can be used.
 func (i *issuer) load(ctx context.Context) (acme.Account, bool) {
 	raw, err := i.storage.values.Load(ctx, i.account)
+	if errors.Is(err, fs.ErrNotExist) {
+		return acme.Account{}, false
+	}
 	var s storedAccount
-	if err == nil {
-		err = json.Unmarshal(raw, &s)
-	}
-	var key any
-	if err == nil {
-		key, err = x509.ParsePKCS8PrivateKey(s.Key)
-	}
+	err = cmp.Or(err, json.Unmarshal(raw, &s))
+	key, unreadable := x509.ParsePKCS8PrivateKey(s.Key)
 	signer, ok := key.(crypto.Signer)
-	if err != nil || !ok {
-		if !errors.Is(err, fs.ErrNotExist) {
-			i.log.Warn("the ACME account that is stored can't be used", "code", string(attest.CodeOf(err)), "error", fmt.Sprint(err))
-		}
+	if err = cmp.Or(err, unreadable); err != nil || !ok {
+		i.log.Warn("the ACME account that is stored can't be used", "code", string(attest.CodeOf(err)), "error", fmt.Sprint(err))
 		return acme.Account{}, false
 	}
 	s.Account.PrivateKey = signer
@@ -321,54 +301,51 @@ func (i *issuer) load(ctx context.Context) (acme.Account, bool) {
 
 // registered answers our account at the CA, which it makes where there is none.
 func (i *issuer) registered(ctx context.Context, client *acmez.Client) (acme.Account, error) {
-	if a, ok := i.load(ctx); ok {
-		return a, nil
-	}
 	if err := i.storage.values.Lock(ctx, i.account); err != nil {
 		return acme.Account{}, err
 	}
 	defer func() { _ = i.storage.values.Unlock(ctx, i.account) }()
-	if a, ok := i.load(ctx); ok { // somebody else has made it
+	if a, ok := i.load(ctx); ok {
 		return a, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return acme.Account{}, err
-	}
 	a := acme.Account{TermsOfServiceAgreed: true, PrivateKey: key}
 	if i.Account.Email != "" {
 		a.Contact = []string{"mailto:" + i.Account.Email}
 	}
-	if i.Account.ExternalID != "" {
-		if err := a.SetExternalAccountBinding(ctx, client.Client, acme.EAB{KeyID: i.Account.ExternalID, MACKey: i.Account.ExternalKey}); err != nil {
-			return acme.Account{}, err
-		}
+	if err == nil && i.Account.ExternalID != "" {
+		err = a.SetExternalAccountBinding(ctx, client.Client, acme.EAB{KeyID: i.Account.ExternalID, MACKey: i.Account.ExternalKey})
 	}
-	if a, err = client.NewAccount(ctx, a); err != nil {
-		return acme.Account{}, err
+	if err == nil {
+		a, err = client.NewAccount(ctx, a)
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return acme.Account{}, err
-	}
-	raw, err := json.Marshal(storedAccount{a, der})
 	if err != nil {
 		return acme.Account{}, err
 	}
 	i.log.Info("new ACME account", "directory", i.Directory)
-	return a, i.storage.values.Store(ctx, i.account, raw)
+	return a, i.save(ctx, a, key)
+}
+
+// save stores an account for load.
+func (i *issuer) save(ctx context.Context, a acme.Account, key *ecdsa.PrivateKey) error {
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return err
+	}
+	raw, err := json.Marshal(storedAccount{a, der})
+	if err != nil {
+		return err
+	}
+	return i.storage.values.Store(ctx, i.account, raw)
 }
 
 // describe gives what went wrong with a CA its code.
 func describe(err error, name string) error {
 	var coded *attest.Error
 	var problem acme.Problem
-	var network net.Error
-	var request *url.Error
+	var network net.Error // a deadline is one as well
 	e := &attest.Error{Check: "public.acme", Subject: name, Err: err}
 	switch {
-	case err == nil:
-		return nil
 	case errors.As(err, &coded):
 		return err
 	case errors.As(err, &problem):
@@ -376,7 +353,7 @@ func describe(err error, name string) error {
 		if problem.Type == acme.ProblemTypeRateLimited || problem.Status == http.StatusTooManyRequests {
 			e.Code = attest.CodeCALimit
 		}
-	case errors.As(err, &network), errors.As(err, &request), errors.Is(err, context.DeadlineExceeded):
+	case errors.As(err, &network):
 		e.Code = attest.CodeCAUnreachable
 	default:
 		e.Code, e.Err = attest.CodePublicFailed, errors.New(printable(err.Error()))

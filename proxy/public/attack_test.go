@@ -73,6 +73,10 @@ func TestShorterLife(t *testing.T) {
 	if c.take(s, long); s.cert.Load() != short {
 		t.Error("an older one is served")
 	}
+	s.cert.Store(valid(t, now.Add(-2*time.Hour), now.Add(-time.Hour)))
+	if c.take(s, long); s.cert.Load() != long {
+		t.Error("one that has expired is served on")
+	}
 }
 
 // Whatever somebody puts in the place of a file that is stored, it is removed: it would stand in the way of a certificate for ever.
@@ -128,7 +132,7 @@ func (elusive) Exists(context.Context, string) bool { return true }
 func TestVanished(t *testing.T) {
 	c, s := idle(t, NewMemory(), ACME{Directory: noCA})
 	c.issuer.storage = &Storage{values: elusive{c.issuer.storage.values}}
-	if err := c.obtain(t.Context(), s, false, new(time.Duration)); attest.CodeOf(err) != attest.CodePublicFailed {
+	if err := c.obtain(t.Context(), s, false, true, new(time.Duration)); attest.CodeOf(err) != attest.CodePublicFailed {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package public
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -10,6 +11,7 @@ import (
 	"io/fs"
 	"log/slog"
 	randv2 "math/rand/v2"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -91,7 +93,7 @@ func NewCertificates(names []string, a ACME, storage *Storage, now func() time.T
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "public.names", Want: "a name"}
 	}
 	for _, s := range c.slots { // who takes the place of others is not to begin without; what is wrong is Run's
-		if cert, err := c.stored(context.Background(), s.name); err == nil && cert != nil {
+		if cert, _ := c.stored(context.Background(), s.name); cert != nil {
 			c.take(s, cert)
 		}
 	}
@@ -180,7 +182,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 		}
 		c.advise(ctx, s)
 		due, forced := s.due()
-		if now := c.now(); failed > 0 && !now.Before(failedAt) { // a clock that was set back is not to hold us up
+		if now := c.now(); !now.Before(failedAt) { // a clock that was set back is not to hold us up
 			due = later(due, failedAt.Add(pause))
 		}
 		s.mu.Lock()
@@ -193,18 +195,19 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			case <-ctx.Done():
 			case <-timer.C:
 			case <-s.wake:
-				failed = 0
+				failed, pause = 0, 0
 			}
 			timer.Stop()
 			continue
 		}
 		var patience time.Duration
-		err := c.obtain(ctx, s, forced, &patience)
+		// Every other time the CA is not told what is replaced: it refuses where it does not know of that, or our account is another one now.
+		err := c.obtain(ctx, s, forced, failed%2 == 0, &patience)
 		if ctx.Err() != nil {
 			return
 		}
 		if err == nil {
-			failed = 0
+			failed, pause = 0, 0
 			continue
 		}
 		pause, failedAt = max(c.pause(s, failed), patience), c.now()
@@ -283,7 +286,7 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	renew, ask, err := c.issuer.advice(ctx, cert.Leaf)
-	if now := c.now(); err != nil || ask.IsZero() || ask.After(now.Add(maxPatience)) {
+	if now := c.now(); ask.IsZero() || ask.After(now.Add(maxPatience)) {
 		ask = now.Add(min(adviceEvery, max(cert.Leaf.NotAfter.Sub(now)/4, c.issuer.Poll)))
 	}
 	if !renew.IsZero() { // a CA that says so of whatever it issues would have us ask without an end
@@ -300,7 +303,7 @@ func (c *Certificates) advise(ctx context.Context, s *slot) {
 }
 
 // obtain has a certificate issued, unless somebody else has done that meanwhile.
-func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patience *time.Duration) error {
+func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces bool, patience *time.Duration) error {
 	select {
 	case c.places <- struct{}{}:
 		defer func() { <-c.places }()
@@ -314,7 +317,10 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 		if old == nil {
 			return config.ObtainCertSync(ctx, s.name)
 		}
-		return config.RenewCertSync(context.WithValue(ctx, replacesKey{}, old.Leaf), s.name, forced)
+		if replaces {
+			ctx = context.WithValue(ctx, replacesKey{}, old.Leaf)
+		}
+		return config.RenewCertSync(ctx, s.name, forced)
 	})
 	if err != nil {
 		return describe(err, s.name)
@@ -322,7 +328,7 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 	if err := c.reload(ctx, s); err != nil {
 		return err
 	}
-	if due, _ := s.due(); s.cert.Load() == old || !due.After(c.now()) {
+	if due, _ := s.due(); !due.After(c.now()) {
 		return &attest.Error{
 			Code: attest.CodePublicFailed, Check: "public.acme", Subject: s.name, Got: "a certificate until " + s.until(),
 			Want: "one that is of use at " + c.now().UTC().Format(time.RFC3339), Hint: "compare the clocks of this machine and the CA",
@@ -340,10 +346,10 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 // stand in the way of what could be.
 func (c *Certificates) reload(ctx context.Context, s *slot) error {
 	cert, err := c.stored(ctx, s.name)
-	if attest.CodeOf(err) == attest.CodeStoreBroken && ctx.Err() == nil {
-		err = c.discard(ctx, s.name)
+	if err != nil {
+		cert, err = c.discard(ctx, s.name)
 	}
-	if err != nil || cert == nil {
+	if cert == nil {
 		return err
 	}
 	c.take(s, cert)
@@ -394,28 +400,26 @@ func (c *Certificates) stored(ctx context.Context, name string) (*tls.Certificat
 	return pair(chain, key, name)
 }
 
-// discard removes what can't be used, as long as that is not for want of what opens it.
-func (c *Certificates) discard(ctx context.Context, name string) error {
+// discard removes what can't be used, as long as that is not for want of what opens it. It answers what can be used by now.
+func (c *Certificates) discard(ctx context.Context, name string) (*tls.Certificate, error) {
 	values := c.issuer.storage.values
 	lock := "issue_cert_" + name // the library's: what another process is writing is of two certificates
 	if err := values.Lock(ctx, lock); err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = values.Unlock(ctx, lock) }()
-	_, broken := c.stored(ctx, name)
+	cert, broken := c.stored(ctx, name)
 	if attest.CodeOf(broken) != attest.CodeStoreBroken {
-		return broken
+		return cert, broken
 	}
 	probe := "probe/" + rand.Text()
 	defer func() { _ = values.Delete(context.WithoutCancel(ctx), probe) }()
-	if err := values.Store(ctx, probe, []byte(probe)); err != nil {
-		return err
-	}
+	failed := values.Store(ctx, probe, []byte(probe))
 	if _, err := values.Load(ctx, probe); err != nil {
-		return err
+		return nil, cmp.Or(failed, err)
 	}
 	c.log.Warn("what is stored for a public certificate can't be used, and is removed", "name", name, "code", string(attest.CodeStoreBroken), "error", broken.Error())
-	return values.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(c.issuer.key, name))
+	return nil, values.Delete(ctx, certmagic.StorageKeys.CertsSitePrefix(c.issuer.key, name))
 }
 
 // pair makes a certificate of what is stored, or in files. It has to be for the name.
@@ -435,13 +439,13 @@ func pair(chain, key []byte, name string) (*tls.Certificate, error) {
 
 // covers reports whether a certificate is for a name, which may be *.example.
 func covers(leaf *x509.Certificate, name string) error {
-	if rest, ok := strings.CutPrefix(name, "*."); ok {
-		name = "x." + rest
-		if !strings.Contains(strings.Join(leaf.DNSNames, " "), "*."+rest) {
-			return fmt.Errorf("it is for %.200q", leaf.DNSNames)
-		}
+	if !strings.HasPrefix(name, "*.") {
+		return leaf.VerifyHostname(name)
 	}
-	return leaf.VerifyHostname(name)
+	if !slices.ContainsFunc(leaf.DNSNames, func(n string) bool { return strings.EqualFold(n, name) }) {
+		return fmt.Errorf("it is for %.200q", leaf.DNSNames)
+	}
+	return nil
 }
 
 // Revoke has the certificate of a name revoked, for a reason of RFC 5280 section 5.3.1, and another one issued under another key.

@@ -2,6 +2,7 @@ package public
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -38,15 +39,10 @@ func NewDirectory(dir string, sealer Sealer) (*Storage, error) {
 	if sealer == nil {
 		return nil, &attest.Error{Code: attest.CodeNoSealing, Check: "public.storage", Subject: dir}
 	}
-	bad := func(err error) error {
-		return &attest.Error{Code: attest.CodeConfigValue, Check: "public.storage", Subject: dir, Want: "a directory that can be written", Err: err}
-	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, bad(err)
-	}
+	made := os.MkdirAll(dir, 0o700)
 	root, err := os.OpenRoot(dir)
 	if err != nil {
-		return nil, bad(err)
+		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "public.storage", Subject: dir, Want: "a directory that can be written", Err: cmp.Or(made, err)}
 	}
 	d := &directory{root: root, sealer: sealer, beat: beat, stale: stale, held: map[string]*lease{}}
 	return &Storage{values: d, close: d.close}, nil
@@ -112,8 +108,8 @@ func keyOf(name string) (key string, ok bool) {
 				b = append(b, part[i])
 				continue
 			}
-			c, err := hex.DecodeString(part[min(i+1, len(part)):min(i+3, len(part))])
-			if err != nil || len(c) != 1 {
+			c, _ := hex.DecodeString(part[min(i+1, len(part)):min(i+3, len(part))])
+			if len(c) != 1 {
 				return "", false
 			}
 			b = append(b, c[0])
@@ -138,7 +134,7 @@ func (d *directory) Store(_ context.Context, key string, value []byte) error {
 		return err
 	}
 	closed, err := d.sealer.Seal(contextOf(key), value)
-	if err == nil && len(value) >= 16 && bytes.Contains(closed, value) {
+	if len(value) >= 16 && bytes.Contains(closed, value) {
 		err = errors.New("what was sealed can be read")
 	}
 	if err != nil {
@@ -150,29 +146,22 @@ func (d *directory) Store(_ context.Context, key string, value []byte) error {
 // write replaces a file as a whole.
 func (d *directory) write(name string, value []byte) error {
 	dir := path.Dir(name)
-	if err := d.root.MkdirAll(dir, 0o700); err != nil {
-		return err
-	}
+	made := d.root.MkdirAll(dir, 0o700)
 	tmp := path.Join(dir, ".new-"+rand.Text())
 	f, err := d.root.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return cmp.Or(made, err)
 	}
 	_, err = f.Write(value)
-	if err == nil {
-		err = f.Sync()
-	}
-	if err = errors.Join(err, f.Close()); err == nil {
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
 		err = d.root.Rename(tmp, name)
 	}
 	if err != nil {
 		_ = d.root.Remove(tmp)
 		return err
 	}
-	if f, err := d.root.Open(dir); err == nil { // the name, too, is to outlive a power failure
-		_ = f.Sync()
-		_ = f.Close()
-	}
+	f, _ = d.root.Open(dir) // the name, too, is to outlive a power failure
+	_, _ = f.Sync(), f.Close()
 	return nil
 }
 
@@ -192,28 +181,22 @@ func (d *directory) Load(_ context.Context, key string) ([]byte, error) {
 	return value, nil
 }
 
-// read reads a file of ours. What else somebody has put in its place is broken: a link, a pipe, more than we write.
+// read reads a file of ours, which has most bytes at most: of more than we write it answers the beginning, which does not open. What
+// else somebody has put in its place is broken: a link, a pipe.
 func (d *directory) read(name string, most int64) ([]byte, error) {
-	broken := func(want string) error {
-		return &attest.Error{Code: attest.CodeStoreBroken, Check: "public.storage", Subject: name, Want: want}
-	}
 	info, err := d.root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
 	if !info.Mode().IsRegular() {
-		return nil, broken("a regular file")
+		return nil, &attest.Error{Code: attest.CodeStoreBroken, Check: "public.storage", Subject: name, Want: "a regular file"}
 	}
 	f, err := d.root.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0) // nor is a pipe that comes now to hold us up
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	value, err := io.ReadAll(io.LimitReader(f, most+1))
-	if err == nil && int64(len(value)) > most {
-		return nil, broken(fmt.Sprintf("at most %d bytes", most))
-	}
-	return value, err
+	return io.ReadAll(io.LimitReader(f, most))
 }
 
 func (d *directory) Delete(_ context.Context, key string) error {
@@ -221,10 +204,7 @@ func (d *directory) Delete(_ context.Context, key string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.root.Remove(name + sealed); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return d.root.RemoveAll(name)
+	return errors.Join(d.root.RemoveAll(name+sealed), d.root.RemoveAll(name))
 }
 
 func (d *directory) Exists(ctx context.Context, key string) bool {
@@ -249,7 +229,7 @@ func (d *directory) List(_ context.Context, prefix string, recursive bool) ([]st
 		if ours && (e.IsDir() || strings.HasSuffix(name, sealed)) {
 			found[key] = true
 		}
-		if e.IsDir() && (!recursive || !ours) {
+		if e.IsDir() && !recursive {
 			return fs.SkipDir
 		}
 		return nil
@@ -301,9 +281,7 @@ func lockName(name string) string {
 // not change while it is watched: no clocks of two machines are compared.
 func (d *directory) Lock(ctx context.Context, name string) error {
 	file := lockName(name)
-	if err := d.root.MkdirAll(locks, 0o700); err != nil {
-		return err
-	}
+	_ = d.root.MkdirAll(locks, 0o700) // where that fails nothing can be taken there
 	var seen []byte
 	var since time.Time
 	for {
@@ -317,9 +295,7 @@ func (d *directory) Lock(ctx context.Context, name string) error {
 		if !errors.Is(err, fs.ErrExist) {
 			return err
 		}
-		switch now, err := d.read(file, lockSize); {
-		case errors.Is(err, fs.ErrNotExist):
-			continue
+		switch now, _ := d.read(file, lockSize); {
 		case since.IsZero() || !bytes.Equal(now, seen):
 			seen, since = now, time.Now()
 		case time.Since(since) > d.stale:
@@ -376,7 +352,7 @@ func (d *directory) clear(name string, seen []byte) {
 	if d.root.Rename(name, aside) != nil {
 		return
 	}
-	if now, err := d.read(aside, lockSize); err == nil && !bytes.Equal(now, seen) {
+	if now, _ := d.read(aside, lockSize); !bytes.Equal(now, seen) {
 		_ = d.root.Link(aside, name)
 	}
 	_ = d.root.Remove(aside)
@@ -393,7 +369,7 @@ func (d *directory) Unlock(_ context.Context, name string) error {
 	}
 	l.end()
 	file := lockName(name)
-	if now, err := d.read(file, lockSize); err != nil || !bytes.HasPrefix(now, l.owner) {
+	if now, _ := d.read(file, lockSize); !bytes.HasPrefix(now, l.owner) {
 		return nil // it was taken for one that was left behind
 	}
 	return d.root.Remove(file)

@@ -68,10 +68,10 @@ func NewUpdate(u Update) (DNS, error) {
 	if _, _, err := net.SplitHostPort(u.Server); err != nil {
 		return bad("server", u.Server, "host:port")
 	}
-	if _, ok := dns.IsDomainName(u.Zone); !ok || u.Zone == "" {
+	if _, ok := dns.IsDomainName(u.Zone); !ok {
 		return bad("zone", u.Zone, "a zone, such as example.org")
 	}
-	if _, ok := dns.IsDomainName(u.KeyName); !ok || u.KeyName == "" || u.Secret == "" {
+	if _, ok := dns.IsDomainName(u.KeyName); !ok || u.Secret == "" {
 		return bad("key_name", u.KeyName, "the name of a key, and its secret")
 	}
 	switch u.Algorithm {

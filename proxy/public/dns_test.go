@@ -17,14 +17,17 @@ import (
 
 const tsigName = "jurat."
 
-var tsigSecret = base64.StdEncoding.EncodeToString([]byte("a secret that the two share, of 32 bytes"))
+var (
+	tsigSecret = base64.StdEncoding.EncodeToString([]byte("a secret that the two share, of 32 bytes"))
+	tsigWrong  = base64.StdEncoding.EncodeToString([]byte("something else"))
+)
 
 // zone is a server of example, which takes updates that are signed.
 type zone struct {
 	mu    sync.Mutex
 	texts map[string][]string
 	seen  []string // values that were added
-	bare  bool     // its answers are not signed
+	says  string   // of its answers: "bare" ones are not signed, "forged" ones with another secret, and "no" is a refusal
 }
 
 func newZone(t testing.TB) (*zone, string) {
@@ -63,8 +66,17 @@ func (z *zone) serve(w dns.ResponseWriter, r *dns.Msg) {
 				z.texts[name] = slices.DeleteFunc(z.texts[name], func(v string) bool { return v == txt.Txt[0] })
 			}
 		}
-		if !z.bare {
-			m.SetTsig(tsigName, dns.HmacSHA256, 300, int64(r.IsTsig().TimeSigned))
+		if z.says == "bare" {
+			break
+		}
+		m.SetTsig(tsigName, dns.HmacSHA256, 300, int64(r.IsTsig().TimeSigned))
+		switch z.says {
+		case "no":
+			m.Rcode = dns.RcodeServerFailure
+		case "forged":
+			raw, _, _ := dns.TsigGenerate(m, tsigWrong, r.IsTsig().MAC, false)
+			_, _ = w.Write(raw)
+			return
 		}
 	case r.Question[0].Qtype == dns.TypeTXT:
 		for _, v := range z.texts[name] {
@@ -131,18 +143,23 @@ func TestUpdate(t *testing.T) {
 	if err := d.Add(t.Context(), "_acme-challenge.shop.test", "x"); attest.CodeOf(err) != attest.CodePublicFailed {
 		t.Error(err)
 	}
-	wrong := base64.StdEncoding.EncodeToString([]byte("something else"))
-	if err := update(func(u *public.Update) { u.Secret = wrong }).Add(t.Context(), "a.example", "x"); attest.CodeOf(err) != attest.CodePublicFailed {
+	if err := update(func(u *public.Update) { u.Secret = tsigWrong }).Add(t.Context(), "a.example", "x"); attest.CodeOf(err) != attest.CodePublicFailed {
 		t.Error(err)
 	}
-	z.mu.Lock()
-	z.bare = true
-	z.mu.Unlock()
-	if err := d.Add(t.Context(), "a.example", "x"); attest.CodeOf(err) != attest.CodePublicFailed || !strings.Contains(err.Error(), "not signed") {
+	for says, want := range map[string]string{"bare": "not signed", "forged": "bad signature", "no": "SERVFAIL"} {
+		z.mu.Lock()
+		z.says = says
+		z.mu.Unlock()
+		if err := d.Add(t.Context(), "a.example", "x"); attest.CodeOf(err) != attest.CodePublicFailed || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", says, err)
+		}
+	}
+	if err := update(func(u *public.Update) { u.Server = "127.0.0.1:1" }).Add(t.Context(), "a.example", "x"); attest.CodeOf(err) != attest.CodePublicFailed {
 		t.Error(err)
 	}
 	for name, change := range map[string]func(*public.Update){
 		"server": func(u *public.Update) { u.Server = "ns.example" }, "zone": func(u *public.Update) { u.Zone = "" }, "key": func(u *public.Update) { u.KeyName = "" },
+		"no zone": func(u *public.Update) { u.Zone = "a..b" }, "no name": func(u *public.Update) { u.KeyName = "a..b" },
 		"secret": func(u *public.Update) { u.Secret = "" }, "algorithm": func(u *public.Update) { u.Algorithm = "hmac-md5" },
 	} {
 		u := good

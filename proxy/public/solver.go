@@ -19,19 +19,14 @@ import (
 	"github.com/jurat-tls/jurat/attest"
 )
 
-// challenges are what a CA waits to be answered. They are in the storage too: the CA's connection may come to another process, or to what
+// challenges are what a CA waits to be answered. They are in the storage: the CA's connection may come to another process, or to what
 // has taken this one's place.
 type challenges struct {
 	storage *Storage
 	issuer  string
-
-	mu      sync.Mutex
-	pending map[string]acme.Challenge // by type and name
 }
 
-func newChallenges(storage *Storage, issuer string) *challenges {
-	return &challenges{storage: storage, issuer: issuer, pending: map[string]acme.Challenge{}}
-}
+func newChallenges(storage *Storage, issuer string) *challenges { return &challenges{storage, issuer} }
 
 func (c *challenges) key(typ, name string) string {
 	return path.Join("challenges", c.issuer, typ, name)
@@ -42,32 +37,17 @@ func (c *challenges) add(ctx context.Context, ch acme.Challenge) error {
 	if err != nil {
 		return err
 	}
-	key := c.key(ch.Type, ch.Identifier.Value)
-	c.mu.Lock()
-	c.pending[key] = ch
-	c.mu.Unlock()
-	return c.storage.values.Store(ctx, key, raw)
+	return c.storage.values.Store(ctx, c.key(ch.Type, ch.Identifier.Value), raw)
 }
 
 func (c *challenges) remove(ctx context.Context, ch acme.Challenge) error {
-	key := c.key(ch.Type, ch.Identifier.Value)
-	c.mu.Lock()
-	delete(c.pending, key)
-	c.mu.Unlock()
-	return c.storage.values.Delete(ctx, key)
+	return c.storage.values.Delete(ctx, c.key(ch.Type, ch.Identifier.Value))
 }
 
 // find answers the challenge for a name. What lies in the storage for another one is none.
-func (c *challenges) find(ctx context.Context, typ, name string) (acme.Challenge, error) {
-	key := c.key(typ, name)
-	c.mu.Lock()
-	ch, ok := c.pending[key]
-	c.mu.Unlock()
-	if ok {
-		return ch, nil
-	}
+func (c *challenges) find(ctx context.Context, typ, name string) (ch acme.Challenge, err error) {
 	none := &attest.Error{Code: attest.CodeNoPublic, Check: "public.challenge", Subject: name, Got: typ, Want: "a challenge that is pending"}
-	raw, err := c.storage.values.Load(ctx, key)
+	raw, err := c.storage.values.Load(ctx, c.key(typ, name))
 	if errors.Is(err, fs.ErrNotExist) {
 		return ch, none
 	}
@@ -105,7 +85,7 @@ type web struct {
 	listen  func(address string) (net.Listener, error)
 
 	mu      sync.Mutex
-	pending int
+	pending map[string]bool // by key: CleanUp is called for what Present has refused, too
 	server  *http.Server
 	served  chan struct{}
 }
@@ -117,14 +97,14 @@ func (s *web) Present(ctx context.Context, ch acme.Challenge) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.server != nil {
-		s.pending++
+		s.pending[s.key(ch.Type, ch.Identifier.Value)] = true
 		return nil
 	}
 	ln, err := s.listen(s.address)
 	if err != nil {
 		return err
 	}
-	s.pending++
+	s.pending = map[string]bool{s.key(ch.Type, ch.Identifier.Value): true}
 	server, served := &http.Server{
 		Handler: s, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 5 * time.Second, WriteTimeout: 5 * time.Second, MaxHeaderBytes: 8 << 10,
 	}, make(chan struct{})
@@ -141,8 +121,8 @@ func (s *web) CleanUp(ctx context.Context, ch acme.Challenge) error {
 	err := s.remove(context.WithoutCancel(ctx), ch)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.pending--; s.pending > 0 || s.server == nil { // which is not there where Present has failed
-		s.pending = max(s.pending, 0)
+	delete(s.pending, s.key(ch.Type, ch.Identifier.Value))
+	if len(s.pending) > 0 || s.server == nil { // which is not there where Present has failed
 		return err
 	}
 	_ = s.server.Close()

@@ -115,8 +115,10 @@ func TestStorageModel(t *testing.T) {
 				}
 				k := key.Draw(t, "prefix")
 				_, present := model[k]
-				if got, err := s.values.Load(ctx, k); present != (err == nil) || !present && !errors.Is(err, fs.ErrNotExist) {
-					t.Fatalf("%q: %q %v", k, got, err)
+				for _, s := range []*Storage{s, m} {
+					if got, err := s.values.Load(ctx, k); present != (err == nil) || !present && !errors.Is(err, fs.ErrNotExist) {
+						t.Fatalf("%q: %q %v", k, got, err)
+					}
 				}
 				for _, prefix := range []string{"", k} {
 					for _, recursive := range []bool{false, true} {
@@ -160,7 +162,7 @@ func FuzzPath(f *testing.F) {
 }
 
 func FuzzKey(f *testing.F) {
-	for _, n := range []string{"a/b", "%41", "%4", "%", "..", "A", ".new-x"} {
+	for _, n := range []string{"a/b", "%41", "%4", "%", "..", "A", ".new-x", ""} {
 		f.Add(n)
 	}
 	f.Fuzz(func(t *testing.T, name string) {
@@ -170,6 +172,104 @@ func FuzzKey(f *testing.F) {
 			}
 		}
 	})
+}
+
+// What was stored is found by its name in whatever version, and what has no name of a file is refused.
+func TestNames(t *testing.T) {
+	for key, want := range map[string]string{
+		"certificates/ca-1/wildcard_.shop.example/A": "certificates/ca-1/wildcard_.shop.example/%41",
+		"accounts/ca-0123456789":                     "accounts/ca-0123456789",
+		strings.Repeat("x", maxName):                 strings.Repeat("x", maxName),
+	} {
+		if got, err := pathOf(key); err != nil || got != want {
+			t.Errorf("%q is at %q, %v", key, got, err)
+		}
+	}
+	d, dir := newTestDirectory(t)
+	for _, key := range []string{"", "a//b", strings.Repeat("x", maxName+1)} {
+		err := d.Store(t.Context(), key, []byte("x"))
+		_, loaded := d.Load(t.Context(), key)
+		_, stated := d.Stat(t.Context(), key)
+		errs := map[string]error{"store": err, "load": loaded, "stat": stated, "delete": d.Delete(t.Context(), key)}
+		if key != "" { // which is all
+			_, errs["list"] = d.List(t.Context(), key, true)
+		}
+		for what, err := range errs {
+			var coded *attest.Error
+			if !errors.As(err, &coded) || coded.Code != attest.CodeInternal {
+				t.Errorf("%s of %q: %v", what, key, err)
+			}
+		}
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) != 0 {
+		t.Error(left, err)
+	}
+}
+
+// What others have put into the directory is nothing that is stored.
+func TestForeignFiles(t *testing.T) {
+	d, dir := newTestDirectory(t)
+	for _, name := range []string{"a/plain", "a/.new-x~sealed", "a/A~sealed", "a/~sealed", "~sealed", ".git/b~sealed"} {
+		if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(dir, name)), 0o700), os.WriteFile(filepath.Join(dir, name), nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.Store(t.Context(), "a/b/c", []byte("value")); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		prefix    string
+		recursive bool
+		want      []string
+	}{{"", false, []string{"a"}}, {"", true, []string{"a", "a/b", "a/b/c"}}, {"a", false, []string{"a/b"}}} {
+		if got, err := d.List(t.Context(), test.prefix, test.recursive); err != nil || !slices.Equal(got, test.want) {
+			t.Errorf("%+v: %q %v", test, got, err)
+		}
+	}
+	if d.Exists(t.Context(), "a/plain") {
+		t.Error("a file that is not sealed is there")
+	}
+	if _, err := d.List(t.Context(), "a/plain/b", true); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// What can't be done is an error, for what it is, and nothing is left of it.
+func TestDirectoryFails(t *testing.T) {
+	d, dir := newTestDirectory(t)
+	for _, name := range []string{"file", locks} {
+		if err := os.WriteFile(filepath.Join(dir, name), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Join(dir, "a", "taken"+sealed, "x"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := NewDirectory(filepath.Join(dir, "file", "below"), xor{}); attest.CodeOf(err) != attest.CodeConfigValue {
+		t.Error(err)
+	}
+	for _, key := range []string{"file/below", "a/taken"} {
+		if err := d.Store(t.Context(), key, []byte("value")); err == nil || errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%s: %v", key, err)
+		}
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "a")); err != nil || len(left) != 1 {
+		t.Error(left, err)
+	}
+	if _, err := d.read("a/taken"+sealed, 10); attest.CodeOf(err) != attest.CodeStoreBroken {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*d.stale)
+	defer cancel()
+	if err := d.Lock(ctx, "x"); err == nil || errors.Is(err, context.DeadlineExceeded) {
+		t.Error(err)
+	}
+	if err := errors.Join(d.close(), d.close()); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.List(t.Context(), "", false); err == nil || errors.Is(err, fs.ErrNotExist) {
+		t.Error("nothing is there to a storage that is closed:", err)
+	}
 }
 
 // What lies in another place, or was changed, or is a link or a pipe, does not open.
@@ -298,21 +398,50 @@ func TestLock(t *testing.T) {
 	if err := shared.Lock(t.Context(), "x"); err != nil {
 		t.Fatal(err)
 	}
+	if err := died.Unlock(t.Context(), "x"); err != nil { // which has nothing to give back
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), 3*shared.stale) // for as long as it is held, however long that is
 	defer cancel()
+	before, err := os.Stat(filepath.Join(dir, locks))
+	if err != nil {
+		t.Fatal(err)
+	}
 	if err := stores[2].Lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
+	}
+	if after, err := os.Stat(filepath.Join(dir, locks)); err != nil || !after.ModTime().Equal(before.ModTime()) {
+		t.Error("the lock was away in between", err)
 	}
 	ended, end := context.WithCancel(t.Context())
 	end()
 	if err := shared.Unlock(ended, "x"); err != nil {
 		t.Fatal(err)
 	}
-	if err := died.Unlock(t.Context(), "x"); err != nil { // which has nothing to give back
+	if err := errors.Join(m.Lock(t.Context(), "x"), m.Lock(t.Context(), "y")); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Lock(ended, "x"); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}
 	if entries, _ := os.ReadDir(filepath.Join(dir, locks)); len(entries) != 0 {
 		t.Error(entries)
+	}
+}
+
+// Who has just made the file of a lock, and has not written to it yet, has the lock.
+func TestLockWithoutOwner(t *testing.T) {
+	d, dir := newTestDirectory(t)
+	file := filepath.Join(dir, lockName("x"))
+	if err := errors.Join(os.Mkdir(filepath.Dir(file), 0o700), os.WriteFile(file, nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := d.Lock(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took < d.stale {
+		t.Errorf("it was taken away after %s", took)
 	}
 }
 
@@ -328,6 +457,14 @@ func TestLateClear(t *testing.T) {
 	}
 	if err := d.Unlock(t.Context(), "x"); err != nil {
 		t.Fatal(err)
+	}
+	left := []byte("of who has left")
+	if err := os.WriteFile(filepath.Join(dir, lockName("x")), left, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.clear(lockName("x"), left)
+	if entries, err := os.ReadDir(filepath.Join(dir, locks)); err != nil || len(entries) != 0 {
+		t.Error(entries, err)
 	}
 }
 

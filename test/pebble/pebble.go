@@ -67,7 +67,8 @@ func Start(t testing.TB, o Options) *CA {
 			t.Fatal(err)
 		}
 	}
-	acme, manage, resolver, control := free(t), free(t), free(t), free(t)
+	addrs := free(t, 4)
+	acme, manage, resolver, control := addrs[0], addrs[1], addrs[2], addrs[3]
 	if o.DNS == "" {
 		o.DNS = resolver
 		run(t, "pebble-challtestsrv", "-http01", "", "-https01", "", "-doh", "", "-tlsalpn01", "", "-dnsserver", resolver, "-management", control, "-defaultIPv6", "")
@@ -280,15 +281,19 @@ func (l *lines) tail() string {
 	return string(l.buf)
 }
 
-// free answers an address that was free a moment ago.
-func free(t testing.TB) string {
+// free answers n addresses, each another one, that were free a moment ago.
+func free(t testing.TB, n int) []string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var addrs []string
+	for range n {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer ln.Close()
+		addrs = append(addrs, ln.Addr().String())
 	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return addrs
 }
 
 // wait waits until something listens.
