@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jurat-tls/jurat/test/ports"
 )
 
 // web answers what a URL has.
@@ -38,12 +40,7 @@ func (l *lab) web(url string) (status int, body string) {
 // free answers an address that nobody has at the moment.
 func free(t *testing.T) string {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
+	return ports.Free(t, 1)[0].String()
 }
 
 // TestOperate: a mesh of two, configured by files: routes, attested clusters, the access log, the admin API, a change of the

@@ -33,17 +33,13 @@ import (
 	"github.com/jurat-tls/jurat/ratls"
 	"github.com/jurat-tls/jurat/ratls/wellknown"
 	"github.com/jurat-tls/jurat/test/pebble"
+	"github.com/jurat-tls/jurat/test/ports"
 )
 
 // freePort answers one that was free a moment ago: a CA has to be told beforehand where it will find us.
 func freePort(t testing.TB) int {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().(*net.TCPAddr).Port
+	return int(ports.Free(t, 1)[0].Port())
 }
 
 // shop is a client that trusts a CA and knows nothing of evidence.

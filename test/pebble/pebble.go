@@ -29,6 +29,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/jurat-tls/jurat/test/ports"
 )
 
 // Options say how the CA is.
@@ -67,8 +69,8 @@ func Start(t testing.TB, o Options) *CA {
 			t.Fatal(err)
 		}
 	}
-	addrs := free(t, 4)
-	acme, manage, resolver, control := addrs[0], addrs[1], addrs[2], addrs[3]
+	addrs := ports.Free(t, 4)
+	acme, manage, resolver, control := addrs[0].String(), addrs[1].String(), addrs[2].String(), addrs[3].String()
 	if o.DNS == "" {
 		o.DNS = resolver
 		run(t, "pebble-challtestsrv", "-http01", "", "-https01", "", "-doh", "", "-tlsalpn01", "", "-dnsserver", resolver, "-management", control, "-defaultIPv6", "")
@@ -279,21 +281,6 @@ func (l *lines) tail() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return string(l.buf)
-}
-
-// free answers n addresses, each another one, that were free a moment ago.
-func free(t testing.TB, n int) []string {
-	t.Helper()
-	var addrs []string
-	for range n {
-		ln, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer ln.Close()
-		addrs = append(addrs, ln.Addr().String())
-	}
-	return addrs
 }
 
 // wait waits until something listens.
