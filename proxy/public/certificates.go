@@ -27,6 +27,9 @@ const (
 	adviceEvery = 6 * time.Hour
 	// together is how many certificates are asked for at once.
 	together = 4
+	// awayRetry and awayLongest are the pauses after failures to reach the storage.
+	awayRetry   = 2 * time.Second
+	awayLongest = time.Minute
 )
 
 // Certificates are those of a set of names, one for each. NewCertificates makes them, Run gets them and keeps them.
@@ -91,7 +94,7 @@ func NewCertificates(names []string, a ACME, storage *Storage, now func() time.T
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "public.names", Want: "a name"}
 	}
 	for _, s := range c.slots { // who takes the place of others is not to begin without; what is wrong is Run's
-		if cert, err := c.stored(context.Background(), s.name); err == nil && cert != nil {
+		if cert, err := c.kept(s.name); err == nil && cert != nil {
 			c.take(s, cert)
 		}
 	}
@@ -207,7 +210,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			failed = 0
 			continue
 		}
-		pause, failedAt = max(c.pause(s, failed), patience), c.now()
+		pause, failedAt = max(c.pause(s, failed, attest.CodeOf(err)), patience), c.now()
 		failed++
 		s.failed(err, failedAt)
 		c.log.Error("no new public certificate", "name", s.name, "code", string(attest.CodeOf(err)), "error", err.Error(), "next", failedAt.Add(pause).UTC().Format(time.RFC3339), "until", s.until())
@@ -221,13 +224,17 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// pause is how long is waited after failures. It is not longer than a quarter of what is left of a certificate: some live for hours.
-func (c *Certificates) pause(s *slot, failed int) time.Duration {
-	pause := c.issuer.Retry
+// pause is how long is waited after failures, of which the last one has a code. It is not longer than a quarter of what is left of a
+// certificate: some live for hours.
+func (c *Certificates) pause(s *slot, failed int, code attest.Code) time.Duration {
+	pause, longest := c.issuer.Retry, c.issuer.Longest
+	if code == attest.CodeStorageAway { // no CA was asked for anything
+		pause, longest = min(pause, awayRetry), min(longest, awayLongest)
+	}
 	for range min(failed, 10) {
 		pause *= 3
 	}
-	pause = min(pause, c.issuer.Longest)
+	pause = min(pause, longest)
 	if cert := s.cert.Load(); cert != nil {
 		if left := cert.Leaf.NotAfter.Sub(c.now()); left > 0 {
 			pause = min(pause, max(left/4, c.issuer.Retry))
@@ -309,6 +316,10 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, patienceKey{}, patience), answerLimit)
 	defer cancel()
+	// The library takes it for nothing where a storage can't say what there is, and has no codes.
+	if _, err := c.issuer.storage.values.Stat(ctx, certmagic.StorageKeys.SiteCert(c.issuer.key, s.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	old := s.cert.Load()
 	err := c.issuer.library(func(config *certmagic.Config) error {
 		if old == nil {
@@ -356,6 +367,9 @@ func (c *Certificates) take(s *slot, cert *tls.Certificate) {
 		return // somebody may have brought an older one back; one that ends sooner may be newer
 	}
 	s.cert.Store(cert)
+	if served := c.issuer.storage.served; served != nil {
+		served.Store(c.issuer.key+" "+s.name, cert)
+	}
 	s.mu.Lock()
 	s.status.Leaf = cert.Leaf
 	s.mu.Unlock()
@@ -370,6 +384,17 @@ func (c *Certificates) changed(ctx context.Context, s *slot) bool {
 		s.seen = is
 	}
 	return err == nil && (!is.Modified.Equal(was.Modified) || is.Size != was.Size)
+}
+
+// kept answers the certificate that there is without waiting for another machine, which may be away; nil for none.
+func (c *Certificates) kept(name string) (*tls.Certificate, error) {
+	served := c.issuer.storage.served
+	if served == nil {
+		return c.stored(context.Background(), name)
+	}
+	cert, _ := served.Load(c.issuer.key + " " + name)
+	was, _ := cert.(*tls.Certificate)
+	return was, nil
 }
 
 // stored answers the certificate that is stored; nil for none.

@@ -33,8 +33,11 @@ func newChallenges(storage *Storage, issuer string) *challenges {
 	return &challenges{storage: storage, issuer: issuer, pending: map[string]acme.Challenge{}}
 }
 
+// challengesPrefix begins the keys of challenges.
+const challengesPrefix = "challenges/"
+
 func (c *challenges) key(typ, name string) string {
-	return path.Join("challenges", c.issuer, typ, name)
+	return path.Join(challengesPrefix, c.issuer, typ, name)
 }
 
 func (c *challenges) add(ctx context.Context, ch acme.Challenge) error {
