@@ -13,6 +13,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/public"
 	"github.com/jurat-tls/jurat/proxy/public/share"
 	"github.com/jurat-tls/jurat/proxy/upstream"
+	"github.com/jurat-tls/jurat/ratls"
 )
 
 // shareSocket begins the names that sockets for replicas are handed over by.
@@ -136,7 +137,8 @@ func (s *sharing) begin(g *generation, a *config.ACME, storage *public.Storage) 
 	if v.socket, err = s.operation.obtain(shareSocket+a.Share.Address, func() (net.Listener, error) { return s.operation.bind(a.Share.Address) }); err != nil {
 		return err
 	}
-	v.server = share.NewServer(storage.Values(), func(ctx context.Context, raw net.Conn) (share.Conn, error) { return (*v.handshake.Load())(ctx, raw) }, g.log.With("share", a.Share.Address))
+	handshake := func(ctx context.Context, raw net.Conn) (share.Conn, error) { return (*v.handshake.Load())(ctx, raw) }
+	v.server = share.NewServer(storage.Values(), handshake, ratls.Origin, g.log.With("share", a.Share.Address))
 	v.server.Serve(v.socket)
 	s.served[a.Share.Address] = v
 	g.log.Info("public certificates are shared", "address", v.socket.Addr().String())

@@ -27,7 +27,7 @@ const (
 	adviceEvery = 6 * time.Hour
 	// together is how many certificates are asked for at once.
 	together = 4
-	// awayRetry and awayLongest are the pauses after failures to reach the storage.
+	// awayRetry and awayLongest are the pauses after failures before a CA was asked.
 	awayRetry   = 2 * time.Second
 	awayLongest = time.Minute
 )
@@ -210,7 +210,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			failed = 0
 			continue
 		}
-		pause, failedAt = max(c.pause(s, failed, attest.CodeOf(err)), patience), c.now()
+		pause, failedAt = max(c.pause(s, failed, err), patience), c.now()
 		failed++
 		s.failed(err, failedAt)
 		c.log.Error("no new public certificate", "name", s.name, "code", string(attest.CodeOf(err)), "error", err.Error(), "next", failedAt.Add(pause).UTC().Format(time.RFC3339), "until", s.until())
@@ -224,11 +224,16 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// pause is how long is waited after failures, of which the last one has a code. It is not longer than a quarter of what is left of a
+// unasked is an error from before a CA was asked for anything.
+type unasked struct{ error }
+
+func (u unasked) Unwrap() error { return u.error }
+
+// pause is how long is waited after failures, of which one more is err. It is not longer than a quarter of what is left of a
 // certificate: some live for hours.
-func (c *Certificates) pause(s *slot, failed int, code attest.Code) time.Duration {
+func (c *Certificates) pause(s *slot, failed int, err error) time.Duration {
 	pause, longest := c.issuer.Retry, c.issuer.Longest
-	if code == attest.CodeStorageAway { // no CA was asked for anything
+	if errors.As(err, new(unasked)) {
 		pause, longest = min(pause, awayRetry), min(longest, awayLongest)
 	}
 	for range min(failed, 10) {
@@ -316,9 +321,8 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, patienceKey{}, patience), answerLimit)
 	defer cancel()
-	// The library takes it for nothing where a storage can't say what there is, and has no codes.
-	if _, err := c.issuer.storage.values.Stat(ctx, certmagic.StorageKeys.SiteCert(c.issuer.key, s.name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if err := c.reach(ctx, s); err != nil {
+		return unasked{err}
 	}
 	old := s.cert.Load()
 	err := c.issuer.library(func(config *certmagic.Config) error {
@@ -328,6 +332,9 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 		return config.RenewCertSync(context.WithValue(ctx, replacesKey{}, old.Leaf), s.name, forced)
 	})
 	if err != nil {
+		if gone := c.reach(ctx, s); attest.CodeOf(gone) == attest.CodeStorageAway {
+			return gone
+		}
 		return describe(err, s.name)
 	}
 	if err := c.reload(ctx, s); err != nil {
@@ -345,6 +352,15 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced bool, patienc
 	s.status.Err, s.status.ErrAt = nil, time.Time{}
 	s.mu.Unlock()
 	return nil
+}
+
+// reach reports why the storage can't say what there is: the library asks on then, and what it answers has no code.
+func (c *Certificates) reach(ctx context.Context, s *slot) error {
+	_, err := c.issuer.storage.values.Stat(ctx, certmagic.StorageKeys.SiteCert(c.issuer.key, s.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // reload takes what is stored, where that is another certificate. What is stored and can't be used is removed: otherwise it would

@@ -48,7 +48,7 @@ func overWire(t testing.TB, s *Storage) (*Storage, func()) {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	server := share.NewServer(s.Values(), func(_ context.Context, raw net.Conn) (share.Conn, error) { return affirmed{raw, result}, nil }, log)
+	server := share.NewServer(s.Values(), func(_ context.Context, raw net.Conn) (share.Conn, error) { return affirmed{raw, result}, nil }, net.Addr.String, log)
 	server.Serve(ln)
 	client := share.NewClient(func(ctx context.Context) (share.Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, "tcp", ln.Addr().String())
@@ -73,6 +73,11 @@ func (a *asked) Load(context.Context, string) ([]byte, error) {
 	a.loads++
 	a.mu.Unlock()
 	return a.answer()
+}
+
+func (a *asked) Store(context.Context, string, []byte) error {
+	_, err := a.answer()
+	return err
 }
 
 func (a *asked) Info(context.Context, string) (share.Info, error) {
@@ -148,18 +153,31 @@ func TestHolderAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	s, patience := c.slots["shop.example"], time.Duration(0)
-	if err := c.obtain(t.Context(), s, false, &patience); attest.CodeOf(err) != attest.CodeStorageAway {
+	err = c.obtain(t.Context(), s, false, &patience)
+	if attest.CodeOf(err) != attest.CodeStorageAway {
 		t.Error(err)
 	}
-	if p := c.pause(s, 0, attest.CodeStorageAway); p > 2*awayRetry {
+	if p := c.pause(s, 0, err); p > 2*awayRetry {
 		t.Errorf("a pause of %s, as if a CA had been asked", p)
 	}
-	if p := c.pause(s, 9, attest.CodeStorageAway); p < awayLongest || p > 2*awayLongest {
+	if p := c.pause(s, 9, err); p < awayLongest || p > 2*awayLongest {
 		t.Errorf("a pause of %s after many failures", p)
 	}
-	if p := c.pause(s, 0, attest.CodePublicFailed); p < c.issuer.Retry {
+	if p := c.pause(s, 0, away); p < c.issuer.Retry {
 		t.Errorf("a pause of %s", p)
 	}
+	first := true // it goes away when the library asks
+	a.answer = func() ([]byte, error) {
+		if first {
+			first = false
+			return nil, fs.ErrNotExist
+		}
+		return nil, away
+	}
+	if err := c.obtain(t.Context(), s, false, &patience); attest.CodeOf(err) != attest.CodeStorageAway || errors.As(err, new(unasked)) {
+		t.Error(err)
+	}
+	a.answer = func() ([]byte, error) { return nil, away }
 	chain, key := pebble.SelfSigned(t, "shop.example")
 	cert, err := tls.X509KeyPair(chain, key)
 	if err != nil {

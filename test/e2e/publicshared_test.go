@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"regexp"
@@ -132,5 +133,69 @@ listen:
 	nowhere(t, l, keys)
 	if ca.Orders() != 1 {
 		t.Errorf("%d orders", ca.Orders())
+	}
+}
+
+// A new configuration begins to share, goes on, or ends; another process takes over where replicas come to. What is wrong changes nothing.
+func TestPublicShareChanges(t *testing.T) {
+	l := newLab(t)
+	chain, _ := pebble.SelfSigned(t, "ca.example")
+	l.write("ca.pem", string(chain)) // of a CA that is not there
+	port, share := freePort(t), fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	l.write("replicas.yaml", "policy: replicas\nplatforms: {allow: [amd genoa+]}\nworkload: {measurement: any, debug: off}\nfreshness: {evidence: 90m}\n")
+	write := func(more string) string {
+		return l.write("jurat.yaml", fmt.Sprintf(`identity: {tee: %q, names: [127.0.0.1]}
+drain: 1s
+takeover: takeover
+listen:
+  - address: "127.0.0.1:%d"
+    to: "127.0.0.1:1"
+    public: {names: [shop.example], acme: {directory: "https://127.0.0.1:1/dir", roots: ca.pem, agree_terms: true%s}}
+`, l.tee(), port, more))
+	}
+	shared := fmt.Sprintf(`, share: {address: %q, require: replicas.yaml}`, share)
+	open := func() bool {
+		conn, err := net.Dial("tcp", share)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	p := l.start("serve", "--log", "json", "-c", write(""))
+	p.address()
+	change := func(more, want string) {
+		t.Helper()
+		write(more)
+		if err := p.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Fatal(err)
+		}
+		p.wait(want)
+	}
+	if open() {
+		t.Fatal("it is shared")
+	}
+	change(shared, "configuration changed")
+	if !open() {
+		t.Error("it is not shared")
+	}
+	change(", storage: kept"+shared, "the configuration stays as it is")
+	change(shared+", email: a@b.example", "configuration changed")
+	if !open() {
+		t.Error("it is shared no more")
+	}
+	change("", "configuration changed")
+	if open() {
+		t.Error("it is shared still")
+	}
+	change(shared, "configuration changed")
+	next := l.start("serve", "--log", "json", "-c", l.path("jurat.yaml"))
+	next.wait("public certificates are shared")
+	<-p.done
+	if !open() {
+		t.Error("the next process does not share")
+	}
+	next.stop()
+	if open() {
+		t.Error("it is shared after the end")
 	}
 }

@@ -21,6 +21,7 @@ import (
 const (
 	maxConnections = 256 // open at once, with those whose handshake is under way
 	maxHandshakes  = 64  // under way at once
+	maxOfOne       = 8   // of them from one origin
 	handshakeTime  = 10 * time.Second
 	requestTime    = 15 * time.Second // to read one, and to write its answer
 	idleTime       = 3 * time.Minute  // more than a client keeps a connection for
@@ -42,12 +43,16 @@ type Server struct {
 	storing   sync.Mutex // what is measured is to be what is added to
 
 	connections, handshakes chan struct{}
+	origin                  func(net.Addr) string
+	mu                      sync.Mutex
+	origins                 map[string]int // of handshakes
 }
 
-// NewServer makes a server of values for whom handshake lets in.
-func NewServer(values Values, handshake Handshake, log *slog.Logger) *Server {
+// NewServer makes a server of values for whom handshake lets in. origin says whom a connection counts for until then, such as ratls.Origin:
+// a stranger at one address is not to keep replicas waiting.
+func NewServer(values Values, handshake Handshake, origin func(net.Addr) string, log *slog.Logger) *Server {
 	s := &Server{
-		values: values, handshake: handshake, log: log, leases: newLeases(values),
+		values: values, handshake: handshake, origin: origin, origins: map[string]int{}, log: log, leases: newLeases(values),
 		connections: make(chan struct{}, maxConnections), handshakes: make(chan struct{}, maxHandshakes),
 	}
 	s.living, s.end = context.WithCancel(context.Background())
@@ -91,14 +96,15 @@ func (s *Server) accept(ln net.Listener, in *entrance) {
 			_ = raw.Close()
 			continue
 		}
-		if !enter(s.handshakes) {
+		leave, ok := s.begin(raw)
+		if !ok {
 			<-s.connections
 			_ = raw.Close()
 			continue
 		}
 		s.work.Go(func() {
 			conn, err := s.admit(raw)
-			<-s.handshakes
+			leave()
 			if err == nil {
 				err = in.take(conn)
 			}
@@ -108,6 +114,25 @@ func (s *Server) accept(ln net.Listener, in *entrance) {
 			}
 		})
 	}
+}
+
+// begin reports whether there is room for a handshake, until leave is called.
+func (s *Server) begin(raw net.Conn) (leave func(), ok bool) {
+	from := s.origin(raw.RemoteAddr())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.origins[from] >= maxOfOne || !enter(s.handshakes) {
+		return nil, false
+	}
+	s.origins[from]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.origins[from]--; s.origins[from] == 0 {
+			delete(s.origins, from)
+		}
+		<-s.handshakes
+	}, true
 }
 
 // enter reports whether there is room.

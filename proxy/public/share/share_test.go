@@ -32,6 +32,9 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 var quietly = slog.New(slog.DiscardHandler)
 
+// anyOrigin has no two connections in common.
+func anyOrigin(a net.Addr) string { return a.String() }
+
 // values are Values in memory. They count what they were asked for.
 type values struct {
 	mu    sync.Mutex
@@ -39,6 +42,8 @@ type values struct {
 	locks map[string]chan struct{}
 	calls atomic.Int64
 	fail  error
+
+	during func() // is called while something is loaded
 }
 
 func newValues() *values {
@@ -49,6 +54,9 @@ func (v *values) Load(_ context.Context, key string) ([]byte, error) {
 	v.calls.Add(1)
 	v.mu.Lock()
 	defer v.mu.Unlock()
+	if v.during != nil {
+		v.during()
+	}
 	if v.fail != nil {
 		return nil, v.fail
 	}
@@ -186,11 +194,16 @@ func newMesh(t testing.TB) *mesh {
 
 func (m *mesh) serve(t testing.TB, handshake Handshake) {
 	t.Helper()
+	m.serveTelling(t, handshake, quietly)
+}
+
+func (m *mesh) serveTelling(t testing.TB, handshake Handshake, log *slog.Logger) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	m.server, m.addr = NewServer(m.values, handshake, quietly), ln.Addr().String()
+	m.server, m.addr = NewServer(m.values, handshake, anyOrigin, log), ln.Addr().String()
 	m.server.Serve(ln)
 	t.Cleanup(m.server.Close)
 }
@@ -355,7 +368,8 @@ func TestLevel(t *testing.T) {
 			var server, client atomic.Pointer[attest.Result]
 			server.Store(test.server)
 			client.Store(test.client)
-			m.serve(t, func(_ context.Context, raw net.Conn) (Conn, error) { return peer{raw, &server}, nil })
+			var said bytes.Buffer
+			m.serveTelling(t, func(_ context.Context, raw net.Conn) (Conn, error) { return peer{raw, &server}, nil }, slog.New(slog.NewTextHandler(&said, nil)))
 			c := NewClient(func(ctx context.Context) (Conn, error) {
 				raw, err := new(net.Dialer).DialContext(ctx, "tcp", m.addr)
 				return peer{raw, &client}, err
@@ -365,7 +379,23 @@ func TestLevel(t *testing.T) {
 				t.Fatalf("%v, %d operations", err, m.calls.Load())
 			}
 			if test.code != "" {
+				m.server.Close()
+				if weak := test.server != session; strings.Contains(said.String(), "no replica") != weak {
+					t.Errorf("the holder says %s", said.String())
+				}
 				return
+			}
+			for _, end := range []*atomic.Pointer[attest.Result]{&server, &client} { // while an operation is carried out
+				m.mu.Lock()
+				m.during = func() { end.Store(new(attest.Result)) }
+				m.mu.Unlock()
+				if got, err := c.Load(t.Context(), "key"); err == nil {
+					t.Errorf("%q, for a peer that was refused meanwhile", got)
+				}
+				m.mu.Lock()
+				m.during = nil
+				m.mu.Unlock()
+				end.Store(session)
 			}
 			for _, end := range []*atomic.Pointer[attest.Result]{&server, &client} {
 				was := m.calls.Load()
@@ -434,7 +464,7 @@ func TestAway(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(m.values, m.server.handshake, quietly)
+	s := NewServer(m.values, m.server.handshake, anyOrigin, quietly)
 	defer s.Close()
 	s.Serve(ln)
 	if _, err := c.Load(t.Context(), "key"); err != nil {
@@ -455,7 +485,7 @@ func serveOne(s *Server, method, target string, body io.Reader) *httptest.Respon
 // What makes no sense, and what is too much, gets to no storage.
 func TestHostile(t *testing.T) {
 	v := newValues()
-	s := NewServer(v, nil, quietly)
+	s := NewServer(v, nil, anyOrigin, quietly)
 	defer s.Close()
 	long := strings.Repeat("x", maxKey+1)
 	for _, key := range []string{"", "..", "a/../b", ".", "a/.", "/a", "a/", "a//b", "a\x00b", "a\nb", "a\x7f", "a\\b", "\xff", "a\u202eb", long} {
@@ -530,7 +560,7 @@ func TestHostileHolder(t *testing.T) {
 // The number of values and their total are bounded; what is there can be replaced.
 func TestRoom(t *testing.T) {
 	v := newValues()
-	s := NewServer(v, nil, quietly)
+	s := NewServer(v, nil, anyOrigin, quietly)
 	defer s.Close()
 	for i := range maxValues {
 		v.kept[fmt.Sprint("k", i)] = ""
@@ -589,6 +619,25 @@ func TestFlood(t *testing.T) {
 	m.server.Close()
 	if n := len(m.server.connections) + len(m.server.handshakes) + len(entered); n != 0 {
 		t.Errorf("%d are left", n)
+	}
+	s := NewServer(newValues(), nil, func(net.Addr) string { return "one" }, quietly)
+	defer s.Close()
+	var leave []func()
+	for range maxOfOne {
+		end, ok := s.begin(conns[0])
+		if !ok {
+			t.Fatal("there is no room")
+		}
+		leave = append(leave, end)
+	}
+	if _, ok := s.begin(conns[0]); ok {
+		t.Error("one origin has more than its share")
+	}
+	for _, end := range leave {
+		end()
+	}
+	if len(s.origins) != 0 || len(s.handshakes) != 0 {
+		t.Error("who has left is counted")
 	}
 	if !func() bool { full := make(chan struct{}, 1); return enter(full) && !enter(full) }() {
 		t.Error("there is always room")
@@ -731,7 +780,7 @@ func TestClientLocks(t *testing.T) {
 	result.Store(resultOf(t, attest.LevelSession))
 	synctest.Test(t, func(t *testing.T) {
 		v := newValues()
-		s := NewServer(v, nil, quietly)
+		s := NewServer(v, nil, anyOrigin, quietly)
 		dial := pipes(s, &result)
 		one, two := NewClient(dial, quietly), NewClient(dial, quietly)
 		ctx := t.Context()
@@ -778,7 +827,7 @@ func FuzzRequest(f *testing.F) {
 	f.Fuzz(func(t *testing.T, op, query string, body []byte) {
 		u := &url.URL{Path: "/" + op, RawQuery: query}
 		v := newValues()
-		s := NewServer(v, nil, quietly)
+		s := NewServer(v, nil, anyOrigin, quietly)
 		defer s.Close()
 		w := httptest.NewRecorder()
 		s.handler().ServeHTTP(w, &http.Request{Method: http.MethodPost, URL: u, Body: io.NopCloser(bytes.NewReader(body))})
