@@ -144,8 +144,9 @@ func (c *Certificates) Challenge(ctx context.Context, name string) (*tls.Certifi
 	return c.issuer.challenges.certificate(ctx, name)
 }
 
-// Outside answers false: the keys are made here, and what is stored is sealed.
-func (c *Certificates) Outside() bool { return false }
+// Outside answers false where the keys are made here, and what is stored is sealed; and true where replicas share them: what one of them
+// shows of itself says nothing about the others.
+func (c *Certificates) Outside() bool { return c.issuer.storage.shared.Load() }
 
 // Status is that of every name, in the order of the configuration.
 func (c *Certificates) Status() []Status {

@@ -13,8 +13,11 @@ import (
 	"github.com/jurat-tls/jurat/proxy/public/share"
 )
 
-// Values are what a share.Server serves of a storage: all of it.
-func (s *Storage) Values() share.Values { return local{s.values} }
+// Values are what a share.Server serves of a storage: all of it. From then on other machines may have the keys.
+func (s *Storage) Values() share.Values {
+	s.shared.Store(true)
+	return local{s.values}
+}
 
 // local implements share.Values.
 type local struct{ certmagic.Storage }
@@ -28,7 +31,9 @@ func (l local) Info(ctx context.Context, key string) (share.Info, error) {
 // other Certificates too, and no new ones are asked for.
 func NewRemote(values share.Values) *Storage {
 	r := &remote{Values: values, turn: make(chan struct{}, 1), found: map[string]found{}}
-	return &Storage{values: r, close: func() error { return nil }, served: new(sync.Map)}
+	s := &Storage{values: r, close: func() error { return nil }, served: new(sync.Map)}
+	s.shared.Store(true)
+	return s
 }
 
 // remote implements certmagic.Storage.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"net"
@@ -66,6 +67,7 @@ type asked struct {
 	mu     sync.Mutex
 	loads  int
 	answer func() ([]byte, error)
+	store  func() error
 }
 
 func (a *asked) Load(context.Context, string) ([]byte, error) {
@@ -76,8 +78,7 @@ func (a *asked) Load(context.Context, string) ([]byte, error) {
 }
 
 func (a *asked) Store(context.Context, string, []byte) error {
-	_, err := a.answer()
-	return err
+	return a.store()
 }
 
 func (a *asked) Info(context.Context, string) (share.Info, error) {
@@ -136,6 +137,45 @@ func TestChallengeTurns(t *testing.T) {
 		}
 		now <- ""
 		work.Wait()
+		for i := range maxFound + 2 {
+			work.Go(func() { _, _ = r.Load(t.Context(), fmt.Sprint("challenges/", i)) })
+			now <- ""
+			work.Wait()
+		}
+		if n := len(r.(*remote).found); n > maxFound {
+			t.Errorf("%d are remembered", n)
+		}
+	})
+}
+
+// Who goes away while the holder is asked leaves nothing to the others.
+func TestChallengeLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		now := make(chan string)
+		r := NewRemote(&asked{answer: func() ([]byte, error) { return []byte(<-now), nil }}).values
+		const key = "challenges/x"
+		var work sync.WaitGroup
+		work.Go(func() { _, _ = r.Load(t.Context(), key) })
+		synctest.Wait()
+		gone, end := context.WithCancel(t.Context())
+		var values sync.Map
+		for _, ctx := range []context.Context{gone, t.Context()} { // in this order they get their turns
+			work.Go(func() {
+				v, err := r.Load(ctx, key)
+				values.Store(ctx, fmt.Sprint(string(v), err))
+			})
+			synctest.Wait()
+		}
+		now <- "first"
+		synctest.Wait()
+		end()
+		now <- "left"
+		synctest.Wait()
+		now <- "right"
+		work.Wait()
+		if v, _ := values.Load(t.Context()); v != "right<nil>" {
+			t.Errorf("%v", v)
+		}
 	})
 }
 
@@ -166,13 +206,10 @@ func TestHolderAway(t *testing.T) {
 	if p := c.pause(s, 0, away); p < c.issuer.Retry {
 		t.Errorf("a pause of %s", p)
 	}
-	first := true // it goes away when the library asks
-	a.answer = func() ([]byte, error) {
-		if first {
-			first = false
-			return nil, fs.ErrNotExist
-		}
-		return nil, away
+	a.answer = func() ([]byte, error) { return nil, fs.ErrNotExist }
+	a.store = func() error { // it goes away when the library stores something
+		a.answer = func() ([]byte, error) { return nil, away }
+		return away
 	}
 	if err := c.obtain(t.Context(), s, false, &patience); attest.CodeOf(err) != attest.CodeStorageAway || errors.As(err, new(unasked)) {
 		t.Error(err)
@@ -197,6 +234,27 @@ func TestHolderAway(t *testing.T) {
 	a.answer = func() ([]byte, error) { return nil, fs.ErrNotExist }
 	if storage.values.Exists(t.Context(), "x") {
 		t.Error("what is not there exists")
+	}
+}
+
+// For a key that another machine may have there is no evidence: a relying party would know nothing of that one.
+func TestSharedIsOutside(t *testing.T) {
+	holder := NewMemory()
+	outside := func(s *Storage) bool {
+		t.Helper()
+		c, err := NewCertificates([]string{"shop.example"}, ACME{Directory: "https://ca.example/dir", ALPN: true}, s, time.Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Outside()
+	}
+	if outside(holder) {
+		t.Error("nobody else has them")
+	}
+	other, end := overWire(t, holder)
+	defer end()
+	if !outside(holder) || !outside(other) {
+		t.Error("there are two who have them")
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -29,7 +30,8 @@ const maxValue = 1 << 20
 type Storage struct {
 	values certmagic.Storage
 	close  func() error
-	served *sync.Map // where it is somebody else's: the *tls.Certificate that was served last, by issuer and name; else nil
+	shared atomic.Bool // other machines may have the keys
+	served *sync.Map   // where it is somebody else's: the *tls.Certificate that was served last, by issuer and name; else nil
 }
 
 // NewMemory is a Storage that ends with the process.

@@ -58,7 +58,7 @@ func NewClient(dial Dial, log *slog.Logger) *Client {
 			if err != nil {
 				return nil, err
 			}
-			if err := affirmed(conn); err != nil {
+			if err := affirmed(conn); err != nil { // of which net/http would not tell
 				_ = conn.Close()
 				return nil, err
 			}

@@ -1,6 +1,7 @@
 package share
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -449,16 +450,16 @@ func TestAway(t *testing.T) {
 	if err := c.Store(t.Context(), "key", []byte("x")); err != nil {
 		t.Fatal(err)
 	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	if _, err := c.Load(ended, "key"); !errors.Is(err, context.Canceled) || attest.CodeOf(err) == attest.CodeStorageAway {
+		t.Error(err)
+	}
 	m.server.Close()
 	for range 3 {
 		if _, err := c.Load(t.Context(), "key"); attest.CodeOf(err) != attest.CodeStorageAway || errors.Is(err, fs.ErrNotExist) {
 			t.Fatal(err)
 		}
-	}
-	ended, end := context.WithCancel(t.Context())
-	end()
-	if _, err := c.Load(ended, "key"); !errors.Is(err, context.Canceled) {
-		t.Error(err)
 	}
 	ln, err := net.Listen("tcp", m.addr)
 	if err != nil {
@@ -529,7 +530,11 @@ func TestHostileHolder(t *testing.T) {
 	var result atomic.Pointer[attest.Result]
 	result.Store(session)
 	var answer atomic.Pointer[[]byte]
-	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(*answer.Load()) }))
+	var requests atomic.Int64
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests.Add(1)
+		_, _ = w.Write(*answer.Load())
+	}))
 	defer s.Close()
 	c := NewClient(func(ctx context.Context) (Conn, error) {
 		raw, err := new(net.Dialer).DialContext(ctx, "tcp", s.Listener.Addr().String())
@@ -549,12 +554,51 @@ func TestHostileHolder(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+	was := requests.Load()
 	if err := c.Store(t.Context(), "a", make([]byte, maxValue+1)); attest.CodeOf(err) != attest.CodeOversized {
 		t.Error(err)
 	}
 	if _, err := c.Load(t.Context(), "../a"); attest.CodeOf(err) != attest.CodeInternal {
 		t.Error(err)
 	}
+	if n := requests.Load() - was; n != 0 {
+		t.Errorf("%d requests", n)
+	}
+}
+
+// A connection that has ended when the next operation is asked for costs nothing.
+func TestReused(t *testing.T) {
+	var result atomic.Pointer[attest.Result]
+	result.Store(resultOf(t, attest.LevelSession))
+	var dialled atomic.Int64
+	var work sync.WaitGroup
+	c := NewClient(func(context.Context) (Conn, error) {
+		ours, theirs := net.Pipe()
+		first := dialled.Add(1) == 1
+		work.Go(func() {
+			defer theirs.Close()
+			in := bufio.NewReader(theirs)
+			for n := 0; ; n++ {
+				r, err := http.ReadRequest(in)
+				if err != nil || first && n == 1 {
+					return
+				}
+				_, _ = io.Copy(io.Discard, r.Body)
+				_, _ = io.WriteString(theirs, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+			}
+		})
+		return peer{ours, &result}, nil
+	}, quietly)
+	for range 2 {
+		if err := c.Store(t.Context(), "a", []byte("x")); err != nil {
+			t.Error(err)
+		}
+	}
+	if dialled.Load() != 2 {
+		t.Errorf("%d connections", dialled.Load())
+	}
+	c.Close()
+	work.Wait()
 }
 
 // The number of values and their total are bounded; what is there can be replaced.
@@ -808,6 +852,18 @@ func TestClientLocks(t *testing.T) {
 		if err := three.Lock(ctx, "x"); err != nil || time.Since(began) > 2*asked {
 			t.Errorf("%v after %s", err, time.Since(began))
 		}
+		if err := v.Lock(ctx, "z"); err != nil {
+			t.Fatal(err)
+		}
+		short, end = context.WithTimeout(ctx, 2*asked)
+		if err := three.Lock(short, "z"); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		end()
+		if s.leases.mu.Lock(); s.leases.held["z"] != nil {
+			t.Error("who waits no more is the next")
+		}
+		s.leases.mu.Unlock()
 		if err := one.Lock(ctx, "y"); err == nil {
 			t.Error("a lock that nobody renews")
 		}
