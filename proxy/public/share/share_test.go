@@ -143,9 +143,13 @@ func (hardware) Attest(_ context.Context, rd attest.ReportData) (*attest.Evidenc
 	return &attest.Evidence{Format: "test", Raw: rd[:]}, nil
 }
 
-type verifier struct{}
+// verifier verifies it, unless the vendor has revoked the keys.
+type verifier struct{ revoked *atomic.Bool }
 
-func (verifier) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
+func (v verifier) Verify(_ context.Context, ev *attest.Evidence, _ attest.Endorser, _ time.Time) (*attest.Claims, error) {
+	if v.revoked.Load() {
+		return nil, &attest.Error{Code: attest.CodeRevoked, Check: "authenticity.chain"}
+	}
 	return &attest.Claims{Vendor: "test", ReportData: attest.ReportData(ev.Raw)}, nil
 }
 
@@ -167,12 +171,14 @@ type mesh struct {
 	addr   string
 	places *enforce.Enforcer
 	id     *ratls.Identity
+
+	revoked atomic.Bool
 }
 
 func newMesh(t testing.TB) *mesh {
 	t.Helper()
 	m := &mesh{values: newValues()}
-	appraiser := attest.NewAppraiser(attest.NoEndorser{}, verifier{})
+	appraiser := attest.NewAppraiser(attest.NoEndorser{}, verifier{&m.revoked})
 	m.places = enforce.New(func(attest.Stack) *attest.Appraiser { return appraiser }, time.Now, nil)
 	m.places.Apply(t.Context(), enforce.Change{
 		Policies: map[string]attest.Policy{"replicas": policy{}, "holder": policy{}}, Places: map[string][]string{"replicas": {"replicas"}, "holder": {"holder"}},
@@ -244,7 +250,7 @@ func resultOf(t testing.TB, level attest.Level) *attest.Result {
 	t.Helper()
 	data := attest.ReportData{1}
 	now := time.Now()
-	a := attest.NewAppraiser(attest.NoEndorser{}, verifier{})
+	a := attest.NewAppraiser(attest.NoEndorser{}, verifier{new(atomic.Bool)})
 	r := a.Appraise(t.Context(), &attest.Evidence{Format: "test", Raw: data[:]}, attest.Expect(data, level, now), policy{}, now)
 	if !r.Affirmed() {
 		t.Fatal(r.Err())
@@ -413,7 +419,7 @@ func TestLevel(t *testing.T) {
 	}
 }
 
-// What a policy refuses from now on is cut off, whatever goes on; the lock that it has goes to somebody else.
+// Whoever is refused from now on, by a policy or since endorsements have changed, is cut off.
 func TestCutOff(t *testing.T) {
 	m := newMesh(t)
 	c := m.replica(t)
@@ -437,6 +443,17 @@ func TestCutOff(t *testing.T) {
 	m.places.Replace(t.Context(), "holder", policy{attest.CodePlatformDenied})
 	was = m.calls.Load()
 	if err := c.Store(t.Context(), "key", []byte("another")); attest.CodeOf(err) != attest.CodePlatformDenied || m.calls.Load() != was {
+		t.Errorf("%v, %d operations", err, m.calls.Load()-was)
+	}
+	m.places.Replace(t.Context(), "holder", policy{})
+	if err := c.Store(t.Context(), "key", []byte("another")); err != nil || open() == 0 {
+		t.Fatal(err)
+	}
+	m.revoked.Store(true)
+	m.places.Endorsed(t.Context())
+	until(t, "cut off", func() bool { return open() == 0 })
+	was = m.calls.Load()
+	if _, err := c.Load(t.Context(), "key"); attest.CodeOf(err) != attest.CodeRevoked && attest.CodeOf(err) != attest.CodePeerRefused || m.calls.Load() != was {
 		t.Errorf("%v, %d operations", err, m.calls.Load()-was)
 	}
 }
