@@ -225,6 +225,8 @@ const (
 	CodeCAUnreachable Code = "J855"
 	// CodeCALimit: the certificate authority limits how many certificates it issues.
 	CodeCALimit Code = "J856"
+	// CodeStorageAway: the replica that keeps public certificates cannot be reached.
+	CodeStorageAway Code = "J857"
 	// CodeLimitMeasured: the control plane would change what the static file says.
 	CodeLimitMeasured Code = "J901"
 	// CodeLimitListener: the limits do not allow this listener.
@@ -367,6 +369,7 @@ var codeTable = map[Code]codeInfo{
 	CodePublicFailed:         {exit: 3, title: "no public certificate was issued", remedy: "see what the certificate authority says; it is tried again"},
 	CodeCAUnreachable:        {exit: 3, title: "the certificate authority cannot be reached", remedy: "check the network path to its directory; it is tried again"},
 	CodeCALimit:              {exit: 3, title: "the certificate authority limits how many certificates it issues", remedy: "wait; it is tried again when the authority has said"},
+	CodeStorageAway:          {exit: 3, title: "the replica that keeps public certificates cannot be reached", remedy: "check the network path to it; certificates that are there stay in use, and it is tried again"},
 	CodeLimitMeasured:        {exit: 5, title: "the control plane would change what the static file says", remedy: "let it use other names and addresses; what the file says is measured"},
 	CodeLimitListener:        {exit: 5, title: "the limits do not allow this listener", remedy: "name its address in listeners of the limits if it is meant"},
 	CodeLimitClients:         {exit: 5, title: "clients would have to prove less than the limits demand", remedy: "let the control plane ask clients for evidence or change clients in the limits"},

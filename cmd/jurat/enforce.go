@@ -74,6 +74,7 @@ func (c *serveConfig) placesOf(conf *config.Config, demands func(name string) []
 		all[atControlPlane] = []string{c.XDS.Require}
 	}
 	c.SDS.places(all)
+	c.replicas(all)
 	return all
 }
 

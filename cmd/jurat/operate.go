@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"os/signal"
@@ -54,6 +55,7 @@ type operation struct {
 	reopens   chan os.Signal
 	started   time.Time
 	stop      context.CancelCauseFunc
+	sharing   sharing // of public certificates
 
 	draining atomic.Bool
 	drained  atomic.Pointer[drained] // listeners that the admin API has ended: SIGHUP brings them back, and a control plane does not
@@ -91,6 +93,8 @@ func (a *app) operate(ctx context.Context, c *serveConfig) (err error) {
 	defer func() { err = errors.Join(err, records.close()) }()
 	o.shared = &shared{endorser: endorser, records: records, listeners: o.listen, peers: new(peerTallies), vault: newVault(), renewed: func() { o.handing().publish() }}
 	defer o.shared.vault.close()
+	o.sharing = sharing{operation: o, served: map[string]*served{}}
+	defer o.sharing.end()
 	o.shared.enforcer = enforce.New((&appraisers{endorser: endorser}).of, a.now, swept(log))
 	observer, closeLogs, err := o.observe(c)
 	if err != nil {
@@ -226,6 +230,10 @@ func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	if err != nil {
 		return err
 	}
+	if _, err := o.sharing.open(g); err != nil {
+		g.end()
+		return err
+	}
 	g.announce()
 	if err := o.runtime.Apply(ctx, &c.Proxy, g.epoch, g); err != nil {
 		g.end()
@@ -234,6 +242,10 @@ func (o *operation) begin(ctx context.Context, c *serveConfig) error {
 	g.enforce(ctx)
 	o.current = g
 	o.listening(nil)
+	if err := o.sharing.use(g); err != nil {
+		g.end()
+		return err
+	}
 	return nil
 }
 
@@ -297,6 +309,12 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 		o.log.Info("the configuration is the same", "digest", g.epoch)
 		return
 	}
+	undo := func() {}
+	if err == nil {
+		if undo, err = o.sharing.open(g); err != nil {
+			g.end()
+		}
+	}
 	if err == nil {
 		exchange := func(carry func(*generation) error) error { return o.exchange(ctx, g, first.drain, carry) }
 		if f := o.following(); f != nil {
@@ -305,6 +323,7 @@ func (o *operation) reload(ctx context.Context, first *serveConfig) {
 			err = exchange(func(g *generation) error { return g.carry(ctx, o.generation(), o.runtime) })
 		}
 		if err != nil {
+			undo()
 			g.end()
 		}
 	}
@@ -331,6 +350,9 @@ func (o *operation) exchange(ctx context.Context, g *generation, drain time.Dura
 	o.mu.Unlock()
 	o.draining.Store(false)
 	o.handing().use(g)
+	if err := o.sharing.use(g); err != nil {
+		o.log.Error("replicas are served as before", "code", string(attest.CodeOf(err)), "error", err.Error())
+	}
 	o.log.Info("configuration changed", "digest", g.epoch)
 	if o.following() == nil {
 		o.listening(before)
@@ -380,11 +402,15 @@ func (o *operation) end(limit time.Duration) {
 
 // listen opens an address of a listener.
 func (o *operation) listen(address string) (net.Listener, error) {
-	open := o.listeners.open
+	return o.obtain(address, func() (net.Listener, error) { return o.bind(address) })
+}
+
+// bind opens an address.
+func (o *operation) bind(address string) (net.Listener, error) {
 	if o.app.listen != nil {
-		open = o.app.listen
+		return o.app.listen(address)
 	}
-	return o.obtain(address, func() (net.Listener, error) { return open(address) })
+	return o.listeners.open(address)
 }
 
 // obtain takes a socket over from the process before this one, or opens it where there is none.
@@ -411,6 +437,7 @@ func (o *operation) sockets() map[string]net.Listener {
 	if ln := o.handing().listener(); ln != nil {
 		all[sdsSocket] = ln
 	}
+	maps.Copy(all, o.sharing.sockets())
 	return all
 }
 
@@ -427,6 +454,9 @@ func (o *operation) leave() {
 		_ = o.admin.Close()
 	}
 	if ln := o.handing().listener(); ln != nil {
+		_ = ln.Close()
+	}
+	for _, ln := range o.sharing.sockets() {
 		_ = ln.Close()
 	}
 	o.stop(nil)

@@ -28,16 +28,38 @@ type publicCertificates interface {
 // vault is where public certificates are kept, for as long as the process runs: another configuration finds them there.
 type vault struct {
 	memory *public.Storage
+	shared map[string]*public.Storage // in memory too, by where other replicas get what is in them: they are to get nothing else
 	dirs   map[string]*public.Storage
+	away   map[string]*holder // by their addresses
 }
 
-func newVault() *vault { return &vault{memory: public.NewMemory(), dirs: map[string]*public.Storage{}} }
+func newVault() *vault {
+	return &vault{memory: public.NewMemory(), shared: map[string]*public.Storage{}, dirs: map[string]*public.Storage{}, away: map[string]*holder{}}
+}
 
-// open answers the storage in a directory, sealed by a TEE; "" is memory.
-func (v *vault) open(dir, tee string) (*public.Storage, error) {
-	if dir == "" {
-		return v.memory, nil
+// storage answers where what is said by ACME is kept.
+func (v *vault) storage(g *generation, a *config.ACME) (*public.Storage, error) {
+	switch {
+	case a.StorageAt != nil:
+		h := v.away[a.StorageAt.Address]
+		if h == nil {
+			h = newHolder(a.StorageAt.Address, g.log)
+			v.away[a.StorageAt.Address] = h
+		}
+		return h.storage, nil
+	case a.Storage != "":
+		return v.open(g.file(a.Storage), g.TEE)
+	case a.Share != nil:
+		if v.shared[a.Share.Address] == nil {
+			v.shared[a.Share.Address] = public.NewMemory()
+		}
+		return v.shared[a.Share.Address], nil
 	}
+	return v.memory, nil
+}
+
+// open answers the storage in a directory, sealed by a TEE.
+func (v *vault) open(dir, tee string) (*public.Storage, error) {
 	if s := v.dirs[dir]; s != nil {
 		return s, nil
 	}
@@ -55,6 +77,9 @@ func (v *vault) open(dir, tee string) (*public.Storage, error) {
 func (v *vault) close() {
 	for _, s := range v.dirs {
 		_ = s.Close()
+	}
+	for _, h := range v.away {
+		h.client.Close()
 	}
 }
 
@@ -79,14 +104,14 @@ func (c *serveConfig) publics() map[string]*config.Public {
 
 // checkPublic reports what is wrong with what the public certificates are made of.
 func (c *serveConfig) checkPublic(a *app) error {
-	v := &vault{memory: public.NewMemory()} // nothing is opened
+	v := newVault() // nothing is opened
 	for at, p := range c.publics() {
-		if p.ACME != nil && p.ACME.Storage != "" {
-			if !seals(c.TEE) {
+		if p.ACME != nil {
+			if p.ACME.Storage != "" && !seals(c.TEE) {
 				return withSubject(noSealing(teeName(c.TEE)), at+".acme.storage")
 			}
 			inMemory, acme := *p, *p.ACME
-			acme.Storage, inMemory.ACME = "", &acme
+			acme.Storage, acme.Share, acme.StorageAt, inMemory.ACME = "", nil, nil, &acme
 			p = &inMemory
 		}
 		g := &generation{serveConfig: c, app: a, log: slog.New(slog.DiscardHandler)}
@@ -169,11 +194,7 @@ func (g *generation) certificates(p *config.Public, v *vault) (publicCertificate
 		}
 		made.Settle = d.Settle
 	}
-	dir := a.Storage
-	if dir != "" {
-		dir = g.file(dir)
-	}
-	storage, err := v.open(dir, g.TEE)
+	storage, err := v.storage(g, a)
 	if err != nil {
 		return nil, err
 	}

@@ -9,7 +9,9 @@ import (
 	"testing"
 
 	"github.com/jurat-tls/jurat/attest"
+	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
+	"github.com/jurat-tls/jurat/proxy/public"
 	"github.com/jurat-tls/jurat/test/pebble"
 )
 
@@ -42,6 +44,13 @@ func TestLoadPublic(t *testing.T) {
 		{acme + `, external_account: {id: a, key_file: absent}}`, attest.CodeUsage, "absent"},
 		{acme + `, dns: {server: "ns.example:53", zone: example, key_name: k, secret_file: secret}}`, "", ""},
 		{acme + `, dns: {server: "ns.example:53", zone: example, key_name: k, secret_file: absent}}`, attest.CodeUsage, "absent"},
+		{acme + `, share: {address: ":7443", require: p.yaml}}`, "", ""},
+		{acme + `, share: {address: ":7443", require: absent.yaml}}`, attest.CodeUsage, "absent.yaml"},
+		{acme + `, share: {address: ":7443"}}`, attest.CodeConfigMissing, "jurat.yaml:2:"},
+		{acme + `, storage: kept, share: {address: ":7443", require: p.yaml}}`, attest.CodeNoSealing, "jurat.yaml:2:"},
+		{acme + `, storage_at: {address: "a.example:7443", require: p.yaml}}`, "", ""},
+		{acme + `, storage_at: {address: "a.example:7443"}}`, attest.CodeConfigMissing, "jurat.yaml:2:"},
+		{acme + `, storage: kept, storage_at: {address: "a.example:7443", require: p.yaml}}`, attest.CodeConfigValue, "storage_at"},
 		{acme + `}, cert: chain.pem`, attest.CodeConfigValue, "public"},
 	} {
 		file := filepath.Join(dir, "jurat.yaml")
@@ -110,6 +119,68 @@ func TestCertify(t *testing.T) {
 	for dir, s := range v.dirs {
 		if again, err := v.open(dir, sim); err != nil || again != one || s != one {
 			t.Error("another storage for the same directory")
+		}
+	}
+}
+
+// What other replicas get is kept apart from what they don't, and one configuration after the other finds the same.
+func TestVault(t *testing.T) {
+	v := newVault()
+	defer v.close()
+	g := &generation{serveConfig: &serveConfig{TEE: "sim,dir=" + t.TempDir(), dir: t.TempDir()}, app: testApp(), log: slog.New(slog.DiscardHandler)}
+	seen := map[*public.Storage]string{}
+	for name, a := range map[string]*config.ACME{
+		"own":                {},
+		"shared":             {Share: &config.Share{Address: ":1", Require: "p"}},
+		"shared by another":  {Share: &config.Share{Address: ":2", Require: "p"}},
+		"on disk":            {Storage: "kept"},
+		"at a replica":       {StorageAt: &config.StorageAt{Address: "a.example:1", Require: "p"}},
+		"at another replica": {StorageAt: &config.StorageAt{Address: "b.example:1", Require: "p"}},
+	} {
+		one, err := v.storage(g, a)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if again, err := v.storage(g, a); err != nil || again != one {
+			t.Errorf("%s: another storage, %v", name, err)
+		}
+		if other, there := seen[one]; there {
+			t.Errorf("%s is %s", name, other)
+		}
+		seen[one] = name
+	}
+}
+
+// Each of the places where replicas are appraised demands its policy, which is in the digest by what it says.
+func TestReplicas(t *testing.T) {
+	parse := func(text string) *policy.Policy {
+		p, err := policy.Parse("p.yaml", []byte(text), policy.NoFiles)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	one := parse(policyText)
+	for _, acme := range []config.ACME{{Share: &config.Share{Address: ":1", Require: "p"}}, {StorageAt: &config.StorageAt{Address: "a.example:1", Require: "p"}}} {
+		c := &serveConfig{policies: map[string]*policy.Policy{"p": one}, Proxy: config.Config{Listeners: []config.Listener{
+			{Address: ":443", Serving: config.Serving{To: "127.0.0.1:1", Public: &config.Public{Names: []string{"a.example"}, ACME: &acme}}},
+		}}}
+		places := c.places()
+		for _, at := range []string{"share :1", "storage at a.example:1"} {
+			if demands, there := places[at]; there && !slices.Equal(demands, []string{"p"}) {
+				t.Errorf("%s demands %q", at, demands)
+			}
+		}
+		if len(places) != 1 {
+			t.Errorf("places %v", places)
+		}
+		first, err := c.digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.policies["p"] = parse(strings.Replace(policyText, "90m", "80m", 1))
+		if other, err := c.digest(); err != nil || other == first {
+			t.Errorf("%x with another policy, %v", other, err)
 		}
 	}
 }

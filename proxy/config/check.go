@@ -35,6 +35,7 @@ func (c *Config) Check() error {
 	for i := range c.Clusters {
 		k.cluster(fmt.Sprintf("clusters[%d]", i), &c.Clusters[i])
 	}
+	k.shared(c)
 	return errors.Join(k.errs...)
 }
 

@@ -49,9 +49,27 @@ func (s Serving) withPolicies(id func(name string) string) Serving {
 	if s.Require != "" {
 		s.Require = id(s.Require)
 	}
+	s.Public = s.Public.withPolicies(id)
 	s.Forward = slices.Clone(s.Forward)
 	for i := range s.Forward {
 		s.Forward[i].Require = id(s.Forward[i].Require)
 	}
 	return s
+}
+
+func (p *Public) withPolicies(id func(name string) string) *Public {
+	if p == nil || p.ACME == nil || p.ACME.Share == nil && p.ACME.StorageAt == nil {
+		return p
+	}
+	out, acme := *p, *p.ACME
+	out.ACME = &acme
+	if acme.Share != nil {
+		share := *acme.Share
+		share.Require, acme.Share = id(share.Require), &share
+	}
+	if acme.StorageAt != nil {
+		at := *acme.StorageAt
+		at.Require, acme.StorageAt = id(at.Require), &at
+	}
+	return &out
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -34,6 +36,22 @@ type ACME struct {
 	HTTP       string           `yaml:"http"`                                   // host:port that http-01 is answered at, which is port 80 to the authority; it is open while a challenge is pending only
 	DNS        *DNSUpdate       `yaml:"dns"`                                    // where TXT records are put for dns-01
 	Storage    string           `yaml:"storage"`                                // a directory for keys, account and certificates, which are sealed there by the TEE, default memory alone
+
+	Share     *Share     `yaml:"share" json:",omitempty"`      // where replicas on other machines use what is kept here, keys too
+	StorageAt *StorageAt `yaml:"storage_at" json:",omitempty"` // the replica whose keys, account and certificates are used, in place of storage
+}
+
+// Share lets replicas use what is kept here, over connections that are attested at level session in both directions.
+type Share struct {
+	Address string `yaml:"address,required"` // host:port or systemd:NAME that replicas connect to
+	Require string `yaml:"require,required"` // the policy that they have to meet, a file beside this one: whoever does gets private keys
+}
+
+// StorageAt is a replica that shares what it keeps, over connections that are attested at level session in both directions.
+type StorageAt struct {
+	Address string `yaml:"address,required"` // host:port of its share
+	Name    string `yaml:"name"`             // what its evidence has to be for, default the host in address
+	Require string `yaml:"require,required"` // the policy that it has to meet, a file beside this one: private keys are sent to it
 }
 
 // ExternalAccount is an account that was made with the authority by other means.
@@ -127,6 +145,30 @@ func (k *checker) acme(at string, a *ACME) {
 			k.missing(at+".external_account", "id and key_file")
 		}
 	}
+	if s := a.Share; s != nil {
+		if s.Address == "" {
+			k.missing(at+".share.address", "an address to listen on")
+		} else if err := CheckAddress(s.Address); err != nil || strings.HasPrefix(s.Address, "unix:") {
+			k.bad(at+".share.address", quote(s.Address), "host:port or systemd:NAME")
+		}
+		if s.Require == "" {
+			k.missing(at+".share.require", "the policy that replicas have to meet")
+		}
+	}
+	if s := a.StorageAt; s != nil {
+		if a.Storage != "" || a.Share != nil {
+			k.bad(at+".storage_at", quote(s.Address)+" beside storage or share", "one of them: this replica keeps nothing, or what it keeps itself")
+		}
+		if host, port, err := net.SplitHostPort(s.Address); err != nil || host == "" || !isPort(port) {
+			k.bad(at+".storage_at.address", quote(s.Address), "host:port")
+		}
+		if s.Name != "" && !isName(s.Name) {
+			k.bad(at+".storage_at.name", quote(s.Name), "a DNS name or an IP address")
+		}
+		if s.Require == "" {
+			k.missing(at+".storage_at.require", "the policy that the holder has to meet")
+		}
+	}
 	d := a.DNS
 	if d == nil {
 		return
@@ -147,6 +189,46 @@ func (k *checker) acme(at string, a *ACME) {
 		k.word(at+".dns.algorithm", d.Algorithm, "hmac-sha256", "hmac-sha512")
 	}
 	k.notNegative(at+".dns.settle", d.Settle)
+}
+
+// shared checks that it is clear who gets what: one address is that of one storage and one policy, and what is in a directory is shared
+// by all who name it or by none.
+func (k *checker) shared(c *Config) {
+	at := map[string]*ACME{} // by share.address and storage_at.address
+	dirs := map[string]*ACME{}
+	taken := map[string]bool{}
+	for i := range c.Listeners {
+		taken[c.Listeners[i].Address] = true
+	}
+	one := func(known map[string]*ACME, key, place string, a *ACME) {
+		b := known[key]
+		if b == nil {
+			known[key] = a
+		} else if a.Storage != b.Storage || !reflect.DeepEqual(a.Share, b.Share) || !reflect.DeepEqual(a.StorageAt, b.StorageAt) {
+			k.bad(place, quote(key), "the same storage, share and storage_at wherever it is named")
+		}
+	}
+	for i := range c.Listeners {
+		for in, s := range c.Listeners[i].Servings() {
+			if s.Public == nil || s.Public.ACME == nil {
+				continue
+			}
+			a := s.Public.ACME
+			place := strings.ReplaceAll(fmt.Sprintf("listen[%d].%s.public.acme", i, in), "..", ".")
+			if a.Share != nil {
+				one(at, "share "+a.Share.Address, place+".share", a)
+				if taken[a.Share.Address] {
+					k.bad(place+".share.address", quote(a.Share.Address), "an address that no listener has")
+				}
+			}
+			if a.StorageAt != nil {
+				one(at, a.StorageAt.Address, place+".storage_at", a)
+			}
+			if a.Storage != "" {
+				one(dirs, filepath.Clean(a.Storage), place+".storage", a)
+			}
+		}
+	}
 }
 
 // Lower answers the names in lower case, in their order.

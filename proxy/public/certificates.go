@@ -29,6 +29,9 @@ const (
 	adviceEvery = 6 * time.Hour
 	// together is how many certificates are asked for at once.
 	together = 4
+	// awayRetry and awayLongest are the pauses after failures before a CA was asked.
+	awayRetry   = 2 * time.Second
+	awayLongest = time.Minute
 )
 
 // Certificates are those of a set of names, one for each. NewCertificates makes them, Run gets them and keeps them.
@@ -93,7 +96,7 @@ func NewCertificates(names []string, a ACME, storage *Storage, now func() time.T
 		return nil, &attest.Error{Code: attest.CodeConfigMissing, Check: "public.names", Want: "a name"}
 	}
 	for _, s := range c.slots { // who takes the place of others is not to begin without; what is wrong is Run's
-		if cert, _ := c.stored(context.Background(), s.name); cert != nil {
+		if cert := c.kept(s.name); cert != nil {
 			c.take(s, cert)
 		}
 	}
@@ -143,8 +146,9 @@ func (c *Certificates) Challenge(ctx context.Context, name string) (*tls.Certifi
 	return c.issuer.challenges.certificate(ctx, name)
 }
 
-// Outside answers false: the keys are made here, and what is stored is sealed.
-func (c *Certificates) Outside() bool { return false }
+// Outside answers false where the keys are made here, and what is stored is sealed; and true where replicas share them: what one of them
+// shows of itself says nothing about the others.
+func (c *Certificates) Outside() bool { return c.issuer.storage.shared.Load() }
 
 // Status is that of every name, in the order of the configuration.
 func (c *Certificates) Status() []Status {
@@ -210,7 +214,7 @@ func (c *Certificates) keep(ctx context.Context, s *slot) {
 			failed, pause = 0, 0
 			continue
 		}
-		pause, failedAt = max(c.pause(s, failed), patience), c.now()
+		pause, failedAt = max(c.pause(s, failed, err), patience), c.now()
 		failed++
 		s.failed(err, failedAt)
 		c.log.Error("no new public certificate", "name", s.name, "code", string(attest.CodeOf(err)), "error", err.Error(), "next", failedAt.Add(pause).UTC().Format(time.RFC3339), "until", s.until())
@@ -224,13 +228,22 @@ func later(a, b time.Time) time.Time {
 	return a
 }
 
-// pause is how long is waited after failures. It is not longer than a quarter of what is left of a certificate: some live for hours.
-func (c *Certificates) pause(s *slot, failed int) time.Duration {
-	pause := c.issuer.Retry
+// unasked is an error from before a CA was asked for anything.
+type unasked struct{ error }
+
+func (u unasked) Unwrap() error { return u.error }
+
+// pause is how long is waited after failures, of which one more is err. It is not longer than a quarter of what is left of a
+// certificate: some live for hours.
+func (c *Certificates) pause(s *slot, failed int, err error) time.Duration {
+	pause, longest := c.issuer.Retry, c.issuer.Longest
+	if errors.As(err, new(unasked)) {
+		pause, longest = min(pause, awayRetry), min(longest, awayLongest)
+	}
 	for range min(failed, 10) {
 		pause *= 3
 	}
-	pause = min(pause, c.issuer.Longest)
+	pause = min(pause, longest)
 	if cert := s.cert.Load(); cert != nil {
 		if left := cert.Leaf.NotAfter.Sub(c.now()); left > 0 {
 			pause = min(pause, max(left/4, c.issuer.Retry))
@@ -312,6 +325,9 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 	}
 	ctx, cancel := context.WithTimeout(context.WithValue(ctx, patienceKey{}, patience), answerLimit)
 	defer cancel()
+	if err := c.reach(ctx, s); err != nil {
+		return unasked{err}
+	}
 	old := s.cert.Load()
 	err := c.issuer.library(func(config *certmagic.Config) error {
 		if old == nil {
@@ -323,6 +339,9 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 		return config.RenewCertSync(ctx, s.name, forced)
 	})
 	if err != nil {
+		if gone := c.reach(ctx, s); attest.CodeOf(gone) == attest.CodeStorageAway {
+			return gone
+		}
 		return describe(err, s.name)
 	}
 	if err := c.reload(ctx, s); err != nil {
@@ -340,6 +359,15 @@ func (c *Certificates) obtain(ctx context.Context, s *slot, forced, replaces boo
 	s.status.Err, s.status.ErrAt = nil, time.Time{}
 	s.mu.Unlock()
 	return nil
+}
+
+// reach reports why the storage can't say what there is: the library asks on then, and what it answers has no code.
+func (c *Certificates) reach(ctx context.Context, s *slot) error {
+	_, err := c.issuer.storage.values.Stat(ctx, certmagic.StorageKeys.SiteCert(c.issuer.key, s.name))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 // reload takes what is stored, where that is another certificate. What is stored and can't be used is removed: otherwise it would
@@ -362,6 +390,9 @@ func (c *Certificates) take(s *slot, cert *tls.Certificate) {
 		return // somebody may have brought an older one back; one that ends sooner may be newer
 	}
 	s.cert.Store(cert)
+	if served := c.issuer.storage.served; served != nil {
+		served.Store(c.issuer.key+" "+s.name, cert)
+	}
 	s.mu.Lock()
 	s.status.Leaf = cert.Leaf
 	s.mu.Unlock()
@@ -376,6 +407,17 @@ func (c *Certificates) changed(ctx context.Context, s *slot) bool {
 		s.seen = is
 	}
 	return err == nil && (!is.Modified.Equal(was.Modified) || is.Size != was.Size)
+}
+
+// kept answers the certificate that there is without waiting for another machine, which may be away; nil for none.
+func (c *Certificates) kept(name string) (cert *tls.Certificate) {
+	if served := c.issuer.storage.served; served != nil {
+		was, _ := served.Load(c.issuer.key + " " + name)
+		cert, _ = was.(*tls.Certificate)
+	} else {
+		cert, _ = c.stored(context.Background(), name)
+	}
+	return cert
 }
 
 // stored answers the certificate that is stored; nil for none.

@@ -283,7 +283,7 @@ func TestPause(t *testing.T) {
 		{valid, 3, 10 * time.Minute},
 	} {
 		s.cert.Store(test.cert)
-		if got := c.pause(s, test.failed); got < test.want || got > test.want*9/8+10*time.Second {
+		if got := c.pause(s, test.failed, nil); got < test.want || got > test.want*9/8+10*time.Second {
 			t.Errorf("%s after %d failures, want %s", got, test.failed, test.want)
 		}
 	}

@@ -28,8 +28,11 @@ type challenges struct {
 
 func newChallenges(storage *Storage, issuer string) *challenges { return &challenges{storage, issuer} }
 
+// challengesPrefix begins the keys of challenges.
+const challengesPrefix = "challenges/"
+
 func (c *challenges) key(typ, name string) string {
-	return path.Join("challenges", c.issuer, typ, name)
+	return path.Join(challengesPrefix, c.issuer, typ, name)
 }
 
 func (c *challenges) add(ctx context.Context, ch acme.Challenge) error {

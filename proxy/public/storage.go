@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/caddyserver/certmagic"
@@ -24,11 +25,13 @@ type Sealer interface {
 // maxValue bounds what is stored under a key: a chain of certificates has a few kilobytes.
 const maxValue = 1 << 20
 
-// Storage keeps accounts, keys and certificates. NewMemory and NewDirectory make one; the zero Storage is refused. It is safe for
-// concurrent use, by any number of Certificates.
+// Storage keeps accounts, keys and certificates. NewMemory, NewDirectory and NewRemote make one; the zero Storage is refused. It is safe
+// for concurrent use, by any number of Certificates.
 type Storage struct {
 	values certmagic.Storage
 	close  func() error
+	shared atomic.Bool // other machines may have the keys
+	served *sync.Map   // where it is somebody else's: the *tls.Certificate that was served last, by issuer and name; else nil
 }
 
 // NewMemory is a Storage that ends with the process.

@@ -62,21 +62,32 @@ func newTestDirectory(t testing.TB) (*directory, string) {
 	return d, dir
 }
 
-// Both kinds of storage do what a map does.
+// All kinds of storage do what a map does.
 func TestStorageModel(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
+	clean := []string{"a", "b", "a.b", "A", ".locks", "x~sealed", "%41", "ä", " ", "c d"}
+	newDirectory := func(t *rapid.T) (*Storage, func()) {
 		dir, err := os.MkdirTemp("", "storage-*")
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer os.RemoveAll(dir)
 		s, err := NewDirectory(dir, xor{})
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer s.Close()
+		return s, func() { _ = errors.Join(s.Close(), os.RemoveAll(dir)) }
+	}
+	t.Run("directory", func(t *testing.T) { testModel(t, append(slices.Clone(clean), ".", ".."), newDirectory) })
+	t.Run("memory of another replica", func(t *testing.T) {
+		testModel(t, clean, func(*rapid.T) (*Storage, func()) { return overWire(t, NewMemory()) })
+	})
+}
+
+func testModel(t *testing.T, parts []string, open func(*rapid.T) (*Storage, func())) {
+	rapid.Check(t, func(t *rapid.T) {
+		s, end := open(t)
+		defer end()
 		model := map[string]string{}
-		part := rapid.SampledFrom([]string{"a", "b", "a.b", "A", "..", ".", ".locks", "x~sealed", "%41", "ä", " ", "c d"})
+		part := rapid.SampledFrom(parts)
 		key := rapid.Custom(func(t *rapid.T) string {
 			return strings.Join(rapid.SliceOfN(part, 1, 3).Draw(t, "parts"), "/")
 		})
@@ -367,15 +378,24 @@ func TestLock(t *testing.T) {
 		Unlock(context.Context, string) error
 	}{shared, shared, other()}
 	m := NewMemory().values
+	holder := NewMemory()
+	one, endOne := overWire(t, holder)
+	defer endOne()
+	two, endTwo := overWire(t, holder)
+	defer endTwo()
 	for _, group := range [][]interface {
 		Lock(context.Context, string) error
 		Unlock(context.Context, string) error
-	}{stores, {m, m, m}} {
+	}{stores, {m, m, m}, {one.values, two.values, holder.values}} {
+		rounds := 10
+		if group[0] == one.values { // which asks again once in a second
+			rounds = 2
+		}
 		var in atomic.Int32
 		var work sync.WaitGroup
 		for _, s := range group {
 			work.Go(func() {
-				for range 10 {
+				for range rounds {
 					if err := s.Lock(t.Context(), "x"); err != nil {
 						t.Error(err)
 						return

@@ -244,7 +244,7 @@ func (e *emulator) run() {
 func (e *emulator) answer(listener int, n *notification) *response {
 	mem, err := os.OpenFile(fmt.Sprintf("/proc/%d/mem", n.pid), os.O_RDWR, 0)
 	if err != nil {
-		return &response{flags: continueCall}
+		return failed(n, err)
 	}
 	defer mem.Close()
 	switch n.number {
@@ -259,25 +259,39 @@ func (e *emulator) answer(listener int, n *notification) *response {
 		}
 		return nil
 	case unix.SYS_IOCTL:
-		if d, ok := e.find(n.pid, int32(n.args[0])); ok {
+		d, err := e.find(n.pid, int32(n.args[0]))
+		switch {
+		case err != nil:
+			return failed(n, err)
+		case d.handler != nil:
 			return &response{errno: -int32(d.handler(Call{Request: uint32(n.args[1]), Arg: n.args[2], mem: mem}))}
 		}
 	}
 	return &response{flags: continueCall}
 }
 
-// find tells which device the descriptor fd of process pid is.
-func (e *emulator) find(pid uint32, fd int32) (device, bool) {
-	var theirs, ours unix.Stat_t
-	if unix.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd), &theirs) != nil {
-		return device{}, false
+// failed answers a call of which nothing can be found out. The kernel would say something about it that is not true of the device.
+func failed(n *notification, err error) *response {
+	fmt.Fprintf(os.Stderr, "emulate: call %d of %d: %v\n", n.number, n.pid, err)
+	return &response{errno: -int32(unix.EIO)}
+}
+
+// find tells which device the descriptor fd of process pid is, if any.
+func (e *emulator) find(pid uint32, fd int32) (device, error) {
+	theirs, err := os.Stat(fmt.Sprintf("/proc/%d/fd/%d", pid, fd))
+	if err != nil {
+		return device{}, err
 	}
 	for _, d := range e.devices {
-		if unix.Fstat(int(d.file.Fd()), &ours) == nil && ours.Dev == theirs.Dev && ours.Ino == theirs.Ino {
-			return d, true
+		ours, err := d.file.Stat()
+		if err != nil {
+			return device{}, err
+		}
+		if os.SameFile(ours, theirs) {
+			return d, nil
 		}
 	}
-	return device{}, false
+	return device{}, nil
 }
 
 // text reads a path out of a process; empty when it is not one of ours anyway.
