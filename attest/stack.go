@@ -97,7 +97,7 @@ func olderIsWorse(p Policy) bool {
 	return ok && o.OlderIsWorse()
 }
 
-// JudgesAlike reports whether every layer judges claims alike that are Alike. A layer that does not say so may not.
+// JudgesAlike reports whether every layer judges claims of one Kind alike. A layer that does not say so may not.
 func (s Stack) JudgesAlike() bool {
 	for _, l := range s {
 		if !judgesAlike(l.Policy) {

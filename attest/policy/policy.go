@@ -283,7 +283,7 @@ func (p *Policy) OlderIsWorse() bool {
 	return !slices.ContainsFunc(p.rules, func(r rule) bool { return r.program.Age() }) && (p.floor == nil || p.floor.OlderIsWorse())
 }
 
-// JudgesAlike reports that p judges claims alike that are Alike: neither a rule nor an expression sees what belongs to one piece of
+// JudgesAlike reports that p judges claims of one Kind alike: neither a rule nor an expression sees what belongs to one piece of
 // evidence, but for its age, which the Situation has.
 func (p *Policy) JudgesAlike() bool { return true }
 

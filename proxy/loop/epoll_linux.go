@@ -393,7 +393,12 @@ func (d *polled) settle() {
 		_ = d.poll.ctl(unix.EPOLL_CTL_MOD, d)
 	case d.events&unix.EPOLLIN != 0:
 		// What arrived before the end may still be there to be read.
-		d.absent = d.poll.ctl(unix.EPOLL_CTL_ADD, d) != nil
+		if err := d.poll.ctl(unix.EPOLL_CTL_ADD, d); err != nil {
+			c := d.conn
+			c.loop.Do(func() { c.guard(func() { c.finish(os.NewSyscallError("epoll_ctl", err)) }) })
+			return
+		}
+		d.absent = false
 	}
 }
 

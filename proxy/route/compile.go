@@ -15,7 +15,7 @@ import (
 
 const (
 	maxErrors = 20
-	maxRegex  = 4 << 10  // bytes of an expression, and its weight: nothing that is written out is refused, but repetitions of repetitions
+	maxRegex  = 4 << 10  // bytes of an expression, and its weight: nothing that is written out is refused, but thousands of repetitions
 	maxBody   = 64 << 10 // bytes of a direct response
 )
 

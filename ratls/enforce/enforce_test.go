@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -826,6 +827,29 @@ func TestAlike(t *testing.T) {
 		default:
 			w.stands(p, id)
 		}
+	}
+}
+
+// A sweep does not wait for others that keep the machine busy, however many kinds of platforms there are.
+func TestSweepOnBusyMachine(t *testing.T) {
+	w := newWorld(t)
+	var all []*peer
+	for n := range uint64(1000) {
+		all = append(all, w.open("in", 2000*n+3)) // each with a firmware of its own
+	}
+	var stop atomic.Bool
+	var busy sync.WaitGroup
+	for range 4 * runtime.GOMAXPROCS(0) {
+		busy.Go(func() {
+			for !stop.Load() {
+			}
+		})
+	}
+	s := w.e.Replace(t.Context(), "pushed", &denying{id: "p", generation: "3"})
+	stop.Store(true)
+	busy.Wait()
+	if s.Refused != len(all) || s.Took > 5*time.Second {
+		t.Errorf("%d refused, took %s", s.Refused, s.Took)
 	}
 }
 

@@ -89,8 +89,12 @@ func (e *Enforcer) judge(ctx context.Context, list []*Standing, epoch uint64, fr
 	return e.run(&pass{Enforcer: e, ctx: ctx, state: e.at, fresh: fresh, act: true}, list, epoch)
 }
 
-// alone is how many connections are judged sooner than others could be asked to help with them.
-const alone = 64
+// alone is how many connections are judged sooner than others could be asked to help with them, and together how many are judged in one
+// go at most.
+const (
+	alone    = 64
+	together = 512
+)
 
 func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	began := time.Now()
@@ -101,9 +105,15 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 	var next atomic.Int64
 	var work sync.WaitGroup
 	some := func() {
+		judged := 0
 		for i := next.Add(1) - 1; i < int64(len(groups)); i = next.Add(1) - 1 {
 			p.judge(groups[i])
-			runtime.Gosched() // whoever ends connections goes first
+			// Whoever ends connections goes first. Not after each of many small groups: on a busy machine every turn may take long to
+			// come back, and the last connection would go on for minutes.
+			if judged += len(groups[i].standings); judged >= together {
+				judged = 0
+				runtime.Gosched()
+			}
 		}
 	}
 	if len(list) > alone {
@@ -132,14 +142,13 @@ func (e *Enforcer) run(p *pass, list []*Standing, epoch uint64) *Sweep {
 
 // grouped puts connections together that stand on claims of one Kind, in groups of a size that all processors get some of.
 func grouped(list []*Standing) []*group {
-	const most = 512
 	var all []*group
 	last := map[alike]*group{}
 	for _, s := range list {
 		r := s.subject.Result()
 		key := alike{s.place, r.Kind(), r.Level(), r.Config(), r.Reconnected()}
 		g := last[key]
-		if g == nil || len(g.standings) >= most {
+		if g == nil || len(g.standings) >= together {
 			g = &group{alike: key, claims: r.Claims()}
 			last[key], all = g, append(all, g)
 		}

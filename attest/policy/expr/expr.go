@@ -111,7 +111,7 @@ type Facts struct{ values map[string]any }
 
 // NewFacts collects what is there. What is absent gets no value.
 func NewFacts(c *attest.Claims, s attest.Situation) Facts {
-	v := map[string]any{"now": s.Now}
+	v := map[string]any{"now": s.Now.UTC()} // CEL writes a time in its zone
 	text := func(name, value string) {
 		if value != "" {
 			v[name] = value
@@ -136,7 +136,7 @@ func NewFacts(c *attest.Claims, s attest.Situation) Facts {
 		v["claims.advisories"] = c.Advisories
 	}
 	if !c.TCBDate.IsZero() {
-		v["claims.tcb_date"] = c.TCBDate
+		v["claims.tcb_date"] = c.TCBDate.UTC()
 	}
 	if c.Evaluation != nil {
 		v["claims.evaluation"] = clamp(*c.Evaluation)

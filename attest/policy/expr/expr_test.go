@@ -102,3 +102,21 @@ func TestCostLimit(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A time is the same wherever it was written down: claims that say the same are judged alike, and so is the same moment on two machines.
+func TestZone(t *testing.T) {
+	compiler, err := expr.NewCompiler()
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := time.Date(2026, 11, 1, 23, 30, 0, 0, time.FixedZone("", 9*3600))
+	for _, source := range []string{`string(now) == "2026-11-01T14:30:00Z"`, `string(claims.tcb_date).startsWith("2026-11-01T14")`} {
+		p, err := compiler.Compile(source)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := p.Eval(expr.NewFacts(&attest.Claims{TCBDate: at}, attest.Situation{Now: at})); !got || err != nil {
+			t.Errorf("%s: %v, %v", source, got, err)
+		}
+	}
+}
