@@ -208,7 +208,7 @@ func (s slow) Stat(context.Context, string) (certmagic.KeyInfo, error) {
 // Who has ended Run has nothing running any more.
 func TestRunEnds(t *testing.T) {
 	c, _ := idle(t, NewMemory(), ACME{Directory: noCA})
-	s := slow{NewMemory().values, make(chan struct{}), make(chan struct{})}
+	s := slow{NewMemory().values, make(chan struct{}, 16), make(chan struct{})}
 	c.issuer.storage = &Storage{values: s}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
