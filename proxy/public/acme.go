@@ -176,6 +176,10 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 			return nil, err
 		}
 		params.Profile = i.Profile
+		client.ChallengeSolvers = map[string]acmez.Solver{}
+		for typ, s := range i.solvers {
+			client.ChallengeSolvers[typ] = &asked{Solver: s, names: params.Identifiers}
+		}
 		if dir, _ := client.GetDirectory(ctx); dir.RenewalInfo != "" {
 			params.Replaces, _ = ctx.Value(replacesKey{}).(*x509.Certificate)
 		}
@@ -233,7 +237,6 @@ func (i *issuer) client() *acmez.Client {
 			HTTPClient: &http.Client{Transport: careful{i.transport}, Timeout: time.Minute},
 			Logger:     slog.New(slog.DiscardHandler), // errors say the same
 		},
-		ChallengeSolvers: i.solvers,
 	}
 }
 
