@@ -61,8 +61,8 @@ func (l *liar) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // records is a zone.
 type records struct {
-	all   map[string]bool
-	added int
+	all            map[string]bool
+	added, removed int
 }
 
 func (r *records) Add(_ context.Context, name, value string) error {
@@ -72,6 +72,7 @@ func (r *records) Add(_ context.Context, name, value string) error {
 }
 
 func (r *records) Remove(_ context.Context, name, value string) error {
+	r.removed++
 	delete(r.all, name+" "+value)
 	return nil
 }
@@ -137,8 +138,8 @@ func TestLyingCA(t *testing.T) {
 			if !maps.EqualFunc(before, values.values, same) {
 				t.Errorf("stored: %q, was %q", slices.Sorted(maps.Keys(values.values)), slices.Sorted(maps.Keys(before)))
 			}
-			if len(zone.all) > 0 || zone.added != test.added {
-				t.Errorf("records: %v of %d", zone.all, zone.added)
+			if len(zone.all) > 0 || zone.added != test.added || zone.removed != test.added {
+				t.Errorf("records: %v of %d, %d removed", zone.all, zone.added, zone.removed)
 			}
 			if open != nil {
 				if conn, err := net.Dial("tcp", open.Addr().String()); err == nil {
