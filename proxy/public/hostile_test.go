@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -160,5 +161,28 @@ func TestAskedWaits(t *testing.T) {
 	}
 	if err := (&asked{Solver: alpn{}}).Wait(ctx, acme.Challenge{}); err != nil {
 		t.Error(err)
+	}
+}
+
+// A CA that has one authorization after the other is not listened to for ever.
+func TestEndlessCA(t *testing.T) {
+	var said atomic.Int64
+	l := &liar{authorizations: make([]string, 10*sayLimit/bodyLimit)}
+	l.Server = httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if strings.HasPrefix(r.URL.Path, "/authorization") {
+			said.Add(1)
+			w.Header().Set("Replay-Nonce", rand.Text())
+			w.Header().Set("Content-Type", "application/json")
+			fmt.Fprintf(w, `{"status":"valid","challenges":[{"type":%q}]}`, strings.Repeat("x", bodyLimit-100))
+			return
+		}
+		l.ServeHTTP(w, r)
+	}))
+	defer l.Close()
+	roots := x509.NewCertPool()
+	roots.AddCert(l.Certificate())
+	c, _ := idle(t, NewMemory(), ACME{Directory: l.URL + "/dir", Roots: roots})
+	if _, err := c.issuer.Issue(t.Context(), csr(t)); attest.CodeOf(describe(err, "")) != attest.CodePublicFailed || said.Load() > 2*sayLimit/bodyLimit {
+		t.Errorf("%d bodies, %v", said.Load(), err)
 	}
 }
