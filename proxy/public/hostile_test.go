@@ -12,6 +12,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -184,5 +186,35 @@ func TestEndlessCA(t *testing.T) {
 	c, _ := idle(t, NewMemory(), ACME{Directory: l.URL + "/dir", Roots: roots})
 	if _, err := c.issuer.Issue(t.Context(), csr(t)); attest.CodeOf(describe(err, "")) != attest.CodePublicFailed || said.Load() > 2*sayLimit/bodyLimit {
 		t.Errorf("%d bodies, %v", said.Load(), err)
+	}
+}
+
+// Who owns the disk can make a lock look like one that was left behind. Within this process nobody takes it for that.
+func TestLockWithinProcess(t *testing.T) {
+	d, dir := newTestDirectory(t)
+	if err := d.Lock(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, lockName("x"))
+	if err := errors.Join(os.Remove(file), os.WriteFile(file, []byte("still"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*d.stale)
+	defer cancel()
+	if err := d.Lock(ctx, "x"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	if err := d.Unlock(t.Context(), "x"); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), d.stale/2)
+	defer stop()
+	if err := d.Lock(short, "x"); !errors.Is(err, context.DeadlineExceeded) { // another process may have it
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := errors.Join(d.Lock(t.Context(), "x"), d.Unlock(t.Context(), "x")); err != nil {
+			t.Fatal(err)
+		}
 	}
 }
