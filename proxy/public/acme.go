@@ -76,8 +76,8 @@ type ACME struct {
 // order's authorizations each is kept, and takes many times as much in memory.
 const (
 	answerLimit = 10 * time.Minute
-	bodyLimit   = 128 << 10
-	sayLimit    = 4 << 20
+	bodyLimit   = 64 << 10
+	sayLimit    = 1 << 20
 )
 
 // issuer implements certmagic.Issuer, certmagic.Revoker and ARI over acmez.
@@ -236,7 +236,7 @@ func (i *issuer) client() *acmez.Client {
 	left := int64(sayLimit)
 	return &acmez.Client{
 		Client: &acme.Client{
-			Directory: i.Directory, UserAgent: "jurat", PollTimeout: answerLimit / 2,
+			Directory: i.Directory, UserAgent: "jurat", PollInterval: time.Second, PollTimeout: answerLimit / 2,
 			HTTPClient: &http.Client{Transport: careful{i.transport, &left}, Timeout: time.Minute},
 			Logger:     slog.New(slog.DiscardHandler), // errors say the same
 		},
