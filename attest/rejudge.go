@@ -29,10 +29,13 @@ func RejudgeAlike(all []*Result, renewal *Renewal, policy Policy, now time.Time,
 		return asked
 	}
 	if worst, best, ok := extremes(all, renewal == nil && judgesAlike(policy), now); ok && olderIsWorse(policy) {
-		if next := renew(worst); next.Affirmed() {
-			return settle(next)
+		bad := renew(worst)
+		if bad.Affirmed() {
+			return settle(bad)
 		}
-		if next := renew(best); next.situation != nil && !next.Affirmed() {
+		// The best one may be refused for less, and those between for what either is.
+		same := func(a, b Check) bool { return a.ID == b.ID && a.Status == b.Status && a.Code == b.Code }
+		if next := renew(best); next.situation != nil && !next.Affirmed() && slices.EqualFunc(bad.said, next.said, same) {
 			return settle(next)
 		}
 	}

@@ -2,6 +2,7 @@ package attest_test
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,5 +131,24 @@ func TestRejudgeAlikeAsksLittle(t *testing.T) {
 	attest.RejudgeAlike(all, nil, attest.Stack{{"a", aged{monotone: true, most: time.Hour, asked: new(int)}}, {"b", aged{most: time.Hour, asked: &asked}}}, now, func(int, *attest.Result) {})
 	if asked != len(all) {
 		t.Errorf("asked %d times", asked)
+	}
+}
+
+// Where the best of many is refused for less than the worst, each is refused for its own reason.
+func TestRejudgeAlikeReasons(t *testing.T) {
+	data := attest.ReportData{1}
+	claims := &attest.Claims{Vendor: "test", ReportData: data}
+	a := attest.NewAppraiser(attest.NoEndorser{}, verifier(func(*attest.Evidence) (*attest.Claims, error) { return claims, nil }))
+	lax := aged{most: 1000 * time.Hour, reconnect: 1000 * time.Hour, asked: new(int)}
+	var all []*attest.Result
+	for i := range 2 {
+		at := now.Add(time.Duration(i-1) * time.Minute)
+		r := a.Appraise(t.Context(), &attest.Evidence{Raw: data[:]}, attest.Expect(data, attest.LevelSession, at), lax, now)
+		all = append(all, r.Reconnect(lax, at.Add(time.Minute)))
+	}
+	var got []attest.Code
+	attest.RejudgeAlike(all, nil, aged{monotone: true, asked: new(int)}, now, func(_ int, r *attest.Result) { got = append(got, r.Code()) })
+	if want := []attest.Code{attest.CodeEvidenceTooOld, attest.CodeReconnectRefused}; !slices.Equal(got, want) {
+		t.Errorf("%v, want %v", got, want)
 	}
 }

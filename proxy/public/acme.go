@@ -72,10 +72,12 @@ type ACME struct {
 	Poll    time.Duration // how often is looked for what is due; 0 means 1 min
 }
 
-// answerLimit bounds how long an issuance may take, and bodyLimit what the CA may say at once.
+// answerLimit bounds how long an issuance may take, bodyLimit what the CA may say at once, and sayLimit what it may say meanwhile: of an
+// order's authorizations each is kept, and takes many times as much in memory.
 const (
 	answerLimit = 10 * time.Minute
-	bodyLimit   = 1 << 20
+	bodyLimit   = 64 << 10
+	sayLimit    = 1 << 20
 )
 
 // issuer implements certmagic.Issuer, certmagic.Revoker and ARI over acmez.
@@ -176,6 +178,10 @@ func (i *issuer) Issue(ctx context.Context, csr *x509.CertificateRequest) (*cert
 			return nil, err
 		}
 		params.Profile = i.Profile
+		client.ChallengeSolvers = map[string]acmez.Solver{}
+		for typ, s := range i.solvers {
+			client.ChallengeSolvers[typ] = &asked{Solver: s, names: params.Identifiers}
+		}
 		if dir, _ := client.GetDirectory(ctx); dir.RenewalInfo != "" {
 			params.Replaces, _ = ctx.Value(replacesKey{}).(*x509.Certificate)
 		}
@@ -227,18 +233,21 @@ func (i *issuer) advice(ctx context.Context, leaf *x509.Certificate) (renew, ask
 }
 
 func (i *issuer) client() *acmez.Client {
+	left := int64(sayLimit)
 	return &acmez.Client{
 		Client: &acme.Client{
-			Directory: i.Directory, UserAgent: "jurat", PollTimeout: answerLimit / 2,
-			HTTPClient: &http.Client{Transport: careful{i.transport}, Timeout: time.Minute},
+			Directory: i.Directory, UserAgent: "jurat", PollInterval: time.Second, PollTimeout: answerLimit / 2,
+			HTTPClient: &http.Client{Transport: careful{i.transport, &left}, Timeout: time.Minute},
 			Logger:     slog.New(slog.DiscardHandler), // errors say the same
 		},
-		ChallengeSolvers: i.solvers,
 	}
 }
 
 // careful bounds what a CA says, and heeds when it wants to be left alone.
-type careful struct{ http.RoundTripper }
+type careful struct {
+	http.RoundTripper
+	left *int64 // bytes that it may say yet; requests come one after the other
+}
 
 // RoundTrip implements http.RoundTripper.
 func (c careful) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -246,7 +255,7 @@ func (c careful) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	resp.Body = bounded{io.LimitReader(resp.Body, bodyLimit), resp.Body}
+	resp.Body = &bounded{resp.Body, bodyLimit, c.left}
 	if resp.StatusCode != http.StatusTooManyRequests && resp.StatusCode != http.StatusServiceUnavailable {
 		return resp, nil
 	}
@@ -256,9 +265,22 @@ func (c careful) RoundTrip(r *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
+// bounded is a body that ends after so many bytes, of its own or in all.
 type bounded struct {
-	io.Reader
-	io.Closer
+	io.ReadCloser
+	own int64
+	all *int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	most := min(b.own, *b.all)
+	if most == 0 {
+		return 0, io.EOF
+	}
+	n, err := b.ReadCloser.Read(p[:min(int64(len(p)), most)])
+	b.own -= int64(n)
+	*b.all -= int64(n)
+	return n, err
 }
 
 // maxPatience is how long a CA can have itself left alone.

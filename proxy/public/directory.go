@@ -44,7 +44,8 @@ func NewDirectory(dir string, sealer Sealer) (*Storage, error) {
 	if err != nil {
 		return nil, &attest.Error{Code: attest.CodeConfigValue, Check: "public.storage", Subject: dir, Want: "a directory that can be written", Err: cmp.Or(made, err)}
 	}
-	d := &directory{root: root, sealer: sealer, beat: beat, stale: stale, held: map[string]*lease{}}
+	own := &memory{locks: map[string]chan struct{}{}}
+	d := &directory{root: root, sealer: sealer, own: own, beat: beat, stale: stale, held: map[string]*lease{}}
 	return &Storage{values: d, close: d.close}, nil
 }
 
@@ -53,6 +54,7 @@ func NewDirectory(dir string, sealer Sealer) (*Storage, error) {
 type directory struct {
 	root   *os.Root
 	sealer Sealer
+	own    *memory // its locks alone: within this process nobody who owns the disk gives one to two
 	beat   time.Duration
 	stale  time.Duration
 
@@ -280,6 +282,18 @@ func lockName(name string) string {
 // Lock waits for as long as another process, or another caller here, has the lock. One that was left behind is known by a file that does
 // not change while it is watched: no clocks of two machines are compared.
 func (d *directory) Lock(ctx context.Context, name string) error {
+	err := d.own.Lock(ctx, name)
+	if err != nil {
+		return err
+	}
+	if err = d.lock(ctx, name); err != nil {
+		_ = d.own.Unlock(ctx, name)
+	}
+	return err
+}
+
+// lock is Lock among processes.
+func (d *directory) lock(ctx context.Context, name string) error {
 	file := lockName(name)
 	_ = d.root.MkdirAll(locks, 0o700) // where that fails nothing can be taken there
 	var seen []byte
@@ -359,7 +373,8 @@ func (d *directory) clear(name string, seen []byte) {
 }
 
 // Unlock gives back what Lock has taken, whether ctx has ended or not.
-func (d *directory) Unlock(_ context.Context, name string) error {
+func (d *directory) Unlock(ctx context.Context, name string) error {
+	defer func() { _ = d.own.Unlock(ctx, name) }()
 	d.mu.Lock()
 	l := d.held[name]
 	delete(d.held, name)

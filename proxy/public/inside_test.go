@@ -41,7 +41,8 @@ func TestCareful(t *testing.T) {
 	}))
 	defer s.Close()
 	transport := &http.Transport{DisableKeepAlives: true}
-	client := &http.Client{Transport: careful{transport}}
+	left := int64(4*bodyLimit + 1)
+	client := &http.Client{Transport: careful{transport, &left}}
 	for path, want := range map[string]time.Duration{"/": 0, "/busy": 7 * time.Second} {
 		var patience time.Duration
 		for _, ctx := range []context.Context{t.Context(), context.WithValue(t.Context(), patienceKey{}, &patience)} { // not all ask how long
@@ -62,6 +63,14 @@ func TestCareful(t *testing.T) {
 		if patience != want {
 			t.Errorf("%s: patience %s", path, patience)
 		}
+	}
+	resp, err := client.Get(s.URL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if _ = resp.Body.Close(); err != nil || len(body) != 1 {
+		t.Errorf("%d bytes more than it may say, %v", len(body), err)
 	}
 	s.Close()
 	if _, err := client.Get(s.URL); err == nil {

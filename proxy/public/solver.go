@@ -5,10 +5,12 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"net"
 	"net/http"
 	"path"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -61,6 +63,40 @@ func (c *challenges) find(ctx context.Context, typ, name string) (ch acme.Challe
 		return ch, none
 	}
 	return ch, nil
+}
+
+// asked solves a challenge for one of names, which are those of an order. The CA says what a challenge is for, and says it again once it
+// was told to look: neither is believed, so that nothing of other names or other authorities is written or removed.
+type asked struct {
+	acmez.Solver
+	names []acme.Identifier
+	shown *acme.Challenge // as it was presented; nil while none is
+}
+
+func (s *asked) Present(ctx context.Context, ch acme.Challenge) error {
+	ours := func(n acme.Identifier) bool { return strings.TrimPrefix(n.Value, "*.") == ch.Identifier.Value }
+	if s.shown != nil || !slices.ContainsFunc(s.names, ours) {
+		return &attest.Error{Code: attest.CodePublicFailed, Check: "public.challenge", Got: fmt.Sprintf("one for %.100q", ch.Identifier.Value), Want: "one, for what was asked for"}
+	}
+	s.shown = &ch
+	return s.Solver.Present(ctx, ch)
+}
+
+// Wait implements acmez.Waiter.
+func (s *asked) Wait(ctx context.Context, ch acme.Challenge) error {
+	if w, ok := s.Solver.(acmez.Waiter); ok {
+		return w.Wait(ctx, ch)
+	}
+	return nil
+}
+
+func (s *asked) CleanUp(ctx context.Context, _ acme.Challenge) error {
+	ch := s.shown
+	if ch == nil { // Present has refused it
+		return nil
+	}
+	s.shown = nil
+	return s.Solver.CleanUp(ctx, *ch)
 }
 
 // alpn solves tls-alpn-01 (RFC 8737): whoever accepts connections asks Challenge for the certificate.

@@ -234,7 +234,7 @@ func (f *Found) endorse(raw []byte) {
 		after, _ := asn1.Unmarshal(raw, new(asn1.RawValue))
 		add(attest.KindCRL, raw[:len(raw)-len(after)+len(bytes.TrimRight(after, "\x00"))])
 	default:
-		for block, rest := pem.Decode(raw); block != nil; block, rest = pem.Decode(rest) {
+		for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
 			switch block.Type {
 			case "CERTIFICATE":
 				add(attest.KindCertificate, block.Bytes)

@@ -336,6 +336,7 @@ func TestEndorsementsOfDICE(t *testing.T) {
 		`{"tcbInfo":{}}` + "\x00", string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("one")})) + string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})) + "\x00",
 		string(crl), string(crl) + "\x00", "00" + strings.Repeat("x", 48), "0\x05cut", "0\x01more\x00", hex.EncodeToString([]byte{0x30, 2, 0, 0}) + "\x00", "", string(pem.EncodeToMemory(&pem.Block{Type: "X509 CRL", Bytes: []byte("list")})), `{"enclaveIdentity":{}}`,
 		string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("two")})), "2026-01-01",
+		strings.TrimSpace(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: []byte("three")}))) + "\x00",
 	} {
 		list = append(list, dialectforge.Bytes([]byte(e)))
 	}
@@ -351,7 +352,7 @@ func TestEndorsementsOfDICE(t *testing.T) {
 	for _, e := range found[0].Evidence.Endorsements {
 		got = append(got, fmt.Sprintf("%s %q", e.Kind, e.Raw))
 	}
-	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01\x00"`, `crl "00` + strings.Repeat("x", 48) + `"`, `crl "0\x05cut"`, `crl "0\x01more"`, `crl "0\x02\x00\x00"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`}
+	want := []string{`tcb-info "{\"tcbInfo\":{}}"`, `certificate "one"`, `certificate "two"`, `crl "0\x01\x00"`, `crl "00` + strings.Repeat("x", 48) + `"`, `crl "0\x05cut"`, `crl "0\x01more"`, `crl "0\x02\x00\x00"`, `crl "list"`, `qe-identity "{\"enclaveIdentity\":{}}"`, `certificate "three"`}
 	if !slices.Equal(got, want) {
 		t.Errorf("got  %q\nwant %q", got, want)
 	}
