@@ -61,8 +61,8 @@ func overWire(t testing.TB, s *Storage) (*Storage, func()) {
 	}
 }
 
-// asked are Values that answer when they are told to.
-type asked struct {
+// answering are Values that answer when they are told to.
+type answering struct {
 	share.Values
 	mu     sync.Mutex
 	loads  int
@@ -70,18 +70,18 @@ type asked struct {
 	store  func() error
 }
 
-func (a *asked) Load(context.Context, string) ([]byte, error) {
+func (a *answering) Load(context.Context, string) ([]byte, error) {
 	a.mu.Lock()
 	a.loads++
 	a.mu.Unlock()
 	return a.answer()
 }
 
-func (a *asked) Store(context.Context, string, []byte) error {
+func (a *answering) Store(context.Context, string, []byte) error {
 	return a.store()
 }
 
-func (a *asked) Info(context.Context, string) (share.Info, error) {
+func (a *answering) Info(context.Context, string) (share.Info, error) {
 	_, err := a.answer()
 	return share.Info{}, err
 }
@@ -91,7 +91,7 @@ func (a *asked) Info(context.Context, string) (share.Info, error) {
 func TestChallengeTurns(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := make(chan string)
-		a := &asked{answer: func() ([]byte, error) { return []byte(<-now), nil }}
+		a := &answering{answer: func() ([]byte, error) { return []byte(<-now), nil }}
 		r := NewRemote(a).values
 		var work sync.WaitGroup
 		got := make(chan string, 200)
@@ -152,7 +152,7 @@ func TestChallengeTurns(t *testing.T) {
 func TestChallengeLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		now := make(chan string)
-		r := NewRemote(&asked{answer: func() ([]byte, error) { return []byte(<-now), nil }}).values
+		r := NewRemote(&answering{answer: func() ([]byte, error) { return []byte(<-now), nil }}).values
 		const key = "challenges/x"
 		var work sync.WaitGroup
 		work.Go(func() { _, _ = r.Load(t.Context(), key) })
@@ -182,7 +182,7 @@ func TestChallengeLeft(t *testing.T) {
 // Without the holder there is no order, certificates stay, and another configuration begins with them.
 func TestHolderAway(t *testing.T) {
 	away := &attest.Error{Code: attest.CodeStorageAway}
-	a := &asked{answer: func() ([]byte, error) { return nil, away }}
+	a := &answering{answer: func() ([]byte, error) { return nil, away }}
 	storage := NewRemote(a)
 	if !storage.values.Exists(t.Context(), "x") {
 		t.Error("what can't be said is taken for no")
