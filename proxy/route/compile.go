@@ -15,7 +15,8 @@ import (
 
 const (
 	maxErrors = 20
-	maxRegex  = 4 << 10  // bytes of an expression, and its weight: nothing that is written out is refused, but thousands of repetitions
+	maxRegex  = 4 << 10  // bytes of an expression
+	maxWeight = 8 << 10  // of one (package pattern): a token of three parts of up to a thousand bytes has 6,000
 	maxBody   = 64 << 10 // bytes of a direct response
 )
 
@@ -76,7 +77,7 @@ func (c *compiler) pattern(at, expr string, whole bool) *regexp.Regexp {
 		c.bad(at, strconv.Itoa(len(expr))+" bytes", fmt.Sprintf("at most %d bytes", maxRegex))
 		return nil
 	}
-	re, _, err := pattern.Compile(expr, whole, maxRegex)
+	re, _, err := pattern.Compile(expr, whole, maxWeight)
 	if err != nil {
 		if _, more := syntax.Parse(expr, syntax.Perl); more != nil {
 			err = more

@@ -101,7 +101,7 @@ func TestCompileErrors(t *testing.T) {
 		{match(route.RouteMatch{SafeRegex: "("}), r + ".match.safe_regex"},
 		{match(route.RouteMatch{SafeRegex: "a)|(?:b"}), r + ".match.safe_regex"},
 		{match(route.RouteMatch{SafeRegex: long}), r + ".match.safe_regex"},
-		{match(route.RouteMatch{SafeRegex: "/.{0,1000}.{0,1000}.{0,100}"}), r + ".match.safe_regex"}, // which takes thousands of steps a byte
+		{match(route.RouteMatch{SafeRegex: "/.{0,1000}.{0,1000}.{0,1000}.{0,1000}.{0,1000}"}), r + ".match.safe_regex"}, // which takes thousands of steps a byte
 		{match(route.RouteMatch{SafeRegex: "a", IgnoreCase: true}), r + ".match.ignore_case"},
 		{match(route.RouteMatch{Prefix: "/", Methods: []string{"GET", "G T"}}), r + ".match.methods[1]"},
 		{header(route.HeaderMatcher{Name: ":path", Present: &yes}), r + ".match.headers[0].name"},
@@ -127,7 +127,7 @@ func TestCompileErrors(t *testing.T) {
 		{action(func(a *route.RouteAction) { a.PrefixRewrite = "a" }), r + ".route.prefix_rewrite"},
 		{action(func(a *route.RouteAction) { a.PrefixRewrite, a.RegexRewrite = "/a", &route.RegexRewrite{Pattern: "a"} }), r + ".route.regex_rewrite"},
 		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: "("} }), r + ".route.regex_rewrite.pattern"},
-		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: "(abcdefgh.){900}"} }), r + ".route.regex_rewrite.pattern"},
+		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: "(abcdefgh.){999}"} }), r + ".route.regex_rewrite.pattern"},
 		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: "(a)", Substitution: `\2`} }), r + ".route.regex_rewrite.substitution"},
 		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: "a", Substitution: `\`} }), r + ".route.regex_rewrite.substitution"},
 		{action(func(a *route.RouteAction) { a.RegexRewrite = &route.RegexRewrite{Pattern: groups, Substitution: `\:`} }), r + ".route.regex_rewrite.substitution"},
