@@ -305,7 +305,11 @@ func TestLossesAreToldSeldom(t *testing.T) {
 		w := newWriter(t, s.open, accesslog.Options{Buffer: 64 << 10, Batch: 4096, Log: slog.New(slog.NewJSONHandler(&told, nil))})
 		defer closeWriter(t, w)
 		for range 20 {
-			write(w, 0, 200)
+			hang := make(chan struct{})
+			s.set(func() { s.hang = hang })
+			write(w, 0, 400) // more than there is room for
+			s.set(func() { s.hang = nil })
+			close(hang)
 			time.Sleep(250 * time.Millisecond)
 		}
 		synctest.Wait()
