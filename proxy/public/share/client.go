@@ -210,6 +210,9 @@ func (c *Client) keep(name string, query url.Values) error {
 	if c.living.Err() != nil {
 		return c.living.Err()
 	}
+	if was := c.held[name]; was != nil { // its lease has run out: nobody would unlock what it takes again
+		was.end()
+	}
 	ctx, end := context.WithCancel(c.living)
 	c.held[name] = &holding{query.Get("token"), end}
 	c.work.Go(func() {
