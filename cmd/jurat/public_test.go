@@ -149,6 +149,11 @@ func TestVault(t *testing.T) {
 		}
 		seen[one] = name
 	}
+	for _, again := range []string{"./kept", "x/../kept/", g.dir + "//kept"} {
+		if one, err := v.storage(g, &config.ACME{Storage: again}); err != nil || seen[one] != "on disk" {
+			t.Errorf("%s is another storage, which does not know that it is shared: %v", again, err)
+		}
+	}
 }
 
 // Each of the places where replicas are appraised demands its policy, which is in the digest by what it says.

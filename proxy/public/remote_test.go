@@ -237,6 +237,32 @@ func TestHolderAway(t *testing.T) {
 	}
 }
 
+// lockless are Values whose locks somebody else has, and keeps.
+type lockless struct{ *answering }
+
+func (lockless) Lock(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Who keeps a lock for ever keeps nobody waiting for ever: there is something wrong that can be seen.
+func TestLockThatNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := &attest.Error{Code: attest.CodeStoreBroken}
+		storage := NewRemote(lockless{&answering{answer: func() ([]byte, error) { return nil, broken }}})
+		c, err := NewCertificates([]string{"shop.example"}, ACME{Directory: "https://ca.example/dir", ALPN: true}, storage, time.Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		ctx, end := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer end()
+		if err := c.reload(ctx, c.slots["shop.example"]); err == nil || time.Since(began) > answerLimit {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
+}
+
 // For a key that another machine may have there is no evidence: a relying party would know nothing of that one.
 func TestSharedIsOutside(t *testing.T) {
 	holder := NewMemory()
