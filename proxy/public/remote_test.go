@@ -237,6 +237,19 @@ func TestHolderAway(t *testing.T) {
 	}
 }
 
+// What a holder says of challenges is remembered, and so it is no more than a CA says at once.
+func TestChallengeTooLong(t *testing.T) {
+	a := &answering{answer: func() ([]byte, error) { return make([]byte, bodyLimit+1), nil }}
+	r := NewRemote(a).values.(*remote)
+	if v, err := r.Load(t.Context(), "challenges/x"); attest.CodeOf(err) != attest.CodeOversized || v != nil || len(r.found["challenges/x"].value) != 0 {
+		t.Errorf("%d bytes, %v, %d are remembered", len(v), err, len(r.found["challenges/x"].value))
+	}
+	a.answer = func() ([]byte, error) { return make([]byte, bodyLimit), nil }
+	if v, err := r.Load(t.Context(), "challenges/x"); err != nil || len(v) != bodyLimit {
+		t.Errorf("%d bytes, %v", len(v), err)
+	}
+}
+
 // lockless are Values whose locks somebody else has, and keeps.
 type lockless struct{ *answering }
 
