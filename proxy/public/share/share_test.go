@@ -937,6 +937,50 @@ func TestClientLocks(t *testing.T) {
 	})
 }
 
+// ending is a connection that says when it is closed.
+type ending struct {
+	peer
+	ended *atomic.Bool
+}
+
+func (e ending) Close() error {
+	e.ended.Store(true)
+	return e.peer.Close()
+}
+
+// A connection on which something is under way is not used again once it is to be made anew, whatever is asked for meanwhile.
+func TestRenew(t *testing.T) {
+	var result atomic.Pointer[attest.Result]
+	result.Store(resultOf(t, attest.LevelSession))
+	synctest.Test(t, func(t *testing.T) {
+		v := newValues()
+		s := NewServer(v, nil, anyOrigin, quietly)
+		pipe := pipes(s, &result)
+		var first atomic.Bool
+		var dialled atomic.Int64
+		c := NewClient(func(ctx context.Context) (Conn, error) {
+			conn, err := pipe(ctx)
+			if dialled.Add(1) == 1 {
+				return ending{conn.(peer), &first}, err
+			}
+			return conn, err
+		}, quietly)
+		v.during = func() {
+			c.Renew()
+			if _, err := c.ask(t.Context(), "unlock", of("x"), nil, 0); err != nil {
+				t.Error(err)
+			}
+		}
+		_, _ = c.Load(t.Context(), "a")
+		synctest.Wait()
+		if !first.Load() || dialled.Load() != 2 {
+			t.Errorf("closed %v, %d connections", first.Load(), dialled.Load())
+		}
+		c.Close()
+		s.Close()
+	})
+}
+
 // A lock that ran out while the holder was away, and that another caller here has had since, is not taken again by who had it before:
 // nobody would ever give it back.
 func TestLockNotTakenAgain(t *testing.T) {
