@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"path/filepath"
 	"strings"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -58,8 +59,9 @@ func (v *vault) storage(g *generation, a *config.ACME) (*public.Storage, error) 
 	return v.memory, nil
 }
 
-// open answers the storage in a directory, sealed by a TEE.
+// open answers the storage in a directory, sealed by a TEE. However it is written it is one: what is shared is so for all who name it.
 func (v *vault) open(dir, tee string) (*public.Storage, error) {
+	dir = filepath.Clean(dir)
 	if s := v.dirs[dir]; s != nil {
 		return s, nil
 	}

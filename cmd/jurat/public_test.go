@@ -1,17 +1,22 @@
 package main
 
 import (
+	"errors"
+	"io"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/attest/policy"
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/public"
+	"github.com/jurat-tls/jurat/ratls/enforce"
 	"github.com/jurat-tls/jurat/test/pebble"
 )
 
@@ -149,6 +154,11 @@ func TestVault(t *testing.T) {
 		}
 		seen[one] = name
 	}
+	for _, again := range []string{"./kept", "x/../kept/", g.dir + "//kept"} {
+		if one, err := v.storage(g, &config.ACME{Storage: again}); err != nil || seen[one] != "on disk" {
+			t.Errorf("%s is another storage, which does not know that it is shared: %v", again, err)
+		}
+	}
 }
 
 // Each of the places where replicas are appraised demands its policy, which is in the digest by what it says.
@@ -182,5 +192,40 @@ func TestReplicas(t *testing.T) {
 		if other, err := c.digest(); err != nil || other == first {
 			t.Errorf("%x with another policy, %v", other, err)
 		}
+	}
+}
+
+// Where replicas come to that is new, nobody is let in before the policies of the new configuration are in force: those of the one before
+// may have the same names.
+func TestShareWaits(t *testing.T) {
+	app := testApp()
+	app.listen = func(string) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") }
+	acme := &config.ACME{Share: &config.Share{Address: ":1", Require: "p"}}
+	g := &generation{
+		serveConfig: &serveConfig{Proxy: config.Config{Listeners: []config.Listener{{Serving: config.Serving{Public: &config.Public{ACME: acme}}}}}}, app: app, log: slog.New(slog.DiscardHandler),
+		shared: &shared{vault: newVault(), peers: new(peerTallies), enforcer: enforce.New((&appraisers{}).of, time.Now, nil)},
+	}
+	s := &sharing{operation: &operation{app: app}, served: map[string]*served{}}
+	defer s.end()
+	if _, err := s.open(g); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", s.sockets()[shareSocket+":1"].Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if s.served[":1"].handshake.Load() != nil {
+		t.Error("there is somebody who lets in")
+	}
+	if err := s.use(g); err != nil || s.served[":1"].handshake.Load() == nil {
+		t.Errorf("nobody is let in: %v", err)
+	}
+	if _, err := conn.Write([]byte("nothing of TLS")); err != nil {
+		t.Fatal(err)
+	}
+	_ = conn.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := io.Copy(io.Discard, conn); err != nil && errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("who came before waits still: %v", err)
 	}
 }

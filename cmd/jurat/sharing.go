@@ -86,7 +86,9 @@ type served struct {
 	socket    net.Listener
 	server    *share.Server
 	storage   *public.Storage
-	handshake atomic.Pointer[proxy.Handshake]
+	handshake atomic.Pointer[proxy.Handshake] // of the generation that there is
+	known     chan struct{}                   // closed once there is one, and its policies are in force
+	once      sync.Once
 }
 
 // shares are what a generation serves, by addresses.
@@ -127,17 +129,20 @@ func (s *sharing) open(g *generation) (undo func(), err error) {
 	return undo, nil
 }
 
-// begin serves at an address. Until the policies are in force everybody is refused.
-func (s *sharing) begin(g *generation, a *config.ACME, storage *public.Storage) error {
-	v := &served{storage: storage}
-	if err := v.use(g, a.Share); err != nil {
-		return err
-	}
-	var err error
+// begin serves at an address. Until the policies are in force everybody waits: those from before may let in somebody else under the same name.
+func (s *sharing) begin(g *generation, a *config.ACME, storage *public.Storage) (err error) {
+	v := &served{storage: storage, known: make(chan struct{})}
 	if v.socket, err = s.operation.obtain(shareSocket+a.Share.Address, func() (net.Listener, error) { return s.operation.bind(a.Share.Address) }); err != nil {
 		return err
 	}
-	handshake := func(ctx context.Context, raw net.Conn) (share.Conn, error) { return (*v.handshake.Load())(ctx, raw) }
+	handshake := func(ctx context.Context, raw net.Conn) (share.Conn, error) {
+		select {
+		case <-v.known:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		return (*v.handshake.Load())(ctx, raw)
+	}
 	v.server = share.NewServer(storage.Values(), handshake, ratls.Origin, g.log.With("share", a.Share.Address))
 	v.server.Serve(v.socket)
 	s.served[a.Share.Address] = v
@@ -150,6 +155,7 @@ func (v *served) use(g *generation, s *config.Share) error {
 	handshake, err := g.handshakeAt(&config.Listener{Name: atShare(s), Address: s.Address, Serving: config.Serving{Require: s.Require, TCP: true}}, atShare(s))
 	if err == nil {
 		v.handshake.Store(&handshake)
+		v.once.Do(func() { close(v.known) })
 	}
 	return err
 }

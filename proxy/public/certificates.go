@@ -444,6 +444,8 @@ func (c *Certificates) stored(ctx context.Context, name string) (*tls.Certificat
 
 // discard removes what can't be used, as long as that is not for want of what opens it. It answers what can be used by now.
 func (c *Certificates) discard(ctx context.Context, name string) (*tls.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerLimit) // whoever has the lock, and keeps it, is not to keep us from all else
+	defer cancel()
 	values := c.issuer.storage.values
 	lock := "issue_cert_" + name // the library's: what another process is writing is of two certificates
 	if err := values.Lock(ctx, lock); err != nil {

@@ -3,6 +3,7 @@ package public
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"strings"
 	"sync"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/caddyserver/certmagic"
 
+	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/public/share"
 )
 
@@ -72,6 +74,9 @@ func (r *remote) Load(ctx context.Context, key string) ([]byte, error) {
 		if ctx.Err() != nil { // which says nothing to the others
 			return nil, ctx.Err()
 		}
+		if len(f.value) > bodyLimit {
+			f.value, f.err = nil, &attest.Error{Code: attest.CodeOversized, Check: "public.storage", Subject: key, Want: fmt.Sprintf("at most %d bytes", bodyLimit)}
+		}
 		if len(r.found) >= maxFound {
 			clear(r.found)
 		}
@@ -80,7 +85,7 @@ func (r *remote) Load(ctx context.Context, key string) ([]byte, error) {
 	return f.value, f.err
 }
 
-// maxFound bounds what is remembered of challenges.
+// maxFound bounds of how many challenges something is remembered, which is no more than a CA says at once.
 const maxFound = 256
 
 // Exists implements certmagic.Storage. What can't be said is taken for yes: else the library would have a CA issue what may be there.

@@ -237,6 +237,45 @@ func TestHolderAway(t *testing.T) {
 	}
 }
 
+// What a holder says of challenges is remembered, and so it is no more than a CA says at once.
+func TestChallengeTooLong(t *testing.T) {
+	a := &answering{answer: func() ([]byte, error) { return make([]byte, bodyLimit+1), nil }}
+	r := NewRemote(a).values.(*remote)
+	if v, err := r.Load(t.Context(), "challenges/x"); attest.CodeOf(err) != attest.CodeOversized || v != nil || len(r.found["challenges/x"].value) != 0 {
+		t.Errorf("%d bytes, %v, %d are remembered", len(v), err, len(r.found["challenges/x"].value))
+	}
+	a.answer = func() ([]byte, error) { return make([]byte, bodyLimit), nil }
+	if v, err := r.Load(t.Context(), "challenges/x"); err != nil || len(v) != bodyLimit {
+		t.Errorf("%d bytes, %v", len(v), err)
+	}
+}
+
+// lockless are Values whose locks somebody else has, and keeps.
+type lockless struct{ *answering }
+
+func (lockless) Lock(ctx context.Context, _ string) error {
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// Who keeps a lock for ever keeps nobody waiting for ever: there is something wrong that can be seen.
+func TestLockThatNeverComes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		broken := &attest.Error{Code: attest.CodeStoreBroken}
+		storage := NewRemote(lockless{&answering{answer: func() ([]byte, error) { return nil, broken }}})
+		c, err := NewCertificates([]string{"shop.example"}, ACME{Directory: "https://ca.example/dir", ALPN: true}, storage, time.Now, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		began := time.Now()
+		ctx, end := context.WithTimeout(t.Context(), 24*time.Hour)
+		defer end()
+		if err := c.reload(ctx, c.slots["shop.example"]); err == nil || time.Since(began) > answerLimit {
+			t.Errorf("%v after %s", err, time.Since(began))
+		}
+	})
+}
+
 // For a key that another machine may have there is no evidence: a relying party would know nothing of that one.
 func TestSharedIsOutside(t *testing.T) {
 	holder := NewMemory()

@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -28,7 +29,8 @@ type Dial func(ctx context.Context) (Conn, error)
 // Client uses the storage of another replica. It implements Values, and is safe for concurrent use. Where the holder can't be reached the
 // error is an *attest.Error with the code CodeStorageAway, and where it is refused, or refuses us, that of the refusal.
 type Client struct {
-	transport *http.Transport
+	dial      Dial
+	transport atomic.Pointer[http.Transport]
 	log       *slog.Logger
 	living    context.Context
 	end       context.CancelFunc
@@ -47,14 +49,19 @@ type holding struct {
 
 // NewClient makes one that connects by dial when there is something to ask.
 func NewClient(dial Dial, log *slog.Logger) *Client {
-	c := &Client{log: log, held: map[string]*holding{}}
+	c := &Client{dial: dial, log: log, held: map[string]*holding{}}
 	c.living, c.end = context.WithCancel(context.Background())
-	c.transport = &http.Transport{
+	c.transport.Store(c.connections())
+	return c
+}
+
+func (c *Client) connections() *http.Transport {
+	return &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			ctx, cancel := context.WithTimeout(ctx, dialTime)
 			defer cancel()
 			defer context.AfterFunc(c.living, cancel)()
-			conn, err := dial(ctx)
+			conn, err := c.dial(ctx)
 			if err != nil {
 				return nil, err
 			}
@@ -66,11 +73,10 @@ func NewClient(dial Dial, log *slog.Logger) *Client {
 		},
 		MaxConnsPerHost: 4, MaxIdleConnsPerHost: 4, IdleConnTimeout: idleTime / 2, MaxResponseHeaderBytes: 8 << 10, DisableCompression: true,
 	}
-	return c
 }
 
 // Renew has connections made anew, as soon as nothing is under way on those that there are.
-func (c *Client) Renew() { c.transport.CloseIdleConnections() }
+func (c *Client) Renew() { c.transport.Swap(c.connections()).CloseIdleConnections() }
 
 // Close ends what renews locks. Those that are held end by themselves.
 func (c *Client) Close() {
@@ -78,7 +84,7 @@ func (c *Client) Close() {
 	c.end()
 	c.mu.Unlock()
 	c.work.Wait()
-	c.transport.CloseIdleConnections()
+	c.transport.Load().CloseIdleConnections()
 }
 
 // ask has the holder do something, and answers at most limit bytes.
@@ -98,7 +104,7 @@ func (c *Client) ask(ctx context.Context, operation string, query url.Values, bo
 	}
 	r.Header["Idempotency-Key"] = nil // each can be asked for twice, where a connection has ended meanwhile
 	var answer []byte
-	resp, err := c.transport.RoundTrip(r)
+	resp, err := c.transport.Load().RoundTrip(r)
 	if err == nil {
 		defer resp.Body.Close()
 		answer, err = readBounded(resp.Body, limit)
@@ -209,6 +215,9 @@ func (c *Client) keep(name string, query url.Values) error {
 	defer c.mu.Unlock()
 	if c.living.Err() != nil {
 		return c.living.Err()
+	}
+	if was := c.held[name]; was != nil { // its lease has run out: nobody would unlock what it takes again
+		was.end()
 	}
 	ctx, end := context.WithCancel(c.living)
 	c.held[name] = &holding{query.Get("token"), end}

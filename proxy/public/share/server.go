@@ -40,7 +40,7 @@ type Server struct {
 	living    context.Context
 	end       context.CancelFunc
 	work      sync.WaitGroup
-	storing   sync.Mutex // what is measured is to be what is added to
+	walking   sync.Mutex // what is measured is to be what is added to, and all that there is takes its room in memory once
 
 	connections, handshakes chan struct{}
 	origin                  func(net.Addr) string
@@ -288,30 +288,45 @@ func (s *Server) lock(r *request) error {
 }
 
 func (s *Server) list(r *request) ([]byte, error) {
+	s.walking.Lock()
+	defer s.walking.Unlock()
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
 	keys, err := s.values.List(r.ctx, r.key, r.query.Get("recursive") == "true")
 	if err != nil {
 		return nil, err
 	}
-	return json.Marshal(keys)
+	raw, err := json.Marshal(keys)
+	if len(raw) > maxList {
+		return nil, fmt.Errorf("%w: a list of %d bytes", errMany, len(raw))
+	}
+	return raw, err
 }
 
-// store adds a value, as long as there is room.
+// store adds a value, as long as there is room. Directories take room too: they stay when what was in them is deleted.
 func (s *Server) store(ctx context.Context, key string, value []byte) error {
-	s.storing.Lock()
-	defer s.storing.Unlock()
+	s.walking.Lock()
+	defer s.walking.Unlock()
 	keys, err := s.values.List(ctx, "", true)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	count, total := 1, int64(len(value))
 	for _, k := range keys {
-		if info, err := s.values.Info(ctx, k); err == nil && info.Terminal && k != key {
-			count++
+		if k == key {
+			continue
+		}
+		count++
+		if info, err := s.values.Info(ctx, k); err == nil && info.Terminal {
 			total += info.Size
 		}
 	}
 	if count > maxValues || total > maxTotal {
-		return fmt.Errorf("%w: %d values with %d bytes", errMany, count, total)
+		return fmt.Errorf("%w: %d values and directories with %d bytes", errMany, count, total)
+	}
+	if err := ctx.Err(); err != nil { // who was refused while others had the turn adds nothing
+		return err
 	}
 	return s.values.Store(ctx, key, value)
 }

@@ -506,7 +506,7 @@ func TestHostile(t *testing.T) {
 	s := NewServer(v, nil, anyOrigin, quietly)
 	defer s.Close()
 	long := strings.Repeat("x", maxKey+1)
-	for _, key := range []string{"", "..", "a/../b", ".", "a/.", "/a", "a/", "a//b", "a\x00b", "a\nb", "a\x7f", "a\\b", "\xff", "a\u202eb", long} {
+	for _, key := range []string{"", "..", "a/../b", ".", "a/.", "/a", "a/", "a//b", "a\x00b", "a\nb", "a\x7f", "a\\b", "\xff", "a\u202eb", long, strings.Repeat("a/", maxParts) + "a"} {
 		for _, op := range []string{"load", "store", "delete", "info", "lock", "unlock"} {
 			if w := serveOne(s, "POST", "/"+op+"?token=t&key="+url.QueryEscape(key), nil); w.Code != http.StatusBadRequest {
 				t.Errorf("%s %.20q: %d", op, key, w.Code)
@@ -644,6 +644,52 @@ func TestRoom(t *testing.T) {
 	}
 	if err := s.store(t.Context(), "k0", big); err != nil {
 		t.Error(err)
+	}
+}
+
+// withDirs are values in directories, which stay.
+type withDirs struct {
+	*values
+	dirs []string
+}
+
+func (w withDirs) List(ctx context.Context, prefix string, recursive bool) ([]string, error) {
+	keys, _ := w.values.List(ctx, prefix, recursive)
+	return append(keys, w.dirs...), nil
+}
+
+// A replica can't fill a disk with directories that nothing is in, nor memory with lists of long keys.
+func TestRoomForNames(t *testing.T) {
+	w := withDirs{values: newValues()}
+	for i := range maxValues - 1 {
+		w.dirs = append(w.dirs, fmt.Sprintf("%0*d", maxKey, i))
+	}
+	s := NewServer(w, nil, anyOrigin, quietly)
+	defer s.Close()
+	if err := s.store(t.Context(), "one", nil); err != nil {
+		t.Error(err)
+	}
+	if err := s.store(t.Context(), "two", nil); attest.CodeOf(err) != attest.CodeOversized {
+		t.Errorf("one more: %v", err)
+	}
+	if answer := serveOne(s, "POST", "/list?key=", nil); answer.Code != http.StatusInsufficientStorage || answer.Body.Len() != 0 {
+		t.Errorf("%d with %d bytes", answer.Code, answer.Body.Len())
+	}
+}
+
+// Who is refused while it waits for its turn writes nothing, and gets nothing.
+func TestRefusedInTurn(t *testing.T) {
+	v := newValues()
+	s := NewServer(v, nil, anyOrigin, quietly)
+	defer s.Close()
+	ctx, refuse := context.WithCancel(t.Context())
+	refuse()
+	if err := s.store(ctx, "k", []byte("x")); err == nil || len(v.kept) != 0 {
+		t.Errorf("%v, %d values", err, len(v.kept))
+	}
+	v.calls.Store(0)
+	if _, err := s.list(&request{ctx: ctx}); err == nil || v.calls.Load() != 0 {
+		t.Error("all is looked through for somebody who is gone")
 	}
 }
 
@@ -888,6 +934,84 @@ func TestClientLocks(t *testing.T) {
 		three.Close()
 		s.Close()
 		one.Close()
+	})
+}
+
+// ending is a connection that says when it is closed.
+type ending struct {
+	peer
+	ended *atomic.Bool
+}
+
+func (e ending) Close() error {
+	e.ended.Store(true)
+	return e.peer.Close()
+}
+
+// A connection on which something is under way is not used again once it is to be made anew, whatever is asked for meanwhile.
+func TestRenew(t *testing.T) {
+	var result atomic.Pointer[attest.Result]
+	result.Store(resultOf(t, attest.LevelSession))
+	synctest.Test(t, func(t *testing.T) {
+		v := newValues()
+		s := NewServer(v, nil, anyOrigin, quietly)
+		pipe := pipes(s, &result)
+		var first atomic.Bool
+		var dialled atomic.Int64
+		c := NewClient(func(ctx context.Context) (Conn, error) {
+			conn, err := pipe(ctx)
+			if dialled.Add(1) == 1 {
+				return ending{conn.(peer), &first}, err
+			}
+			return conn, err
+		}, quietly)
+		v.during = func() {
+			c.Renew()
+			if _, err := c.ask(t.Context(), "unlock", of("x"), nil, 0); err != nil {
+				t.Error(err)
+			}
+		}
+		_, _ = c.Load(t.Context(), "a")
+		synctest.Wait()
+		if !first.Load() || dialled.Load() != 2 {
+			t.Errorf("closed %v, %d connections", first.Load(), dialled.Load())
+		}
+		c.Close()
+		s.Close()
+	})
+}
+
+// A lock that ran out while the holder was away, and that another caller here has had since, is not taken again by who had it before:
+// nobody would ever give it back.
+func TestLockNotTakenAgain(t *testing.T) {
+	var result atomic.Pointer[attest.Result]
+	result.Store(resultOf(t, attest.LevelSession))
+	synctest.Test(t, func(t *testing.T) {
+		s := NewServer(newValues(), nil, anyOrigin, quietly)
+		c := NewClient(pipes(s, &result), quietly)
+		if err := c.Lock(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		c.mu.Lock()
+		first := c.held["x"].token
+		c.mu.Unlock()
+		s.leases.unlock("x", first) // as its time would
+		if err := c.Lock(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Unlock(t.Context(), "x"); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * renewed)
+		_ = c.Unlock(t.Context(), "x") // of the first one
+		time.Sleep(2 * lasts)
+		s.leases.mu.Lock()
+		if s.leases.held["x"] != nil {
+			t.Error("a lock that nobody gives back")
+		}
+		s.leases.mu.Unlock()
+		c.Close()
+		s.Close()
 	})
 }
 

@@ -46,10 +46,11 @@ type Conn interface {
 
 const (
 	maxKey    = 512      // bytes of a key
+	maxParts  = 8        // of a key: each but the last is a directory
 	maxValue  = 1 << 20  // bytes of a value
-	maxValues = 4096     // values that there may be for a replica to add one
+	maxValues = 4096     // values, and directories, that there may be for a replica to add one
 	maxTotal  = 64 << 20 // bytes of all of them
-	maxList   = 8 << 20  // bytes of an answer that lists keys
+	maxList   = 1 << 20  // bytes of an answer that lists keys
 	maxInfo   = 4 << 10  // bytes of an answer about one
 	maxToken  = 64       // bytes of what knows a lease
 )
@@ -91,8 +92,8 @@ func (g guarded) Write(p []byte) (int, error) {
 
 // checkKey reports what is wrong with a key: it becomes a path at the holder, and a line in a log.
 func checkKey(key string) error {
-	bad := &attest.Error{Code: attest.CodeInternal, Check: "public.share", Got: fmt.Sprintf("the key %.100q", key), Want: "parts of a path, of at most 512 bytes that can be printed"}
-	if len(key) > maxKey || !utf8.ValidString(key) || strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) || r == '\\' }) {
+	bad := &attest.Error{Code: attest.CodeInternal, Check: "public.share", Got: fmt.Sprintf("the key %.100q", key), Want: "at most 8 parts of a path, of 512 bytes that can be printed"}
+	if len(key) > maxKey || strings.Count(key, "/") >= maxParts || !utf8.ValidString(key) || strings.ContainsFunc(key, func(r rune) bool { return !unicode.IsPrint(r) || r == '\\' }) {
 		return bad
 	}
 	for part := range strings.SplitSeq(key, "/") {
