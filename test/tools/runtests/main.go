@@ -107,7 +107,6 @@ func (t *totals) take(dir string, e event) {
 	switch e.Action {
 	case "output", "build-output":
 		t.output[key] = append(t.output[key], e.Output)
-		t.sure = t.sure || strings.Contains(e.Output, "WARNING: DATA RACE")
 		return
 	case "pass", "fail", "skip", "build-fail":
 	default:
@@ -134,7 +133,7 @@ func (t *totals) take(dir string, e event) {
 
 // suspect takes note of what has failed.
 func (t *totals) suspect(dir string, e event, text string) {
-	for _, sign := range []string{"panic:", "fatal error:", "unexpected goroutines", "test timed out"} {
+	for _, sign := range []string{"panic:", "fatal error:", "unexpected goroutines", "test timed out", "DATA RACE", "race detected"} {
 		t.sure = t.sure || strings.Contains(text, sign)
 	}
 	if e.Test != "" {
