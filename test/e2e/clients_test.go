@@ -161,6 +161,7 @@ type impostor struct {
 	addrs map[service]string
 	mu    sync.Mutex
 	read  int
+	open  int // connections
 }
 
 func newImpostor(l *lab, name, code string, cert tls.Certificate, dir string) *impostor {
@@ -181,10 +182,16 @@ func newImpostor(l *lab, name, code string, cert tls.Certificate, dir string) *i
 	return i
 }
 
-// taken answers how many bytes of requests arrived since the last call.
+// taken answers how many bytes of requests arrived since the last call. Its connections have to end before: the last words of who has
+// been answered belong to that.
 func (i *impostor) taken() int {
 	i.mu.Lock()
 	defer i.mu.Unlock()
+	for end := time.Now().Add(5 * time.Second); i.open > 0 && time.Now().Before(end); {
+		i.mu.Unlock()
+		time.Sleep(time.Millisecond)
+		i.mu.Lock()
+	}
 	n := i.read
 	i.read = 0
 	return n
@@ -197,12 +204,28 @@ type counting struct {
 
 func (c counting) Accept() (net.Conn, error) {
 	conn, err := c.Listener.Accept()
-	return countingConn{conn, c.i}, err
+	if err != nil {
+		return nil, err
+	}
+	c.i.mu.Lock()
+	defer c.i.mu.Unlock()
+	c.i.open++
+	return countingConn{conn, c.i, new(sync.Once)}, nil
 }
 
 type countingConn struct {
 	net.Conn
-	i *impostor
+	i    *impostor
+	once *sync.Once
+}
+
+func (c countingConn) Close() error {
+	defer c.once.Do(func() {
+		c.i.mu.Lock()
+		defer c.i.mu.Unlock()
+		c.i.open--
+	})
+	return c.Conn.Close()
 }
 
 func (c countingConn) Read(p []byte) (int, error) {
