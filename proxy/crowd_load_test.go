@@ -15,6 +15,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
+	"net/http/httptrace"
 	"os"
 	"slices"
 	"strconv"
@@ -632,13 +633,15 @@ func (p *webPerson) ask(up, more int64, fault, mine string) error {
 			body = io.MultiReader(body) // of unknown length
 		}
 	}
+	var on httptrace.GotConnInfo
+	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(i httptrace.GotConnInfo) { on = i }})
 	req, err := http.NewRequestWithContext(ctx, method, fmt.Sprintf("http://x/?id=%d&more=%d&fault=%s", id, more, fault), body)
 	if err != nil {
 		return err
 	}
 	res, err := p.http.Do(req)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (connection used before: %t, idle: %v)", err, on.Reused, on.IdleTime.Round(time.Millisecond))
 	}
 	defer res.Body.Close()
 	if said := res.Header.Get("X-Id"); said != "" && said != strconv.FormatUint(id, 10) {
