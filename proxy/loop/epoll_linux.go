@@ -13,6 +13,9 @@ import (
 
 // epoll waits for many descriptors at once. It waits in the poller of Go's runtime, which has epoll's own descriptor, so that
 // waiting takes no thread and waking no handover.
+//
+// It is told of a change only (EPOLLET): the kernel need not look a second time at each descriptor that it has reported, and is never
+// told of a pause. What is there already, and was not read to its end, is remembered here.
 type epoll struct {
 	loop  *Loop
 	fd    int      // os.File.Fd would take it out of the runtime's poller
@@ -23,7 +26,8 @@ type epoll struct {
 
 	slots  []slot // by the number that the kernel gives back; 0 is the wake-up
 	unused []int32
-	queue  []*polled // want to be watched otherwise
+	again  []*polled // have more to read, or to be told, in the next round
+	spare  []*polled
 	round  []unix.EpollEvent
 	ready  int
 	failed error
@@ -60,11 +64,16 @@ func newEpoll(l *Loop) (poller, error) {
 }
 
 func (p *epoll) wait(until time.Time) {
-	for i, d := range p.queue {
-		d.settle()
-		p.queue[i] = nil
+	again := p.again
+	if len(again) > 0 {
+		p.again, p.spare = p.spare[:0], again
+		for i, d := range again {
+			d.resume()
+			again[i] = nil
+		}
+		p.look(true)
+		return
 	}
-	p.queue = p.queue[:0]
 	// A deadline that is too early costs one round, one that is set anew with every change costs more.
 	if !until.IsZero() && (p.armed.IsZero() || until.Before(p.armed)) {
 		p.armed = until
@@ -74,6 +83,15 @@ func (p *epoll) wait(until time.Time) {
 	if err := p.conn.Read(p.try); err != nil { // the deadline has passed
 		p.armed = time.Time{}
 		_ = p.file.SetReadDeadline(time.Time{})
+		p.look(true)
+		return
+	}
+	p.look(false)
+}
+
+// look runs what was reported, or what is there by now.
+func (p *epoll) look(now bool) {
+	if now {
 		_ = p.try(uintptr(p.fd))
 	}
 	if p.ready <= 0 {
@@ -83,7 +101,7 @@ func (p *epoll) wait(until time.Time) {
 	for _, e := range p.round[:p.ready] {
 		if e.Fd == 0 {
 			var b [8]byte
-			_, _ = read(p.event, b[:])
+			_, _ = unix.Read(p.event, b[:])
 			continue
 		}
 		// A descriptor that was closed in this round may be that of another connection by now.
@@ -94,7 +112,7 @@ func (p *epoll) wait(until time.Time) {
 }
 
 func (p *epoll) wake() {
-	_, _ = write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 }
 
 func (p *epoll) close() {
@@ -110,12 +128,12 @@ func (p *epoll) add(d *polled) error {
 		p.slots = append(p.slots, slot{})
 	}
 	p.slots[d.slot].driver = d
-	return p.ctl(unix.EPOLL_CTL_ADD, d)
+	return p.ctl(unix.EPOLL_CTL_ADD, d, unix.EPOLLIN|unix.EPOLLRDHUP)
 }
 
-func (p *epoll) ctl(op int, d *polled) error {
-	d.told = d.events
-	return unix.EpollCtl(p.fd, op, d.fd, &unix.EpollEvent{Events: d.events, Fd: d.slot, Pad: p.slots[d.slot].generation})
+func (p *epoll) ctl(op int, d *polled, events uint32) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, d.fd,
+		&unix.EpollEvent{Events: events | unix.EPOLLET, Fd: d.slot, Pad: p.slots[d.slot].generation}))
 }
 
 func (p *epoll) remove(d *polled) {
@@ -131,14 +149,16 @@ type polled struct {
 	upper   Upper // likewise
 	fd      int
 	slot    int32
-	events  uint32 // to be watched for
-	told    uint32 // that epoll watches for
-	queued  bool   // the two differ
+	reads   bool   // is to be read
+	more    bool   // there may be something to read, of which epoll has told
+	ends    bool   // the other end sends no more than that
+	leaves  bool   // whoever has paused wants to know that
+	queued  bool   // in the next round
 	left    []byte // on the way out, above the kernel and below TLS
 	sent    int    // of left
 	took    time.Time
 	blocked bool // the kernel takes no more for now
-	absent  bool // not with epoll any more: an end that can't be masked would be reported for ever
+	drains  bool // epoll tells when it does
 	goes    bool // what upper does after its stream has ended needs more of what arrives
 	closed  bool // upper was
 	gone    bool
@@ -150,7 +170,7 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 	if err != nil {
 		return nil, err
 	}
-	d := &polled{poll: p, conn: c, wire: wire, upper: upper, fd: -1, events: unix.EPOLLIN}
+	d := &polled{poll: p, conn: c, wire: wire, upper: upper, fd: -1, reads: true}
 	var failed error
 	if err := rc.Control(func(fd uintptr) { d.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
 		return nil, err
@@ -161,7 +181,7 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 	if err := p.add(d); err != nil {
 		_ = unix.Close(d.fd)
 		p.remove(d)
-		return nil, os.NewSyscallError("epoll_ctl", err)
+		return nil, err
 	}
 	_ = raw.Close() // Go's runtime need not be told of what arrives
 	if wire != nil {
@@ -182,46 +202,76 @@ func (d *polled) happened(events uint32) {
 	}
 	c := d.conn
 	defer c.rescue()
-	writable := events&unix.EPOLLOUT != 0
+	writable := d.blocked && events&unix.EPOLLOUT != 0
 	if writable {
 		d.blocked = false
-		d.watchAs(d.events &^ unix.EPOLLOUT)
 	}
 	// What has arrived goes first: it may be the last words of an end that takes no more.
-	if events == 0 || events != unix.EPOLLOUT && d.events&unix.EPOLLIN != 0 {
-		d.read(events != 0)
+	d.more = d.more || events&^unix.EPOLLOUT != 0
+	d.ends = d.ends || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+	switch {
+	case events == 0:
+		d.read(false)
+	case d.more && d.reads:
+		d.read(true)
 	}
 	if writable && !c.dead {
 		c.send()
 	}
-	if c.dead {
+	d.abandon()
+}
+
+// abandon looks at a connection that has ended and is not read to its end: it may have been broken off, and whoever has paused may
+// want to know that the other end has gone.
+func (d *polled) abandon() {
+	c := d.conn
+	if !d.ends || d.reads || c.dead {
 		return
 	}
-	if events&d.events&unix.EPOLLRDHUP != 0 {
-		d.watchAs(d.events &^ unix.EPOLLRDHUP)
-		if l, ok := c.handler.(Leaver); ok && c.paused {
-			l.Left()
-		}
-		if c.dead {
+	if l, ok := c.handler.(Leaver); ok && d.leaves {
+		d.leaves = false
+		if l.Left(); c.dead {
 			return
 		}
 	}
-	// Whoever reads comes to the end by reading. Others would be told of it for ever.
-	if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 && d.events&unix.EPOLLIN == 0 && !d.absent {
-		d.absent = true
-		_ = d.poll.ctl(unix.EPOLL_CTL_DEL, d)
-		if n, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
-			c.finish(os.NewSyscallError("read", syscall.Errno(n)))
-		}
+	if n, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_ERROR); n != 0 {
+		c.finish(os.NewSyscallError("read", syscall.Errno(n)))
 	}
 }
 
-// read takes what has arrived, once. What is left is reported again.
+// queue has the next round begin with resume.
+func (d *polled) queue() {
+	if !d.queued {
+		d.queued = true
+		d.poll.again = append(d.poll.again, d)
+	}
+}
+
+// resume goes on with what epoll has told of already.
+func (d *polled) resume() {
+	d.queued = false
+	if d.gone {
+		return
+	}
+	defer d.conn.rescue()
+	if d.more && d.reads {
+		d.read(true)
+	}
+	d.abandon()
+}
+
+// read takes what has arrived, once: others have a turn before what is left.
 func (d *polled) read(kernel bool) {
 	l := d.conn.loop
 	var got []byte
 	if kernel {
-		n, err := read(d.fd, l.in)
+		n, err := recv(d.fd, l.in)
+		// Less than it could have been was everything, and epoll tells of what comes after it. But the end that it has told of is not
+		// among it.
+		d.more = err == unix.EINTR || n == len(l.in) || n > 0 && d.ends
+		if d.more {
+			d.queue()
+		}
 		switch {
 		case err == unix.EAGAIN, err == unix.EINTR:
 			return
@@ -321,7 +371,7 @@ func (d *polled) push(p []byte) (int, error) {
 		return 0, nil
 	}
 	for {
-		n, err := write(d.fd, p)
+		n, err := send(d.fd, p)
 		switch {
 		case err == nil && n == len(p):
 			d.took = d.conn.loop.now
@@ -337,7 +387,10 @@ func (d *polled) push(p []byte) (int, error) {
 			return 0, os.NewSyscallError("write", err)
 		}
 		d.blocked = true
-		d.watchAs(d.events | unix.EPOLLOUT)
+		if !d.drains {
+			d.drains = true
+			return n, d.poll.ctl(unix.EPOLL_CTL_MOD, d, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLOUT)
+		}
 		return n, nil
 	}
 }
@@ -366,39 +419,11 @@ func (d *polled) flush() (int, error) {
 func (d *polled) moved() time.Time { return d.took }
 
 func (d *polled) watch(read bool) {
-	events := d.events &^ (unix.EPOLLIN | unix.EPOLLRDHUP)
-	if read {
-		events |= unix.EPOLLIN
-	} else if _, ok := d.conn.handler.(Leaver); ok && d.conn.paused {
-		events |= unix.EPOLLRDHUP
-	}
-	d.watchAs(events)
-}
-
-// watchAs has epoll told before the loop waits again. Most of those that are to be watched for less are closed by then, or are to be
-// watched as before.
-func (d *polled) watchAs(events uint32) {
-	d.events = events
-	if !d.queued && events != d.told {
-		d.queued = true
-		d.poll.queue = append(d.poll.queue, d)
-	}
-}
-
-func (d *polled) settle() {
-	d.queued = false
-	switch {
-	case d.gone || d.events == d.told:
-	case !d.absent:
-		_ = d.poll.ctl(unix.EPOLL_CTL_MOD, d)
-	case d.events&unix.EPOLLIN != 0:
-		// What arrived before the end may still be there to be read.
-		if err := d.poll.ctl(unix.EPOLL_CTL_ADD, d); err != nil {
-			c := d.conn
-			c.loop.Do(func() { c.guard(func() { c.finish(os.NewSyscallError("epoll_ctl", err)) }) })
-			return
-		}
-		d.absent = false
+	d.reads = read
+	_, leaver := d.conn.handler.(Leaver)
+	d.leaves = !read && leaver && d.conn.paused
+	if d.more && read {
+		d.queue()
 	}
 }
 
