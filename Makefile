@@ -49,11 +49,11 @@ model: ## check the protocol against its adversary in Spin: V=1 shows every trac
 lint: ## gofumpt, vet, staticcheck, generated files
 	@test/lint.sh
 
-bench: ## benchmarks; each warm verification beside the signature verifications it can't avoid
+bench: ## benchmarks; each warm verification beside the signature verifications it can't avoid; the data plane beside others
 	go test -run '^$$' -bench . -benchmem ./...
-	@$(MAKE) --no-print-directory bench-ratio
+	@$(MAKE) --no-print-directory bench-ratio bench-proxy
 
-bench-ratio: ## the latter alone
+bench-ratio: ## the verifications alone
 	@go build -C test/tools -o ../../bin/bench ./bench
 	@bin/bench ./attest/...
 
