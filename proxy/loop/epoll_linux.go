@@ -14,8 +14,8 @@ import (
 // epoll waits for many descriptors at once. It waits in the poller of Go's runtime, which has epoll's own descriptor, so that
 // waiting takes no thread and waking no handover.
 //
-// It is told of a change only (EPOLLET): the kernel need not look a second time at each descriptor that it has reported, and is never
-// told of a pause. What is there already, and was not read to its end, is remembered here.
+// Of connections it is told of changes only (EPOLLET): the kernel need not look a second time at each that it has reported, and is
+// never told of a pause. What is there already, and was not read to its end, is remembered here.
 type epoll struct {
 	loop  *Loop
 	fd    int      // os.File.Fd would take it out of the runtime's poller
@@ -26,7 +26,7 @@ type epoll struct {
 
 	slots  []slot // by the number that the kernel gives back; 0 is the wake-up
 	unused []int32
-	again  []*polled // have more to read, or to be told, in the next round
+	unread []*polled // are to be read on with, in the next round
 	spare  []*polled
 	round  []unix.EpollEvent
 	ready  int
@@ -64,14 +64,15 @@ func newEpoll(l *Loop) (poller, error) {
 }
 
 func (p *epoll) wait(until time.Time) {
-	again := p.again
-	if len(again) > 0 {
-		p.again, p.spare = p.spare[:0], again
-		for i, d := range again {
+	if unread := p.unread; len(unread) > 0 {
+		p.unread, p.spare = p.spare[:0], unread
+		p.loop.now = time.Now()
+		for i, d := range unread {
 			d.resume()
-			again[i] = nil
+			unread[i] = nil
 		}
-		p.look(true)
+		_ = p.try(uintptr(p.fd))
+		p.dispatch()
 		return
 	}
 	// A deadline that is too early costs one round, one that is set anew with every change costs more.
@@ -83,17 +84,13 @@ func (p *epoll) wait(until time.Time) {
 	if err := p.conn.Read(p.try); err != nil { // the deadline has passed
 		p.armed = time.Time{}
 		_ = p.file.SetReadDeadline(time.Time{})
-		p.look(true)
-		return
-	}
-	p.look(false)
-}
-
-// look runs what was reported, or what is there by now.
-func (p *epoll) look(now bool) {
-	if now {
 		_ = p.try(uintptr(p.fd))
 	}
+	p.dispatch()
+}
+
+// dispatch gives the connections what epoll has told last.
+func (p *epoll) dispatch() {
 	if p.ready <= 0 {
 		return
 	}
@@ -128,8 +125,11 @@ func (p *epoll) add(d *polled) error {
 		p.slots = append(p.slots, slot{})
 	}
 	p.slots[d.slot].driver = d
-	return p.ctl(unix.EPOLL_CTL_ADD, d, unix.EPOLLIN|unix.EPOLLRDHUP)
+	return p.ctl(unix.EPOLL_CTL_ADD, d, arrivals)
 }
+
+// arrivals are the events of what arrives: bytes, urgent ones, the end.
+const arrivals = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP
 
 func (p *epoll) ctl(op int, d *polled, events uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, d.fd,
@@ -151,14 +151,15 @@ type polled struct {
 	slot    int32
 	reads   bool   // is to be read
 	more    bool   // there may be something to read, of which epoll has told
-	ends    bool   // the other end sends no more than that
+	pieces  bool   // a read may end before what is there: at an urgent byte, or behind a descriptor that was passed
+	ends    bool   // the other end sends no more than what is there
 	leaves  bool   // whoever has paused wants to know that
 	queued  bool   // in the next round
 	left    []byte // on the way out, above the kernel and below TLS
 	sent    int    // of left
 	took    time.Time
 	blocked bool // the kernel takes no more for now
-	drains  bool // epoll tells when it does
+	drains  bool // epoll tells when there is room again
 	goes    bool // what upper does after its stream has ended needs more of what arrives
 	closed  bool // upper was
 	gone    bool
@@ -178,6 +179,8 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 	if failed != nil {
 		return nil, os.NewSyscallError("dup", failed)
 	}
+	domain, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	d.pieces = domain != unix.AF_INET && domain != unix.AF_INET6
 	if err := p.add(d); err != nil {
 		_ = unix.Close(d.fd)
 		p.remove(d)
@@ -208,6 +211,7 @@ func (d *polled) happened(events uint32) {
 	}
 	// What has arrived goes first: it may be the last words of an end that takes no more.
 	d.more = d.more || events&^unix.EPOLLOUT != 0
+	d.pieces = d.pieces || events&unix.EPOLLPRI != 0
 	d.ends = d.ends || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
 	switch {
 	case events == 0:
@@ -243,7 +247,7 @@ func (d *polled) abandon() {
 func (d *polled) queue() {
 	if !d.queued {
 		d.queued = true
-		d.poll.again = append(d.poll.again, d)
+		d.poll.unread = append(d.poll.unread, d)
 	}
 }
 
@@ -266,9 +270,9 @@ func (d *polled) read(kernel bool) {
 	var got []byte
 	if kernel {
 		n, err := recv(d.fd, l.in)
-		// Less than it could have been was everything, and epoll tells of what comes after it. But the end that it has told of is not
-		// among it.
-		d.more = err == unix.EINTR || n == len(l.in) || n > 0 && d.ends
+		// Less than it could have been was everything, of TCP: epoll tells of what comes after it. But an end that it has told of is
+		// not among it, and whoever sends an urgent byte could leave what follows it unread.
+		d.more = err == unix.EINTR || n == len(l.in) || n > 0 && (d.ends || d.pieces)
 		if d.more {
 			d.queue()
 		}
@@ -389,7 +393,7 @@ func (d *polled) push(p []byte) (int, error) {
 		d.blocked = true
 		if !d.drains {
 			d.drains = true
-			return n, d.poll.ctl(unix.EPOLL_CTL_MOD, d, unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLOUT)
+			return n, d.poll.ctl(unix.EPOLL_CTL_MOD, d, arrivals|unix.EPOLLOUT)
 		}
 		return n, nil
 	}

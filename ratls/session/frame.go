@@ -38,7 +38,7 @@ var kindNames = [...]string{"data", "end", "hello", "request", "authenticator", 
 var limits = [...]int{1 << 24, 0, 1 << 10, 1 << 10, cmw.MaxExtension + 64<<10, 256, 256}
 
 // maxData is the payload of one data frame that is written: between two frames, what concerns the session gets its turn.
-const maxData = 64 << 10
+const maxData = 128 << 10
 
 // reader takes frames off a stream. A read that fails for a while, as with a deadline, loses nothing.
 type reader struct {
