@@ -48,31 +48,11 @@ func alone(t *testing.T) *loop.Group {
 	return g
 }
 
-// give gives a loop a connection.
-func give(t *testing.T, g *loop.Group, near net.Conn, h func(*loop.Conn) loop.Handler) *loop.Conn {
-	t.Helper()
-	var c *loop.Conn
-	opened := make(chan error, 1)
-	l := g.Pick()
-	l.Prepare(near)
-	l.Do(func() {
-		var err error
-		if c, err = l.Open(near, nil, nil); err == nil {
-			c.SetHandler(h(c))
-		}
-		opened <- err
-	})
-	if err := <-opened; err != nil {
-		t.Fatal(err)
-	}
-	return c
-}
-
 // sinkFor gives a loop a connection that takes what comes.
 func sinkFor(t *testing.T, g *loop.Group, near net.Conn) *sink {
 	t.Helper()
 	s := &sink{ended: make(chan error, 2)}
-	give(t, g, near, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+	give(t, g, near, nil, func(c *loop.Conn) loop.Handler { s.c = c; return s })
 	return s
 }
 
@@ -141,7 +121,7 @@ func TestToldOnce(t *testing.T) {
 							send()
 						}
 						h := &leaving{sink{pause: at.pauses == "then", ended: make(chan error, 2)}, make(chan struct{}, 2)}
-						give(t, alone(t), near, func(c *loop.Conn) loop.Handler {
+						give(t, alone(t), near, nil, func(c *loop.Conn) loop.Handler {
 							h.c = c
 							if at.pauses == "first" {
 								if leaves {

@@ -70,6 +70,13 @@ func connect(t *testing.T, g *loop.Group, secure bool, h func(*loop.Conn) loop.H
 		client, server := tlspair.Over(t, far, near, tlspair.Leaf(t, tlspair.Key(t)))
 		upper, out = server, client
 	}
+	give(t, g, near, upper, h)
+	return out
+}
+
+// give gives a loop a connection.
+func give(t *testing.T, g *loop.Group, near net.Conn, upper loop.Upper, h func(*loop.Conn) loop.Handler) {
+	t.Helper()
 	opened := make(chan error, 1)
 	l := g.Pick()
 	l.Prepare(near)
@@ -83,7 +90,6 @@ func connect(t *testing.T, g *loop.Group, secure bool, h func(*loop.Conn) loop.H
 	if err := <-opened; err != nil {
 		t.Fatal(err)
 	}
-	return out
 }
 
 // echo writes back what comes.
