@@ -439,3 +439,29 @@ func TestResetWhilePaused(t *testing.T) {
 		}
 	}
 }
+
+// late pauses when something arrives for the second time.
+type late struct {
+	leaving
+	n int
+}
+
+func (l *late) Data(p []byte) {
+	l.got.Add(int64(len(p)))
+	if l.n++; l.n == 2 {
+		l.c.Pause()
+	}
+}
+
+// Who pauses in what is read on with hears all the same that the other end has gone: epoll has told of it before.
+func TestLeftInTheRest(t *testing.T) {
+	far, near := pair(t, "unix")
+	h := &late{leaving: leaving{sink{ended: make(chan error, 2)}, make(chan struct{}, 2)}}
+	_, _ = far.Write(make([]byte, 150_000))
+	_ = far.CloseWrite()
+	give(t, alone(t), near, nil, func(c *loop.Conn) loop.Handler { h.c = c; return h })
+	soon(t, h.c, "word that the other end has gone", func() bool { return len(h.left) > 0 })
+	if h.got.Load() != 150_000 || len(h.ended) > 0 {
+		t.Errorf("%d bytes, ended %d times", h.got.Load(), len(h.ended))
+	}
+}
