@@ -11,6 +11,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/loopback"
 	"github.com/jurat-tls/jurat/proxy/transparent"
 	"github.com/jurat-tls/jurat/proxy/upstream"
 )
@@ -176,7 +177,7 @@ func dialPlain(ctx context.Context, to upstream.Identity) (net.Conn, error) {
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	conn, err := (&net.Dialer{Control: loopback.Control}).DialContext(ctx, network, address)
 	if err != nil {
 		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: to.Address, Err: err}
 	}
