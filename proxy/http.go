@@ -3,12 +3,16 @@ package proxy
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/jurat-tls/jurat/proxy/loop"
 )
 
 // httpSide is the HTTP half of an inbound server: attested connections go in, requests come out at the service.
 type httpSide struct {
+	group    *loop.Group
 	stats    *counters
 	log      *slog.Logger
 	observer Observer
@@ -17,7 +21,6 @@ type httpSide struct {
 	local    Local // nil for none
 	limits   Limits
 	workers  []*worker
-	next     atomic.Uint32
 	closing  atomic.Bool
 	easing   atomic.Bool
 	ctx      context.Context // of connecting to the service
@@ -29,7 +32,7 @@ type httpSide struct {
 }
 
 func newHTTPSide(engine *Engine, routing *Routing, limits Limits, stats *counters, logger *slog.Logger) *httpSide {
-	h := &httpSide{stats: stats, log: logger, limits: limits}
+	h := &httpSide{group: engine.group, stats: stats, log: logger, limits: limits}
 	h.routing.Store(routing)
 	h.ctx, h.cancel = context.WithCancel(context.Background())
 	for i, l := range engine.group.Loops() {
@@ -40,8 +43,10 @@ func newHTTPSide(engine *Engine, routing *Routing, limits Limits, stats *counter
 
 // take gives an established connection to one of the loops.
 func (h *httpSide) take(l *link, logger *slog.Logger) {
-	w := h.workers[int(h.next.Add(1))%len(h.workers)]
-	w.loop.Prepare(l.conn.NetConn())
+	raw := l.conn.NetConn()
+	at := h.group.For(raw)
+	w := h.workers[slices.IndexFunc(h.workers, func(w *worker) bool { return w.loop == at })]
+	w.loop.Prepare(raw)
 	if !w.loop.Do(func() { w.loop.Try(func() { w.take(l, logger) }, l.reset) }) {
 		l.reset()
 	}

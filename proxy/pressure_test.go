@@ -283,7 +283,7 @@ func TestSlowReaderOfTheLast(t *testing.T) {
 		_, _ = io.Copy(w, randomBytes(1, size))
 	}))
 	handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
-		_ = raw.(*loop.Wire).Conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		narrow(t, raw.(*loop.Wire).Conn)
 		return shake(nil, "http/1.1")(ctx, raw)
 	}
 	in := start(t, inboundHTTP(t, handshake, addr, proxy.Limits{}, nil))

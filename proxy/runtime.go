@@ -18,6 +18,7 @@ import (
 	"github.com/jurat-tls/jurat/proxy/config"
 	"github.com/jurat-tls/jurat/proxy/connect"
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/proxy/loopback"
 	"github.com/jurat-tls/jurat/proxy/tally"
 	"github.com/jurat-tls/jurat/proxy/transparent"
 	"github.com/jurat-tls/jurat/proxy/upstream"
@@ -73,6 +74,7 @@ func NewRuntime(engine *Engine, drain time.Duration, observer Observer, logger *
 // port is an open address, and the server that takes what arrives there.
 type port struct {
 	listener net.Listener
+	accepts  net.Listener // the same, as the engine has connections from it
 	server   atomic.Pointer[Server]
 	config   config.Listener
 	epoch    string
@@ -405,12 +407,15 @@ func (n *next) open(old *port, l *config.Listener, s *Server, lanes map[string]*
 		return err
 	}
 	n.opened = append(n.opened, ln)
+	loopback.Ease(ln)
 	if l.Transparent != "" {
 		if ln, err = transparent.Adopt(transparent.Mode(l.Transparent), ln); err != nil {
 			return within(l.Label(), err)
 		}
 	}
-	p := &port{listener: ln, config: *l, epoch: n.to, stats: s.stats, lanes: lanes, gone: make(chan struct{})}
+	accepts := n.engine.group.Accepting(ln)
+	n.opened = append(n.opened, accepts)
+	p := &port{listener: ln, accepts: accepts, config: *l, epoch: n.to, stats: s.stats, lanes: lanes, gone: make(chan struct{})}
 	p.server.Store(s)
 	n.ports[l.Address] = p
 	n.swaps = append(n.swaps, func() {
@@ -443,7 +448,7 @@ func (n *next) sameClusters(s *config.Serving) bool {
 
 // run hands what arrives to the server of the time.
 func (p *port) run(log *slog.Logger) error {
-	return accept(p.gone, p.listener, log, func(raw net.Conn) bool {
+	return accept(p.gone, p.accepts, log, func(raw net.Conn) bool {
 		for {
 			s := p.server.Load()
 			switch {
@@ -711,7 +716,7 @@ func (r *Runtime) Leave() {
 func (p *port) leave() {
 	p.once.Do(func() {
 		close(p.gone)
-		_ = p.listener.Close()
+		_ = p.accepts.Close()
 	})
 }
 

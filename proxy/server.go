@@ -90,6 +90,7 @@ func (s *Server) count(c *counters) {
 // Serve accepts connections on ln, which it closes, until Shutdown; it then returns nil. Several listeners may be served
 // at once.
 func (s *Server) Serve(ln net.Listener) error {
+	ln = s.engine.group.Accepting(ln)
 	defer ln.Close()
 	if !s.enter(ln) {
 		return nil

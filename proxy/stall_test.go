@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -67,6 +68,18 @@ func TestServiceStopsReading(t *testing.T) {
 	}
 }
 
+// narrow has the kernel hold little of what is written to c.
+func narrow(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := c.(syscall.Conn).SyscallConn()
+	if err == nil {
+		err = raw.Control(func(fd uintptr) { _ = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 16<<10) })
+	}
+	if err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSlowClientMoves: a client that takes a response slowly is not one that has stopped, however long it takes to make room.
 func TestSlowClientMoves(t *testing.T) {
 	t.Parallel()
@@ -80,7 +93,7 @@ func TestSlowClientMoves(t *testing.T) {
 		_, _ = io.Copy(w, randomBytes(1, size))
 	}))
 	handshake := func(ctx context.Context, raw net.Conn) (proxy.Conn, error) {
-		_ = raw.(*loop.Wire).Conn.(*net.TCPConn).SetWriteBuffer(16 << 10)
+		narrow(t, raw.(*loop.Wire).Conn)
 		return shake(nil, "http/1.1", "h2")(ctx, raw)
 	}
 	t.Run("http/1.1", func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"time"
 
@@ -32,6 +33,11 @@ type epoll struct {
 	ready  int
 	failed error
 	try    func(fd uintptr) bool
+
+	mu    sync.Mutex
+	early map[int32]*socket // what no connection has yet, by its number, which is negative
+	last  int32
+	over  bool
 }
 
 // slot is a place for a connection. Its generation tells those that have had it apart.
@@ -49,7 +55,7 @@ func newEpoll(l *Loop) (poller, error) {
 	if err == nil {
 		err = errors.Join(unix.SetNonblock(fd, true), unix.EpollCtl(fd, unix.EPOLL_CTL_ADD, event, &unix.EpollEvent{Events: unix.EPOLLIN}))
 	}
-	p := &epoll{loop: l, fd: fd, file: os.NewFile(uintptr(fd), "epoll"), event: event, slots: make([]slot, 1), round: make([]unix.EpollEvent, 256)}
+	p := &epoll{loop: l, fd: fd, file: os.NewFile(uintptr(fd), "epoll"), event: event, slots: make([]slot, 1), round: make([]unix.EpollEvent, 256), early: make(map[int32]*socket)}
 	if err == nil {
 		p.conn, err = p.file.SyscallConn()
 	}
@@ -96,9 +102,14 @@ func (p *epoll) dispatch() {
 	}
 	p.loop.now = time.Now()
 	for _, e := range p.round[:p.ready] {
-		if e.Fd == 0 {
-			var b [8]byte
-			_, _ = unix.Read(p.event, b[:])
+		switch {
+		case e.Fd == 0:
+			unsignal(p.event)
+			continue
+		case e.Fd < 0:
+			if s := p.greeted(e.Fd); s != nil {
+				s.happened(e.Events)
+			}
 			continue
 		}
 		// A descriptor that was closed in this round may be that of another connection by now.
@@ -109,15 +120,19 @@ func (p *epoll) dispatch() {
 }
 
 func (p *epoll) wake() {
-	_, _ = unix.Write(p.event, []byte{1, 0, 0, 0, 0, 0, 0, 0})
+	signal(p.event)
 }
 
 func (p *epoll) close() {
+	p.mu.Lock()
+	p.over = true
+	p.mu.Unlock()
 	_ = p.file.Close()
 	_ = unix.Close(p.event)
 }
 
-func (p *epoll) add(d *polled) error {
+// place gives a connection its slot.
+func (p *epoll) place(d *polled) {
 	if n := len(p.unused); n > 0 {
 		d.slot, p.unused = p.unused[n-1], p.unused[:n-1]
 	} else {
@@ -125,15 +140,17 @@ func (p *epoll) add(d *polled) error {
 		p.slots = append(p.slots, slot{})
 	}
 	p.slots[d.slot].driver = d
-	return p.ctl(unix.EPOLL_CTL_ADD, d, arrivals)
 }
 
 // arrivals are the events of what arrives: bytes, urgent ones, the end.
 const arrivals = unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLRDHUP
 
 func (p *epoll) ctl(op int, d *polled, events uint32) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, d.fd,
-		&unix.EpollEvent{Events: events | unix.EPOLLET, Fd: d.slot, Pad: p.slots[d.slot].generation}))
+	return p.watch(op, d.fd, events, d.slot, p.slots[d.slot].generation)
+}
+
+func (p *epoll) watch(op, fd int, events uint32, number, generation int32) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, fd, &unix.EpollEvent{Events: events | unix.EPOLLET, Fd: number, Pad: generation}))
 }
 
 func (p *epoll) remove(d *polled) {
@@ -167,26 +184,21 @@ type polled struct {
 
 // adopt takes over the descriptor of a connection.
 func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, error) {
-	rc, err := raw.(syscall.Conn).SyscallConn()
-	if err != nil {
-		return nil, err
-	}
 	d := &polled{poll: p, conn: c, wire: wire, upper: upper, fd: -1, reads: true}
-	var failed error
-	if err := rc.Control(func(fd uintptr) { d.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
-		return nil, err
+	p.place(d)
+	var err error
+	if s := socketOf(raw); s != nil {
+		err = p.inherit(s, d)
+	} else {
+		err = p.duplicate(raw, d)
 	}
-	if failed != nil {
-		return nil, os.NewSyscallError("dup", failed)
-	}
-	domain, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
-	d.pieces = domain != unix.AF_INET && domain != unix.AF_INET6
-	if err := p.add(d); err != nil {
-		_ = unix.Close(d.fd)
+	if err != nil {
+		if d.fd >= 0 {
+			_ = closeFD(d.fd)
+		}
 		p.remove(d)
 		return nil, err
 	}
-	_ = raw.Close() // Go's runtime need not be told of what arrives
 	if wire != nil {
 		if u, ok := upper.(interface{ Polled() bool }); ok {
 			d.goes = u.Polled()
@@ -196,6 +208,28 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 		p.loop.Do(func() { d.happened(0); d.look() })
 	}
 	return d, nil
+}
+
+// duplicate has d drive a descriptor of its own: that of raw is one that Go's runtime watches.
+func (p *epoll) duplicate(raw net.Conn, d *polled) error {
+	rc, err := raw.(syscall.Conn).SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	if err := rc.Control(func(fd uintptr) { d.fd, failed = unix.FcntlInt(fd, unix.F_DUPFD_CLOEXEC, 0) }); err != nil {
+		return err
+	}
+	if failed != nil {
+		return os.NewSyscallError("dup", failed)
+	}
+	domain, _ := unix.GetsockoptInt(d.fd, unix.SOL_SOCKET, unix.SO_DOMAIN)
+	d.pieces = domain != unix.AF_INET && domain != unix.AF_INET6
+	if err := p.ctl(unix.EPOLL_CTL_ADD, d, arrivals); err != nil {
+		return err
+	}
+	_ = raw.Close() // which need not be told of what arrives
+	return nil
 }
 
 // happened takes an event. It is also called without one, to look at what is there already.
@@ -441,7 +475,7 @@ func (d *polled) closeWrite() error {
 		}
 		return err
 	}
-	err := unix.Shutdown(d.fd, unix.SHUT_WR)
+	err := shutdown(d.fd)
 	if errors.Is(err, unix.ENOTCONN) {
 		err = nil // the other end has gone, which its reader learns
 	}
@@ -477,6 +511,6 @@ func (d *polled) close(abort bool) {
 	if abort {
 		_ = unix.SetsockoptLinger(d.fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1})
 	}
-	_ = unix.Close(d.fd)
+	_ = closeFD(d.fd)
 	d.poll.remove(d)
 }

@@ -2,3 +2,24 @@ package loop
 
 // Unread is how many connections of the loop of c are to be read on with, without having to wait. It is called in the loop.
 func (c *Conn) Unread() int { return len(c.driver.(*polled).poll.unread) }
+
+// Early is how many sockets the loops of g watch that no Conn has yet.
+func (g *Group) Early() (n int) {
+	for _, l := range g.loops {
+		p := l.poller.(*epoll)
+		p.mu.Lock()
+		n += len(p.early)
+		p.mu.Unlock()
+	}
+	return n
+}
+
+// Next has what g watches next numbered from below n on.
+func (g *Group) Next(n int32) {
+	for _, l := range g.loops {
+		p := l.poller.(*epoll)
+		p.mu.Lock()
+		p.last = n
+		p.mu.Unlock()
+	}
+}

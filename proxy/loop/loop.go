@@ -3,6 +3,7 @@ package loop
 import (
 	"context"
 	"log/slog"
+	"net"
 	"runtime"
 	"runtime/debug"
 	"sync"
@@ -47,6 +48,14 @@ func newGroup(n int, portable bool, logger *slog.Logger) (*Group, error) {
 
 // Pick answers a loop for a new connection.
 func (g *Group) Pick() *Loop { return g.loops[int(g.next.Add(1))%len(g.loops)] }
+
+// For answers a loop for an established connection whose transport is raw: that which watches it already, if there is one.
+func (g *Group) For(raw net.Conn) *Loop {
+	if l := home(raw); l != nil {
+		return l
+	}
+	return g.Pick()
+}
 
 // Loops are all of them.
 func (g *Group) Loops() []*Loop { return g.loops }

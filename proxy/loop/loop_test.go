@@ -52,6 +52,7 @@ func connect(t *testing.T, g *loop.Group, secure bool, h func(*loop.Conn) loop.H
 	if err != nil {
 		t.Fatal(err)
 	}
+	ln = g.Accepting(ln)
 	defer ln.Close()
 	far, err := net.Dial("tcp", ln.Addr().String())
 	if err != nil {

@@ -26,6 +26,51 @@ func poll(fd int, events []unix.EpollEvent) (int, error) {
 	return result(n, errno)
 }
 
+// sockaddr is room for an address of IP, as the kernel writes it.
+type sockaddr [unix.SizeofSockaddrInet6]byte
+
+// accept is accept4(2) for a descriptor that never waits.
+func accept(ln int, from *sockaddr) (int, error) {
+	size := uint32(len(from))
+	n, _, errno := unix.RawSyscall6(unix.SYS_ACCEPT4, uintptr(ln), uintptr(unsafe.Pointer(from)), uintptr(unsafe.Pointer(&size)), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0, 0)
+	return result(n, errno)
+}
+
+func getsockname(fd int, at *sockaddr) error {
+	size := uint32(len(at))
+	_, err := result2(unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(at)), uintptr(unsafe.Pointer(&size))))
+	return err
+}
+
+// set sets an option of a socket that no kernel refuses.
+func set(fd, level, option int, value int32) {
+	_, _, _ = unix.RawSyscall6(unix.SYS_SETSOCKOPT, uintptr(fd), uintptr(level), uintptr(option), uintptr(unsafe.Pointer(&value)), unsafe.Sizeof(value), 0)
+}
+
+func shutdown(fd int) error {
+	_, err := result2(unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0))
+	return err
+}
+
+// closeFD is close(2) of what does not linger: it never waits either.
+func closeFD(fd int) error {
+	_, err := result2(unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0))
+	return err
+}
+
+// signal adds one to an eventfd, and unsignal takes what was added.
+func signal(fd int) {
+	one := uint64(1)
+	_, _, _ = unix.RawSyscall(unix.SYS_WRITE, uintptr(fd), uintptr(unsafe.Pointer(&one)), unsafe.Sizeof(one))
+}
+
+func unsignal(fd int) {
+	var n uint64
+	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&n)), unsafe.Sizeof(n))
+}
+
+func result2(n, _ uintptr, errno unix.Errno) (int, error) { return result(n, errno) }
+
 func result(n uintptr, errno unix.Errno) (int, error) {
 	if errno != 0 {
 		return -1, errno

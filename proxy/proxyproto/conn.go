@@ -3,11 +3,12 @@ package proxyproto
 import (
 	"net"
 	"net/netip"
+	"syscall"
 )
 
 // NewConn is raw with the addresses that h says, as LocalAddr and RemoteAddr; raw itself where h is not Addressed. A socket
-// of TCP or of Unix keeps all of its other methods, and with them its descriptor and half-closing; of any other net.Conn
-// nothing but that interface is left.
+// of TCP or of Unix keeps all of its other methods, and with them its descriptor and half-closing; of anything else that has
+// both these are left, and of any other net.Conn nothing but that interface.
 func NewConn(raw net.Conn, h Header) net.Conn {
 	if !h.Addressed() {
 		return raw
@@ -18,6 +19,8 @@ func NewConn(raw net.Conn, h Header) net.Conn {
 		return &tcpConn{raw, local, remote}
 	case *net.UnixConn:
 		return &unixConn{raw, local, remote}
+	case socket:
+		return &socketConn{raw, local, remote}
 	default:
 		return &conn{raw, local, remote}
 	}
@@ -55,6 +58,22 @@ type unixConn struct {
 
 func (c *unixConn) LocalAddr() net.Addr  { return c.local }
 func (c *unixConn) RemoteAddr() net.Addr { return c.remote }
+
+// socket is what is told of a connection by more than its addresses.
+type socket interface {
+	net.Conn
+	syscall.Conn
+	CloseWrite() error
+	SetLinger(sec int) error
+}
+
+type socketConn struct {
+	socket
+	local, remote net.Addr
+}
+
+func (c *socketConn) LocalAddr() net.Addr  { return c.local }
+func (c *socketConn) RemoteAddr() net.Addr { return c.remote }
 
 type conn struct {
 	net.Conn
