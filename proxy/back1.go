@@ -21,6 +21,7 @@ type back1 struct {
 	idle     bool      // in the pool
 	exchange *exchange // nil while idle
 	timer    loop.Timer
+	close    func() // what that calls
 
 	framer1  // of the request's body
 	method   string

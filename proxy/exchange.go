@@ -50,6 +50,7 @@ type exchange struct {
 	grpc   bool       // it is a gRPC call
 	limit  time.Time  // the deadline of that; zero for none
 	timer  loop.Timer // for the response
+	expiry func()     // what that calls
 	stall  loop.Timer // for an end that is too slow
 	came   time.Time  // when something of the request last has
 	filled time.Time  // when full became true
@@ -249,12 +250,20 @@ func (x *exchange) bound() {
 	}
 	switch routed := x.decision.Action() != 0; {
 	case !x.limit.IsZero():
-		l.Set(&x.timer, x.limit, x.expire)
+		l.Set(&x.timer, x.limit, x.expires())
 	case routed && x.times.total > 0:
-		l.Set(&x.timer, x.whole.Add(x.times.total), x.expire)
+		l.Set(&x.timer, x.whole.Add(x.times.total), x.expires())
 	case !routed && x.worker.side.limits.Answer > 0 && !x.grpc:
-		l.Set(&x.timer, l.Now().Add(x.worker.side.limits.Answer), x.expire)
+		l.Set(&x.timer, l.Now().Add(x.worker.side.limits.Answer), x.expires())
 	}
+}
+
+// expires is expire, made once for all requests of x.
+func (x *exchange) expires() func() {
+	if x.expiry == nil {
+		x.expiry = x.expire
+	}
+	return x.expiry
 }
 
 func (x *exchange) expire() {
@@ -455,7 +464,7 @@ func (x *exchange) response(r *message.Response, last bool) {
 		return
 	}
 	if !x.limit.IsZero() {
-		x.worker.loop.Set(&x.timer, x.limit, x.expire)
+		x.worker.loop.Set(&x.timer, x.limit, x.expires())
 	}
 }
 

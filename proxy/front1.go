@@ -24,6 +24,7 @@ type front1 struct {
 	conn   *loop.Conn
 	x      exchange
 	timer  loop.Timer
+	slowly func() // slow, which that calls
 
 	framer1         // of the response's body
 	rest     []byte // what arrived and could not be taken yet
@@ -41,6 +42,7 @@ type front1 struct {
 
 func newFront1(w *worker, l *link, logger *slog.Logger) *front1 {
 	d := &front1{worker: w, link: l, log: logger}
+	d.slowly = d.slow
 	d.x.worker, d.x.link, d.x.client, d.x.log = w, l, d, w.side.log
 	return d
 }
@@ -57,7 +59,7 @@ func (d *front1) opened(conn *loop.Conn) {
 		d.x.forget()
 		d.link.ended()
 	})
-	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slow)
+	d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(d.worker.side.limits.Header), d.slowly)
 	switch {
 	case d.worker.side.closing.Load():
 		d.retire()
@@ -95,7 +97,7 @@ const easeFor = 5 * time.Second
 func (d *front1) ease() {
 	d.last = true
 	if !d.busy && !d.begun {
-		d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(easeFor), d.slow)
+		d.worker.loop.Set(&d.timer, d.worker.loop.Now().Add(easeFor), d.slowly)
 	}
 }
 
@@ -152,7 +154,7 @@ func (d *front1) step(p []byte) (int, error) {
 	limits := h1.Limits{Head: maxHeader, Fields: maxFields}
 	if !d.begun {
 		d.begun = true
-		w.loop.Set(&d.timer, w.loop.Now().Add(w.side.limits.Header), d.slow)
+		w.loop.Set(&d.timer, w.loop.Now().Add(w.side.limits.Header), d.slowly)
 	}
 	if d.scanning && !d.scan.Ready(p, limits) {
 		return 0, errWait
@@ -299,7 +301,7 @@ func (d *front1) done() {
 	if d.last { // the client could not know
 		idle = min(idle, easeFor)
 	}
-	w.loop.Set(&d.timer, w.loop.Now().Add(idle), d.slow)
+	w.loop.Set(&d.timer, w.loop.Now().Add(idle), d.slowly)
 	d.resume()
 }
 

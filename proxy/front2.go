@@ -116,6 +116,9 @@ func (d *front2) tick() {
 		if d.greets {
 			limit = w.side.limits.Header
 		}
+		if len(d.free) > keepStreams && !now.Before(d.quiet.Add(silence)) {
+			d.trim()
+		}
 		if next = d.quiet.Add(limit); !next.After(now) {
 			d.retire()
 			next = now.Add(sign)
@@ -249,7 +252,7 @@ func (d serving) Closed(s *h2.Stream, why h2.Cause) {
 	}
 	d.quiet, d.asked = d.worker.loop.Now(), false
 	if d.h.Streams() == 0 && !d.conn.Closed() { // the timer may be set for later than the limit of an idle connection
-		d.worker.loop.Set(&d.timer, d.quiet.Add(d.worker.side.limits.KeepAlive), d.tick)
+		d.worker.loop.Set(&d.timer, d.quiet.Add(min(d.worker.side.limits.KeepAlive, silence)), d.tick)
 	}
 	t.s, s.User = nil, nil
 	if why.By == h2.Complete && t.x.open && t.x.tunnel { // the service has not taken all of it yet
@@ -261,19 +264,27 @@ func (d serving) Closed(s *h2.Stream, why h2.Cause) {
 	t.x.clientGone()
 	d.worker.loop.Stop(&t.x.stall)
 	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
-	*t = stream2{front: d.front2, x: t.x, sender: sender{out: t.out[:0]}}
-	if len(d.free) < keepStreams && !d.conn.Closed() {
-		d.free = append(d.free, t)
-	} else {
+	t.sender, t.coming = sender{out: t.out[:0]}, coming{}
+	if d.conn.Closed() {
 		t.x.forget()
+	} else {
+		d.free = append(d.free, t)
 	}
 }
 
 // GoAway needs no answer: a client closes when it likes.
 func (d serving) GoAway(*h2.Conn, uint32, h2.ErrCode) {}
 
-// keepStreams bounds what a connection keeps of streams that have ended.
+// keepStreams bounds what a connection that is quiet keeps of streams that have ended. One that is busy needs them at once again.
 const keepStreams = 8
+
+// trim lets go of the rest.
+func (d *front2) trim() {
+	for len(d.free) > keepStreams {
+		d.stream().x.forget()
+	}
+	d.free = slices.Clip(slices.Clone(d.free))
+}
 
 func (d *front2) stream() *stream2 {
 	if n := len(d.free); n > 0 {
@@ -291,10 +302,14 @@ func (d *front2) stream() *stream2 {
 // stream2 is one request of a client, with its exchange.
 type stream2 struct {
 	sender
+	coming
 	front *front2
 	x     exchange
+}
 
-	ended      bool   // all of the request has arrived
+// coming is what arrives of a request.
+type coming struct {
+	ended      bool   // all of it has
 	held       bool   // its body has to wait
 	in         []byte // which it does here, within the window of the stream
 	inEnd      bool

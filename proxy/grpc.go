@@ -56,8 +56,11 @@ func grpcTimeout(r *message.Request) (time.Duration, bool) {
 // grpcStatus is that of a response without messages; beyond all codes where there is none.
 func grpcStatus(r *message.Response) uint32 {
 	v, ok := r.Fields.Get("Grpc-Status")
+	if !ok {
+		return 31
+	}
 	n, err := strconv.ParseUint(v, 10, 5)
-	if !ok || err != nil {
+	if err != nil {
 		return 31
 	}
 	return uint32(n)

@@ -134,7 +134,7 @@ func (p *pool) use(c *call, raw net.Conn) error {
 	if err != nil {
 		return err
 	}
-	b.conn = conn
+	b.conn, b.close = conn, conn.Close
 	if b.peer != nil {
 		b.peer.turned = b.refused
 	}
@@ -294,7 +294,7 @@ func (p *pool) keep(b *back1) {
 	}
 	p.idle, b.idle = append(p.idle, b), true
 	p.cluster.balance.Release(upstream.Connections) // one that nobody uses keeps nobody from connecting
-	p.worker.loop.Set(&b.timer, p.worker.loop.Now().Add(p.cluster.keep), b.conn.Close)
+	p.worker.loop.Set(&b.timer, p.worker.loop.Now().Add(p.cluster.keep), b.close)
 }
 
 // retire lets the requests under way finish.

@@ -156,7 +156,7 @@ func (x *exchange) pick() {
 	if x.ended || x.bodiless() {
 		x.bound()
 	} else if !x.limit.IsZero() {
-		w.loop.Set(&x.timer, x.limit, x.expire)
+		w.loop.Set(&x.timer, x.limit, x.expires())
 	}
 	x.asks()
 	x.call(false)
