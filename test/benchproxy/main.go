@@ -32,6 +32,8 @@ var (
 	bulkGB  = flag.Float64("gb", 1, "gigabytes of bulk")
 	idles   = flag.Int("idle", 5000, "idle connections")
 	rate    = flag.Int("rate", 2000, "requests per second where the rate is fixed")
+	steers  = flag.String("congestion", "", "measure in a network of its own, in which all connections begin with this congestion control, such as `cubic`; as root")
+	inside  = flag.Bool("isolated", false, "that network is this one (for the program itself)")
 	asJSON  = flag.Bool("json", false, "write JSON, with every sample, instead of a table")
 	output  = flag.String("o", "", "also write the tables into this Markdown `FILE`")
 )
@@ -63,7 +65,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := run(ctx)
 	stop()
-	if err != nil {
+	switch {
+	case errors.Is(err, errTold):
+		os.Exit(1)
+	case err != nil:
 		log.Fatal(err)
 	}
 }
@@ -107,6 +112,14 @@ func run(ctx context.Context) error {
 	if *rounds < 1 || *idles < 1 || *rate < 1 || *bulkGB <= 0 {
 		return errors.New("what is counted has to be at least one")
 	}
+	switch {
+	case *steers != "" && !*inside:
+		return isolate(ctx)
+	case *inside:
+		if err := furnish(*steers); err != nil {
+			return err
+		}
+	}
 	b := &bench{span: *span, bytes: int64(*bulkGB * 1e9), idles: *idles, rate: *rate, paths: map[string]string{}}
 	all, err := cores()
 	if err != nil {
@@ -117,7 +130,7 @@ func run(ctx context.Context) error {
 	}
 	b.core = all[1]
 	b.report = &report{
-		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)), Rounds: *rounds,
+		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)) + ", congestion control " + congestionHere(), Rounds: *rounds,
 		Versions: map[string]string{"go": runtime.Version()}, Samples: results{},
 	}
 	b.report.Setting = fmt.Sprintf("medians of %d rounds, ratios of what was measured in the same one; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *span, *bulkGB, *idles, *rate)
@@ -338,6 +351,9 @@ func (b *bench) measure(ctx context.Context, n int, w work, p *peer) {
 func command() string {
 	args := []string{"bin/" + filepath.Base(os.Args[0])}
 	flag.Visit(func(f *flag.Flag) {
+		if f.Name == "isolated" {
+			return
+		}
 		v := f.Value.String()
 		if filepath.IsAbs(v) {
 			v = filepath.Base(v)
