@@ -32,6 +32,9 @@ type front2 struct {
 	eased  bool       // the first one is to be the last
 	asked  bool       // for a sign of life
 	free   []*stream2
+
+	most    int // streams at once, since trimmed
+	trimmed time.Time
 }
 
 func newFront2(w *worker, l *link) *front2 {
@@ -56,7 +59,7 @@ func (d *front2) opened(conn *loop.Conn) {
 		d.link.ended()
 	})
 	conn.SetSource(d.fill)
-	d.heard, d.quiet, d.greets = w.loop.Now(), w.loop.Now(), true
+	d.heard, d.quiet, d.trimmed, d.greets = w.loop.Now(), w.loop.Now(), w.loop.Now(), true
 	d.tick()
 	switch {
 	case w.side.closing.Load():
@@ -110,14 +113,15 @@ func (d *front2) ease() {
 func (d *front2) tick() {
 	w := d.worker
 	now := w.loop.Now()
+	if !now.Before(d.trimmed.Add(silence)) {
+		d.trimmed = now
+		d.trim()
+	}
 	next := d.heard.Add(silence)
 	if d.h.Streams() == 0 {
 		limit := w.side.limits.KeepAlive
 		if d.greets {
 			limit = w.side.limits.Header
-		}
-		if len(d.free) > keepStreams && !now.Before(d.quiet.Add(silence)) {
-			d.trim()
 		}
 		if next = d.quiet.Add(limit); !next.After(now) {
 			d.retire()
@@ -127,6 +131,9 @@ func (d *front2) tick() {
 				return
 			}
 			d.asked = true
+		}
+		if again := d.trimmed.Add(silence); len(d.free) > keepStreams && again.Before(next) {
+			next = again
 		}
 	} else if !next.After(now) {
 		if d.asked {
@@ -184,6 +191,7 @@ type serving struct{ *front2 }
 // Request takes up a request.
 func (d serving) Request(s *h2.Stream, r *message.Request, end bool) {
 	t := d.stream()
+	d.most = max(d.most, d.h.Streams())
 	t.s, s.User = s, t
 	if d.greets = false; d.eased {
 		d.eased = false
@@ -263,8 +271,9 @@ func (d serving) Closed(s *h2.Stream, why h2.Cause) {
 	}
 	t.x.clientGone()
 	d.worker.loop.Stop(&t.x.stall)
+	clear(t.x.req.Fields)
 	t.x.req = message.Request{Fields: t.x.req.Fields[:0]}
-	t.sender, t.coming = sender{out: t.out[:0]}, coming{}
+	t.sender, t.coming = sender{}, coming{}
 	if d.conn.Closed() {
 		t.x.forget()
 	} else {
@@ -275,15 +284,20 @@ func (d serving) Closed(s *h2.Stream, why h2.Cause) {
 // GoAway needs no answer: a client closes when it likes.
 func (d serving) GoAway(*h2.Conn, uint32, h2.ErrCode) {}
 
-// keepStreams bounds what a connection that is quiet keeps of streams that have ended. One that is busy needs them at once again.
+// keepStreams is how many streams that have ended a connection keeps for those to come, beyond those that it has had at once lately.
 const keepStreams = 8
 
-// trim lets go of the rest.
+// trim lets go of what more there is, each time that a while has passed.
 func (d *front2) trim() {
-	for len(d.free) > keepStreams {
+	keep := max(keepStreams, d.most-d.h.Streams())
+	d.most = d.h.Streams()
+	if len(d.free) <= keep {
+		return
+	}
+	for len(d.free) > keep {
 		d.stream().x.forget()
 	}
-	d.free = slices.Clip(slices.Clone(d.free))
+	d.free = slices.Clone(d.free) // and of the room for them
 }
 
 func (d *front2) stream() *stream2 {

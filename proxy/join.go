@@ -24,7 +24,7 @@ func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.L
 
 // joinBehind is join where some of what the other connection has to say was read already: ahead is passed on before the rest.
 func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
-	t := &tunnel{loop: e.group.For(l.conn.NetConn()), idle: idle, log: logger, done: done}
+	t := &tunnel{loop: e.group.For(l.conn.NetConn(), other), idle: idle, log: logger, done: done}
 	if l.plain {
 		t.in, t.out = &l.stats.in, &l.stats.out
 	}

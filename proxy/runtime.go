@@ -407,8 +407,9 @@ func (n *next) open(old *port, l *config.Listener, s *Server, lanes map[string]*
 		return err
 	}
 	n.opened = append(n.opened, ln)
-	loopback.Ease(ln)
-	if l.Transparent != "" {
+	if l.Transparent == "" { // what is brought here comes from anywhere
+		loopback.Ease(ln)
+	} else {
 		if ln, err = transparent.Adopt(transparent.Mode(l.Transparent), ln); err != nil {
 			return within(l.Label(), err)
 		}

@@ -87,8 +87,8 @@ func (s *Server) count(c *counters) {
 	}
 }
 
-// Serve accepts connections on ln, which it closes, until Shutdown; it then returns nil. Several listeners may be served
-// at once.
+// Serve accepts connections on ln, which it closes, until Shutdown; it then returns nil. It may go on where somebody else closes ln.
+// Several listeners may be served at once.
 func (s *Server) Serve(ln net.Listener) error {
 	ln = s.engine.group.Accepting(ln)
 	defer ln.Close()

@@ -124,9 +124,7 @@ func (p *epoll) wake() {
 }
 
 func (p *epoll) close() {
-	p.mu.Lock()
-	p.over = true
-	p.mu.Unlock()
+	p.desert()
 	_ = p.file.Close()
 	_ = unix.Close(p.event)
 }

@@ -1,5 +1,12 @@
 package loop
 
+import (
+	"fmt"
+	"net"
+	"os"
+	"strings"
+)
+
 // Unread is how many connections of the loop of c are to be read on with, without having to wait. It is called in the loop.
 func (c *Conn) Unread() int { return len(c.driver.(*polled).poll.unread) }
 
@@ -13,6 +20,18 @@ func (g *Group) Early() (n int) {
 	}
 	return n
 }
+
+// Watched is how many descriptors the kernel watches for g.
+func (g *Group) Watched() (n int) {
+	for _, l := range g.loops {
+		raw, _ := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", l.poller.(*epoll).fd))
+		n += strings.Count(string(raw), "tfd:")
+	}
+	return n
+}
+
+// TCPAddr is what an address that the kernel has written says.
+func TCPAddr(raw [28]byte) *net.TCPAddr { return tcpAddr((*sockaddr)(&raw)) }
 
 // Next has what g watches next numbered from below n on.
 func (g *Group) Next(n int32) {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -19,6 +20,8 @@ type Group struct {
 	loops []*Loop
 	next  atomic.Uint32
 	close sync.Once
+
+	accepted atomic.Uint32 // counted apart: two turns for each connection would leave every second loop out
 }
 
 // NewGroup starts n loops; 0 means one for each processor that Go uses. Panics of handlers go to logger, which may be nil.
@@ -47,12 +50,16 @@ func newGroup(n int, portable bool, logger *slog.Logger) (*Group, error) {
 }
 
 // Pick answers a loop for a new connection.
-func (g *Group) Pick() *Loop { return g.loops[int(g.next.Add(1))%len(g.loops)] }
+func (g *Group) Pick() *Loop { return g.turn(&g.next) }
 
-// For answers a loop for an established connection whose transport is raw: that which watches it already, if there is one.
-func (g *Group) For(raw net.Conn) *Loop {
-	if l := home(raw); l != nil {
-		return l
+func (g *Group) turn(of *atomic.Uint32) *Loop { return g.loops[int(of.Add(1))%len(g.loops)] }
+
+// For answers a loop for established connections over those transports: that which watches one of them already, if there is one.
+func (g *Group) For(raws ...net.Conn) *Loop {
+	for _, raw := range raws {
+		if l := home(raw); l != nil && slices.Contains(g.loops, l) {
+			return l
+		}
 	}
 	return g.Pick()
 }

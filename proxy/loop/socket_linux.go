@@ -4,10 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"maps"
 	"math"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -34,11 +36,7 @@ func (g *Group) Accepting(ln net.Listener) net.Listener {
 		_ = file.Close()
 		return ln
 	}
-	a := &acceptor{Listener: ln, group: g, file: file, raw: raw}
-	if at, ok := ln.Addr().(*net.TCPAddr); ok && !at.IP.IsUnspecified() {
-		a.local = at
-	}
-	return a
+	return &acceptor{Listener: ln, group: g, file: file, raw: raw}
 }
 
 // acceptor is a listener of sockets.
@@ -47,7 +45,6 @@ type acceptor struct {
 	group *Group
 	file  *os.File // the same socket
 	raw   syscall.RawConn
-	local net.Addr // of every connection; nil where it is only known of each
 
 	closed atomic.Bool
 }
@@ -82,17 +79,14 @@ func (a *acceptor) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.Addr(), Err: err}
 	}
-	l := a.group.Pick()
-	s := &socket{poll: l.poller.(*epoll), fd: fd, local: a.local, remote: tcpAddr(&from)}
-	s.cond.L = &s.wait
-	if s.local == nil {
-		var at sockaddr
-		if err := getsockname(fd, &at); err != nil {
-			_ = closeFD(fd)
-			return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.Addr(), Err: os.NewSyscallError("getsockname", err)}
-		}
-		s.local = tcpAddr(&at)
+	var at sockaddr
+	if err := getsockname(fd, &at); err != nil {
+		_ = closeFD(fd)
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.Addr(), Err: os.NewSyscallError("getsockname", err)}
 	}
+	l := a.group.turn(&a.group.accepted)
+	s := &socket{poll: l.poller.(*epoll), fd: fd, local: tcpAddr(&at), remote: tcpAddr(&from)}
+	s.cond.L = &s.wait
 	alive(fd)
 	return s, nil
 }
@@ -149,10 +143,12 @@ type socket struct {
 	number int32 // that poll watches it under; 0 as long as nobody had to wait
 	drains bool  // poll tells of room as well
 
+	writes sync.Mutex // one Write after the other
+
 	wait  sync.Mutex
 	cond  sync.Cond
-	news  [2]bool // of each way, since it was tried last
-	late  [2]bool // its deadline has passed
+	news  [2]uint64 // how often something has happened, of each way
+	late  [2]bool   // its deadline has passed
 	timer [2]*time.Timer
 	ended bool
 }
@@ -178,8 +174,7 @@ func home(raw net.Conn) *Loop {
 func (s *socket) await(way int, f func(fd uintptr) (done bool)) error {
 	for {
 		s.wait.Lock()
-		ended, late := s.ended, s.late[way]
-		s.news[way] = false
+		ended, late, known := s.ended, s.late[way], s.news[way]
 		s.wait.Unlock()
 		switch {
 		case ended:
@@ -191,7 +186,7 @@ func (s *socket) await(way int, f func(fd uintptr) (done bool)) error {
 			return err
 		}
 		s.wait.Lock()
-		for !s.news[way] && !s.late[way] && !s.ended {
+		for s.news[way] == known && !s.late[way] && !s.ended {
 			s.cond.Wait()
 		}
 		s.wait.Unlock()
@@ -215,7 +210,7 @@ func (s *socket) try(way int, f func(fd uintptr) bool) (done bool, err error) {
 	}
 	if way == writing && !s.drains {
 		s.drains = true
-		err = s.poll.watch(unix.EPOLL_CTL_MOD, s.fd, arrivals|unix.EPOLLOUT, s.number, 0)
+		err = s.poll.regard(unix.EPOLL_CTL_MOD, s.fd, arrivals|unix.EPOLLOUT, s.number)
 	}
 	return false, err
 }
@@ -223,8 +218,12 @@ func (s *socket) try(way int, f func(fd uintptr) bool) (done bool, err error) {
 // happened takes what epoll has told.
 func (s *socket) happened(events uint32) {
 	s.wait.Lock()
-	s.news[reading] = s.news[reading] || events&^unix.EPOLLOUT != 0
-	s.news[writing] = s.news[writing] || events&^arrivals != 0
+	if events&^unix.EPOLLOUT != 0 {
+		s.news[reading]++
+	}
+	if events&^arrivals != 0 {
+		s.news[writing]++
+	}
 	s.cond.Broadcast()
 	s.wait.Unlock()
 }
@@ -286,6 +285,8 @@ func (s *socket) Read(p []byte) (n int, err error) {
 
 // Write implements net.Conn.
 func (s *socket) Write(p []byte) (n int, err error) {
+	s.writes.Lock()
+	defer s.writes.Unlock()
 	var failed error
 	err = s.await(writing, func(fd uintptr) bool {
 		for n < len(p) {
@@ -316,7 +317,7 @@ func (s *socket) Close() error {
 		return s.fail("close", net.ErrClosed)
 	}
 	if watched { // a descriptor that was made of this one would keep the epoll watching
-		_ = s.poll.watch(unix.EPOLL_CTL_DEL, fd, 0, 0, 0)
+		_ = s.poll.regard(unix.EPOLL_CTL_DEL, fd, 0, 0)
 	}
 	if err := closeFD(fd); err != nil {
 		return s.fail("close", os.NewSyscallError("close", err))
@@ -423,6 +424,27 @@ func (r rawSocket) await(op string, way int, f func(fd uintptr) bool) error {
 	return nil
 }
 
+// regard changes how a socket is watched that no Conn has yet.
+func (p *epoll) regard(op, fd int, events uint32, number int32) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.over {
+		return net.ErrClosed
+	}
+	return p.watch(op, fd, events, number, 0)
+}
+
+// desert has nobody wait for what will be told no more.
+func (p *epoll) desert() {
+	p.mu.Lock()
+	p.over = true
+	left := slices.Collect(maps.Values(p.early))
+	p.mu.Unlock()
+	for _, s := range left {
+		s.end()
+	}
+}
+
 // greet watches a socket that no Conn has yet, and answers the number that it has until then. Those of connections are positive.
 func (p *epoll) greet(s *socket, room bool) (int32, error) {
 	p.mu.Lock()
@@ -475,7 +497,7 @@ func (p *epoll) inherit(s *socket, d *polled) error {
 	case watched && s.poll == p:
 		op = unix.EPOLL_CTL_MOD // which tells anew what is there
 	case watched:
-		_ = s.poll.watch(unix.EPOLL_CTL_DEL, fd, 0, 0, 0)
+		_ = s.poll.regard(unix.EPOLL_CTL_DEL, fd, 0, 0)
 	}
 	return p.ctl(op, d, arrivals)
 }

@@ -3,11 +3,13 @@ package loop_test
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/binary"
 	"errors"
 	"io"
 	"math"
 	"net"
 	"os"
+	"runtime"
 	"sync"
 	"syscall"
 	"testing"
@@ -274,6 +276,11 @@ func TestSocketTakenOver(t *testing.T) {
 				if n := g.Early(); n != 0 {
 					t.Errorf("%d are watched under their first numbers", n)
 				}
+				for within := time.Now().Add(10 * time.Second); g.Watched() != loops; runtime.Gosched() { // the wake-ups alone
+					if time.Now().After(within) {
+						t.Fatalf("the kernel watches %d", g.Watched())
+					}
+				}
 			})
 		}
 	}
@@ -383,6 +390,24 @@ func TestSocketEnds(t *testing.T) {
 			t.Error(p, err)
 		}
 	}
+	if n, err := near.Read(nil); n != 0 || err != nil {
+		t.Error("nothing is no end:", n, err)
+	}
+	_, near = early(t, g)
+	for sec, want := range map[int]unix.Linger{-1: {}, 0: {Onoff: 1}, 7: {Onoff: 1, Linger: 7}} {
+		if err := near.(interface{ SetLinger(int) error }).SetLinger(sec); err != nil {
+			t.Error(err)
+		}
+		raw, err := near.(syscall.Conn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = raw.Control(func(fd uintptr) {
+			if got, err := unix.GetsockoptLinger(int(fd), unix.SOL_SOCKET, unix.SO_LINGER); err != nil || got.Onoff != want.Onoff || got.Onoff != 0 && got.Linger != want.Linger {
+				t.Errorf("%d: %+v, %v", sec, got, err)
+			}
+		})
+	}
 	far, near = early(t, g)
 	tried(t, near)
 	loop.Reset(near)
@@ -423,6 +448,9 @@ func TestSocketDuplicated(t *testing.T) {
 	}
 	if s.got.Load() != 0 || len(s.ended) != 0 {
 		t.Error("another connection hears of it")
+	}
+	if n := g.Watched(); n != 2 { // the wake-up and the sink
+		t.Errorf("the kernel watches %d", n)
 	}
 	if n := g.Early(); n != 0 {
 		t.Errorf("%d are watched", n)
@@ -468,18 +496,164 @@ func TestSocketNumbers(t *testing.T) {
 	all.Wait()
 }
 
-// Nobody waits for a loop that has ended.
+// A loop that does not have it does not watch it any more.
+func TestSocketMoved(t *testing.T) {
+	g, err := loop.NewGroup(2, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer g.Close()
+	for range 2 {
+		_, near := early(t, g)
+		tried(t, near)
+		at := g.Loops()[0]
+		if at == g.For(near) {
+			at = g.Loops()[1]
+		}
+		before := g.Watched()
+		opened := make(chan error)
+		at.Do(func() {
+			c, err := at.Open(near, nil, nil)
+			if err == nil {
+				c.SetHandler(&sink{c: c, ended: make(chan error, 2)})
+			}
+			opened <- err
+		})
+		if err := <-opened; err != nil {
+			t.Fatal(err)
+		}
+		if n := g.Watched(); n != before {
+			t.Errorf("the kernel watches %d, and %d before", n, before)
+		}
+	}
+}
+
+// Nobody waits for a loop that has ended, nor goes on waiting.
 func TestSocketOfNoLoop(t *testing.T) {
 	g, err := loop.NewGroup(1, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, near := early(t, g)
+	_, waits := early(t, g)
+	done := make(chan error, 1)
+	go func() {
+		_, err := waits.Read(make([]byte, 1))
+		done <- err
+	}()
+	for g.Early() == 0 {
+		runtime.Gosched()
+	}
 	if err := g.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := near.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+	for _, c := range []net.Conn{near, waits} {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, net.ErrClosed) {
+			t.Error(err)
+		}
+		if err := c.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
 		t.Error(err)
+	}
+}
+
+// Several may wait for the same: none is forgotten, and what one writes is whole.
+func TestSocketShared(t *testing.T) {
+	g := alone(t)
+	for range 20 {
+		far, near := early(t, g)
+		_ = near.SetReadDeadline(time.Now().Add(10 * time.Second))
+		var all sync.WaitGroup
+		for range 2 {
+			all.Go(func() {
+				if n, err := near.Read(make([]byte, 1)); n != 1 || err != nil {
+					t.Error(n, err)
+				}
+			})
+		}
+		for g.Early() == 0 {
+			runtime.Gosched()
+		}
+		_, _ = far.Write([]byte("ab"))
+		all.Wait()
+		_ = near.Close()
+	}
+	const size = 4 << 20
+	far, near := early(t, g)
+	_ = near.SetWriteDeadline(time.Now().Add(20 * time.Second))
+	var all sync.WaitGroup
+	for _, b := range []byte("ab") {
+		all.Go(func() {
+			if n, err := near.Write(bytes.Repeat([]byte{b}, size)); n != size || err != nil {
+				t.Error(n, err)
+			}
+		})
+	}
+	got := make([]byte, 2*size)
+	if _, err := io.ReadFull(far, got); err != nil {
+		t.Fatal(err)
+	}
+	all.Wait()
+	if turns := bytes.Count(got, []byte("ab")) + bytes.Count(got, []byte("ba")); turns != 1 {
+		t.Errorf("%d turns", turns)
+	}
+}
+
+// A writer that waits hears of room, whether or not somebody has waited for something to read before.
+func TestSocketRoom(t *testing.T) {
+	for _, before := range []bool{false, true} {
+		g := alone(t)
+		far, near := early(t, g)
+		if before {
+			tried(t, near)
+		}
+		_ = near.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+		n, err := near.Write(make([]byte, 32<<20))
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Fatal(n, err)
+		}
+		_ = near.SetWriteDeadline(time.Now().Add(10 * time.Second))
+		done := make(chan error, 1)
+		go func() {
+			_, err := near.Write(make([]byte, 32<<20))
+			done <- err
+		}()
+		go func() { _, _ = io.Copy(io.Discard, far) }()
+		if err := <-done; err != nil {
+			t.Errorf("watched before %v: %v", before, err)
+		}
+	}
+}
+
+// The address of a client is that which the kernel has written.
+func TestSocketAddress(t *testing.T) {
+	lo, err := net.InterfaceByName("lo")
+	if err != nil {
+		t.Fatal(err)
+	}
+	six := [28]byte{2: 0x1f, 3: 0x90, 8: 0xfe, 9: 0x80, 23: 1}
+	binary.NativeEndian.PutUint16(six[:], unix.AF_INET6)
+	four := [28]byte{2: 0x1f, 3: 0x90, 4: 192, 6: 2, 7: 7}
+	binary.NativeEndian.PutUint16(four[:], unix.AF_INET)
+	for want, raw := range map[string]struct {
+		raw   [28]byte
+		scope uint32
+	}{
+		"192.0.2.7:8080":      {four, 0},
+		"[fe80::1]:8080":      {six, 0},
+		"[fe80::1%lo]:8080":   {six, uint32(lo.Index)},
+		"[fe80::1%9999]:8080": {six, 9999},
+		":0":                  {[28]byte{1, 1}, 0},
+	} {
+		if raw.scope != 0 {
+			binary.NativeEndian.PutUint32(raw.raw[24:], raw.scope)
+		}
+		if got := loop.TCPAddr(raw.raw).String(); got != want {
+			t.Errorf("got %s, want %s", got, want)
+		}
 	}
 }
 
