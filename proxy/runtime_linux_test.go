@@ -5,7 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
@@ -109,4 +113,52 @@ func TestRuntimeKinds(t *testing.T) {
 		t.Errorf("the service was told %q, %v", got, err)
 	}
 	over.Close()
+}
+
+// paced has every listener begin with BBR, as systems do that have it for all connections.
+type paced struct{ *builder }
+
+func (p paced) Listen(name string) (net.Listener, error) {
+	ln, err := p.builder.Listen(name)
+	if err == nil {
+		congestion(p.t, ln, "bbr")
+	}
+	return ln, err
+}
+
+// congestion answers what controls the congestion of a socket, after having set it where name is not empty.
+func congestion(t testing.TB, ln net.Listener, name string) (now string) {
+	t.Helper()
+	raw, err := ln.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = raw.Control(func(fd uintptr) {
+		if name != "" {
+			err = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, name)
+		}
+		now, _ = unix.GetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION)
+	})
+	if err != nil {
+		t.Skip(name, "cannot be had here:", err)
+	}
+	return strings.TrimRight(now, "\x00")
+}
+
+// TestListenersEased: what comes in at a loopback address is not paced, but for what the kernel brings there from elsewhere.
+func TestListenersEased(t *testing.T) {
+	congestion(t, listen(t), "bbr")
+	r, build := running(t), newBuilder(t)
+	apply(t, r, &config.Config{
+		Listeners: []config.Listener{
+			{Address: "http", Serving: config.Serving{To: says(t, "web")}},
+			{Address: "redirected", Transparent: "redirect", Serving: config.Serving{Plain: true, TCP: true, Cluster: "web"}},
+		},
+		Clusters: []config.Cluster{clusterOf("web", says(t, "web"))},
+	}, "1", paced{build})
+	for name, want := range map[string]string{"http": "reno", "redirected": "bbr"} {
+		if got := congestion(t, r.Sockets()[name], ""); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
 }
