@@ -21,7 +21,8 @@ import (
 
 // Accepting answers ln with connections that the loops watch from their beginning, where the system has a way to: Go's runtime,
 // which would be told of each and told again that a loop has it, need not know of them. Whoever shakes hands on one uses it like
-// any other net.Conn. Close of it is that of ln, and sockets other than those of TCP are left as they are.
+// any other net.Conn. Sockets other than those of TCP are left as they are. Close of what it answers closes ln; it is not ended by
+// closing ln alone, for it has a descriptor of its own.
 func (g *Group) Accepting(ln net.Listener) net.Listener {
 	tcp, ok := ln.(*net.TCPListener)
 	if _, polls := g.loops[0].poller.(*epoll); !ok || !polls {
@@ -80,10 +81,7 @@ func (a *acceptor) Accept() (net.Conn, error) {
 		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.Addr(), Err: err}
 	}
 	var at sockaddr
-	if err := getsockname(fd, &at); err != nil {
-		_ = closeFD(fd)
-		return nil, &net.OpError{Op: "accept", Net: "tcp", Addr: a.Addr(), Err: os.NewSyscallError("getsockname", err)}
-	}
+	getsockname(fd, &at)
 	l := a.group.turn(&a.group.accepted)
 	s := &socket{poll: l.poller.(*epoll), fd: fd, local: tcpAddr(&at), remote: tcpAddr(&from)}
 	s.cond.L = &s.wait

@@ -36,10 +36,10 @@ func accept(ln int, from *sockaddr) (int, error) {
 	return result(n, errno)
 }
 
-func getsockname(fd int, at *sockaddr) error {
+// getsockname leaves an address of no family where there is none: one connection of which that is so is not the end of a listener.
+func getsockname(fd int, at *sockaddr) {
 	size := uint32(len(at))
-	_, err := result2(unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(at)), uintptr(unsafe.Pointer(&size))))
-	return err
+	_, _, _ = unix.RawSyscall(unix.SYS_GETSOCKNAME, uintptr(fd), uintptr(unsafe.Pointer(at)), uintptr(unsafe.Pointer(&size)))
 }
 
 // set sets an option of a socket that no kernel refuses.
@@ -48,14 +48,12 @@ func set(fd, level, option int, value int32) {
 }
 
 func shutdown(fd int) error {
-	_, err := result2(unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0))
-	return err
+	return failure(unix.RawSyscall(unix.SYS_SHUTDOWN, uintptr(fd), unix.SHUT_WR, 0))
 }
 
 // closeFD is close(2) of what does not linger: it never waits either.
 func closeFD(fd int) error {
-	_, err := result2(unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0))
-	return err
+	return failure(unix.RawSyscall(unix.SYS_CLOSE, uintptr(fd), 0, 0))
 }
 
 // signal adds one to an eventfd, and unsignal takes what was added.
@@ -69,7 +67,12 @@ func unsignal(fd int) {
 	_, _, _ = unix.RawSyscall(unix.SYS_READ, uintptr(fd), uintptr(unsafe.Pointer(&n)), unsafe.Sizeof(n))
 }
 
-func result2(n, _ uintptr, errno unix.Errno) (int, error) { return result(n, errno) }
+func failure(_, _ uintptr, errno unix.Errno) error {
+	if errno != 0 {
+		return errno
+	}
+	return nil
+}
 
 func result(n uintptr, errno unix.Errno) (int, error) {
 	if errno != 0 {
