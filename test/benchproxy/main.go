@@ -18,6 +18,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -27,8 +28,11 @@ var (
 	only    = flag.String("works", "", "do these `WORKS` only: "+strings.Join(workNames(), ","))
 	with    = flag.String("peers", "", "measure these `PEERS` only: "+strings.Join(kindNames(), ","))
 	jurat   = flag.String("jurat", "", "the `PROGRAM` that is measured as jurat (default: beside this one)")
-	rounds  = flag.Int("rounds", 3, "rounds, in each of which all take turns")
-	span    = flag.Duration("span", 2*time.Second, "time for each measurement, in whole seconds")
+	before  = flag.String("before", "", "another `PROGRAM` of the same kind, such as an earlier build, that takes part too")
+	rounds  = flag.Int("rounds", 3, "rounds, each of which starts all programs afresh")
+	turns   = flag.Int("turns", 4, "turns that all take at every work in a round: ratios are of what was measured in the same turn")
+	atOnce  = flag.Bool("at-once", false, "do not take turns, but work at the same time on the same core: for programs that differ little, on a machine that is not quiet")
+	span    = flag.Duration("span", time.Second, "time for each measurement, in whole seconds")
 	bulkGB  = flag.Float64("gb", 1, "gigabytes of bulk")
 	idles   = flag.Int("idle", 5000, "idle connections")
 	rate    = flag.Int("rate", 2000, "requests per second where the rate is fixed")
@@ -101,6 +105,7 @@ type bench struct {
 	kinds   []kind
 	paths   map[string]string // of programs
 	works   []work
+	mu      sync.Mutex
 	report  *report
 	failed  int // measurements of jurat
 }
@@ -109,7 +114,7 @@ func run(ctx context.Context) error {
 	if flag.NArg() > 0 {
 		return fmt.Errorf("no argument is known: %q", flag.Arg(0))
 	}
-	if *rounds < 1 || *idles < 1 || *rate < 1 || *bulkGB <= 0 {
+	if *rounds < 1 || *turns < 1 || *idles < 1 || *rate < 1 || *bulkGB <= 0 {
 		return errors.New("what is counted has to be at least one")
 	}
 	switch {
@@ -133,7 +138,7 @@ func run(ctx context.Context) error {
 		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)) + ", congestion control " + congestionHere(), Rounds: *rounds,
 		Versions: map[string]string{"go": runtime.Version()}, Samples: results{},
 	}
-	b.report.Setting = fmt.Sprintf("medians of %d rounds, ratios of what was measured in the same one; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *span, *bulkGB, *idles, *rate)
+	b.report.Setting = fmt.Sprintf("medians of %d rounds of %d turns, ratios of what was measured in the same turn; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *turns, *span, *bulkGB, *idles, *rate)
 	if err := b.pick(); err != nil {
 		return err
 	}
@@ -155,7 +160,7 @@ func run(ctx context.Context) error {
 	}
 	all = all[:2]
 	begin, before := time.Now(), machineCPU(all)-ourCPU()
-	if err := b.turns(ctx); err != nil {
+	if err := b.measureAll(ctx); err != nil {
 		return err
 	}
 	others := max(machineCPU(all)-ourCPU()-before, 0)
@@ -167,8 +172,8 @@ func run(ctx context.Context) error {
 	return b.finish()
 }
 
-// turns does all rounds.
-func (b *bench) turns(ctx context.Context) error {
+// measureAll does all rounds.
+func (b *bench) measureAll(ctx context.Context) error {
 	service, err := startBackend()
 	if err != nil {
 		return err
@@ -236,8 +241,13 @@ func (b *bench) pick() error {
 			continue
 		}
 		path, err := find(k.program)
-		if k.name == product && *jurat != "" {
+		switch {
+		case k.name == product && *jurat != "":
 			path, err = filepath.Abs(*jurat)
+		case k.name == earlier && *before == "":
+			continue
+		case k.name == earlier:
+			path, err = filepath.Abs(*before)
 		}
 		if err != nil {
 			b.note("%s is absent, and left out", k.name)
@@ -301,19 +311,36 @@ func (b *bench) round(ctx context.Context, n int) error {
 				}
 			}
 		}
-		if w.direct {
-			b.measure(ctx, n, w, nil)
-		}
-		for _, p := range peers {
-			if (!w.own || p.name == product) && (!w.tcp || p.tcp()) {
-				b.measure(ctx, n, w, p)
+		for t := range *turns {
+			if w.once && t > 0 {
+				break
 			}
+			b.turn(ctx, n**turns+t, w, peers)
 			if ctx.Err() != nil {
 				return errors.New("interrupted")
 			}
 		}
 	}
 	return nil
+}
+
+// turn has all peers do a work once, another one first each time. It counts turns over all rounds.
+func (b *bench) turn(ctx context.Context, n int, w work, peers []*peer) {
+	if w.direct {
+		b.measure(ctx, n, w, nil)
+	}
+	var all sync.WaitGroup
+	defer all.Wait()
+	for i := range peers {
+		p := peers[(n+i)%len(peers)]
+		switch {
+		case ctx.Err() != nil, w.own && p.name != product, w.tcp && !p.tcp():
+		case *atOnce:
+			all.Go(func() { b.measure(ctx, n, w, p) })
+		default:
+			b.measure(ctx, n, w, p)
+		}
+	}
 }
 
 // measure does one work with one peer, or with the backend itself where it's nil.
@@ -328,20 +355,22 @@ func (b *bench) measure(ctx context.Context, n int, w work, p *peer) {
 	if ctx.Err() != nil {
 		return
 	}
+	b.mu.Lock()
 	if err != nil {
-		b.note("round %d: %s, %s: %v", n+1, w.name, name, err)
+		b.note("turn %d: %s, %s: %v", n+1, w.name, name, err)
 		if name == product {
 			b.failed++
 		}
 	}
 	b.report.Samples.add(w.name, name, n, s)
+	b.mu.Unlock()
 	var said []string
 	for _, metric := range []string{"cpu", "plain", "busy", "pss", "p50", "p99"} {
 		if v, ok := s[metric]; ok {
 			said = append(said, fmt.Sprintf("%s %.2f", metric, v))
 		}
 	}
-	log.Printf("round %d/%d  %-12s %-8s %s", n+1, *rounds, w.name, name, strings.Join(said, ", "))
+	log.Printf("turn %d/%d  %-12s %-8s %s", n+1, *rounds**turns, w.name, name, strings.Join(said, ", "))
 	if p != nil {
 		p.quiet(ctx)
 	}

@@ -31,12 +31,14 @@ type kind struct {
 const (
 	direct  = "direct" // the backend itself, without TLS: what a latency consists of anyway
 	product = "jurat"
+	earlier = "before" // another build of it
 )
 
 // kinds are in the order in which they take turns.
 func kinds() []kind {
 	return []kind{
 		{name: product, program: "jurat", conf: "jurat.yaml", args: []string{"serve", "-c", "FILE"}, version: []string{"version"}},
+		{name: earlier, program: "jurat", conf: "jurat.yaml", args: []string{"serve", "-c", "FILE"}, version: []string{"version"}},
 		{name: "nginx", program: "nginx", conf: "nginx.conf", args: []string{"-c", "FILE"}, version: []string{"-v"}},
 		{name: "haproxy", program: "haproxy", conf: "haproxy.cfg", args: []string{"-db", "-f", "FILE"}, version: []string{"-v"}},
 		{name: "caddy", program: "caddy", conf: "caddy.json", args: []string{"run", "--config", "FILE"}, version: []string{"version"}, noTCP: true},

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"math"
+	"slices"
 	"strings"
 	"unicode/utf8"
 )
@@ -104,7 +105,7 @@ func (r *report) summarise() {
 		if s.all {
 			others = nil
 			for _, p := range r.Peers {
-				if p != product {
+				if p != product && p != earlier {
 					others = append(others, p)
 				}
 			}
@@ -181,6 +182,13 @@ func figure(v float64, ok bool) string {
 	}
 }
 
+func ratioFigure(v float64) string {
+	if math.IsNaN(v) {
+		return "–"
+	}
+	return fmt.Sprintf("%.3f", v)
+}
+
 // verdict is the ratio of a line, its goal, and whether it was met.
 func (l *line) verdict() []string {
 	if l.Ratio == nil {
@@ -201,13 +209,21 @@ func (l *line) verdict() []string {
 
 func (r *report) tables() (costs, attested, rates table) {
 	costs = table{append(append([]string{"CPU of the proxy, or as said"}, r.Peers...), "jurat ÷ better", "goal", "")}
+	changes := slices.Contains(r.Peers, earlier)
+	if changes {
+		costs[0] = append(costs[0], "jurat ÷ before")
+	}
 	for _, l := range r.Lines {
 		row := []string{l.Title}
 		for _, p := range r.Peers {
 			v, ok := l.Values[p]
 			row = append(row, figure(v, ok))
 		}
-		costs = append(costs, append(row, l.verdict()...))
+		row = append(row, l.verdict()...)
+		if changes {
+			row = append(row, ratioFigure(r.Samples.ratio(l.Work, l.Metric, product, earlier)))
+		}
+		costs = append(costs, row)
 	}
 	attested = table{{"jurat, established connections", "attested", "plain", "ratio", "goal", ""}}
 	for _, l := range r.Attested {

@@ -34,27 +34,27 @@ func quantile(all []time.Duration, share float64) float64 {
 	return float64(all[max(at, 0)].Nanoseconds()) / 1e3
 }
 
-// results are the samples of each work and peer, by round; nil where there is none.
+// results are the samples of each work and peer, by turn; nil where there is none.
 type results map[string]map[string][]sample
 
-func (r results) add(work, peer string, round int, s sample) {
+func (r results) add(work, peer string, turn int, s sample) {
 	if r[work] == nil {
 		r[work] = map[string][]sample{}
 	}
-	for len(r[work][peer]) < round {
+	for len(r[work][peer]) < turn {
 		r[work][peer] = append(r[work][peer], nil)
 	}
 	r[work][peer] = append(r[work][peer], s)
 }
 
-// each gives, for all rounds in which every peer named was measured, what f makes of their values.
+// each gives, for all turns in which every peer named was measured, what f makes of their values.
 func (r results) each(work, metric string, peers []string, f func(v []float64) float64) []float64 {
 	var all []float64
-	for round := range r[work][peers[0]] {
+	for turn := range r[work][peers[0]] {
 		var v []float64
 		for _, p := range peers {
-			if of := r[work][p]; round < len(of) {
-				if x, ok := of[round][metric]; ok {
+			if of := r[work][p]; turn < len(of) {
+				if x, ok := of[turn][metric]; ok {
 					v = append(v, x)
 				}
 			}
@@ -66,12 +66,12 @@ func (r results) each(work, metric string, peers []string, f func(v []float64) f
 	return all
 }
 
-// median of a metric over the rounds.
+// median of a metric over the turns.
 func (r results) median(work, metric, peer string) float64 {
 	return median(r.each(work, metric, []string{peer}, func(v []float64) float64 { return v[0] }))
 }
 
-// ratio is the median of what peers that were measured in the same round have to one another: the machine's speed meets both.
+// ratio is the median of what peers that were measured in the same turn have to one another: the machine's speed meets both.
 func (r results) ratio(work, metric, peer, other string) float64 {
 	return median(r.each(work, metric, []string{peer, other}, func(v []float64) float64 { return v[0] / v[1] }))
 }
