@@ -127,6 +127,39 @@ func TestChoose(t *testing.T) {
 	}
 }
 
+// What asks for a certificate by name asks for that of all.
+func TestByName(t *testing.T) {
+	if got := byName("127.0.0.1:8443"); got != "localhost:8443" {
+		t.Error(got)
+	}
+}
+
+// An earlier build takes part where there is one, and is nobody to be better than.
+func TestReportOfAnEarlierBuild(t *testing.T) {
+	if slices.Contains(kindNames(), earlier) {
+		t.Error("a build that nobody named takes part")
+	}
+	*before = "jurat"
+	defer func() { *before = "" }()
+	if !slices.Contains(kindNames(), earlier) {
+		t.Error("the build that was named does not take part")
+	}
+	samples := fill([3]float64{15, 30, 20}, [3]float64{17, 30, 20})
+	for n, cpu := range []float64{12, 17} {
+		samples.add("h1", earlier, n, sample{"cpu": cpu})
+		samples.add(workIdle, earlier, n, sample{"pss": 1})
+		samples.add(workIdle, "nginx", n, sample{"pss": 4})
+		samples.add(workIdle, product, n, sample{"pss": 2})
+	}
+	r := &report{Peers: []string{product, earlier, "nginx", "haproxy"}, Samples: samples}
+	r.summarise()
+	var text bytes.Buffer
+	r.write(&text, false)
+	if !strings.Contains(text.String(), "0.80 haproxy") || !strings.Contains(text.String(), "1.125") || !strings.Contains(text.String(), "0.50 nginx") {
+		t.Error(text.String())
+	}
+}
+
 // fill makes results of rows of (jurat, nginx, HAProxy), one row for each round; 0 where there is no sample.
 func fill(rounds ...[3]float64) results {
 	r := results{}

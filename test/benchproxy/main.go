@@ -1,7 +1,7 @@
 // Command benchproxy measures jurat beside other proxies in one run: the same backend in plain HTTP, the same certificate, TLS 1.3 with
-// AES-128-GCM; the proxy on one core, load and backend on another. They take turns in every round. What counts is the CPU time of the
-// proxy, all of its processes together, for a unit of work; of what a clock on the wall says, only ratios within the run. It fails when
-// a goal is missed.
+// AES-128-GCM; the proxy on one core, load and backend on another. They take turns, or work at the same time (-at-once). What counts is
+// the CPU time of the proxy, all of its processes together, for a unit of work; of what a clock on the wall says, only ratios within the
+// run. It fails when a goal is missed.
 package main
 
 import (
@@ -30,8 +30,8 @@ var (
 	jurat   = flag.String("jurat", "", "the `PROGRAM` that is measured as jurat (default: beside this one)")
 	before  = flag.String("before", "", "another `PROGRAM` of the same kind, such as an earlier build, that takes part too")
 	rounds  = flag.Int("rounds", 3, "rounds, each of which starts all programs afresh")
-	turns   = flag.Int("turns", 4, "turns that all take at every work in a round: ratios are of what was measured in the same turn")
-	atOnce  = flag.Bool("at-once", false, "do not take turns, but work at the same time on the same core: for programs that differ little, on a machine that is not quiet")
+	turns   = flag.Int("turns", 4, "turns of all at every work in a round: ratios are of what was measured in the same turn")
+	atOnce  = flag.Bool("at-once", false, "all work at the same time, on the same core, instead of in turns: what disturbs one disturbs all")
 	span    = flag.Duration("span", time.Second, "time for each measurement, in whole seconds")
 	bulkGB  = flag.Float64("gb", 1, "gigabytes of bulk")
 	idles   = flag.Int("idle", 5000, "idle connections")
@@ -138,7 +138,11 @@ func run(ctx context.Context) error {
 		Date: time.Now().UTC().Format("2006-01-02"), Command: command(), Machine: machine(len(all)) + ", congestion control " + congestionHere(), Rounds: *rounds,
 		Versions: map[string]string{"go": runtime.Version()}, Samples: results{},
 	}
-	b.report.Setting = fmt.Sprintf("medians of %d rounds of %d turns, ratios of what was measured in the same turn; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *turns, *span, *bulkGB, *idles, *rate)
+	manner := "in turns, ratios of what was measured in the same one"
+	if *atOnce {
+		manner = "in which all worked at the same time, ratios of what they took then"
+	}
+	b.report.Setting = fmt.Sprintf("medians of %d rounds of %d measurements %s; %s each, bulk %g GB, %d idle connections, fixed rate %d/s", *rounds, *turns, manner, *span, *bulkGB, *idles, *rate)
 	if err := b.pick(); err != nil {
 		return err
 	}
@@ -237,15 +241,13 @@ func (b *bench) pick() error {
 		return err
 	}
 	for _, k := range kinds() {
-		if !slices.Contains(names, k.name) {
+		if !slices.Contains(names, k.name) && k.name != earlier {
 			continue
 		}
 		path, err := find(k.program)
 		switch {
 		case k.name == product && *jurat != "":
 			path, err = filepath.Abs(*jurat)
-		case k.name == earlier && *before == "":
-			continue
 		case k.name == earlier:
 			path, err = filepath.Abs(*before)
 		}

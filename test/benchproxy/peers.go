@@ -36,14 +36,19 @@ const (
 
 // kinds are in the order in which they take turns.
 func kinds() []kind {
-	return []kind{
-		{name: product, program: "jurat", conf: "jurat.yaml", args: []string{"serve", "-c", "FILE"}, version: []string{"version"}},
-		{name: earlier, program: "jurat", conf: "jurat.yaml", args: []string{"serve", "-c", "FILE"}, version: []string{"version"}},
+	own := kind{name: product, program: "jurat", conf: "jurat.yaml", args: []string{"serve", "-c", "FILE"}, version: []string{"version"}}
+	all := []kind{
+		own,
 		{name: "nginx", program: "nginx", conf: "nginx.conf", args: []string{"-c", "FILE"}, version: []string{"-v"}},
 		{name: "haproxy", program: "haproxy", conf: "haproxy.cfg", args: []string{"-db", "-f", "FILE"}, version: []string{"-v"}},
 		{name: "caddy", program: "caddy", conf: "caddy.json", args: []string{"run", "--config", "FILE"}, version: []string{"version"}, noTCP: true},
 		{name: "envoy", program: "envoy", conf: "envoy.yaml", args: []string{"--concurrency", "1", "--disable-hot-restart", "-l", "error", "-c", "FILE"}, version: []string{"--version"}},
 	}
+	if *before != "" {
+		own.name = earlier
+		all = append(all, own)
+	}
+	return all
 }
 
 // find looks for a program beside this one, where it's built and fetched to, and in PATH.
