@@ -100,7 +100,16 @@ func sameHost(a, b string) bool { return len(a) == len(b) && (a == b || strings.
 
 func isSpace(c byte) bool { return c == ' ' || c == '\t' }
 
-func trim(s string) string { return strings.Trim(s, " \t") }
+// trim takes off the whitespace around s. It is asked for every head, of which most have none.
+func trim(s string) string {
+	for s != "" && isSpace(s[0]) {
+		s = s[1:]
+	}
+	for s != "" && isSpace(s[len(s)-1]) {
+		s = s[:len(s)-1]
+	}
+	return s
+}
 
 // splitHost takes an authority apart. It may have no user, no empty port and no characters but those of names and
 // addresses: a comma, a percent sign or a slash in it would be read by some server as more than one host.

@@ -34,3 +34,31 @@ func put(b []byte) {
 	h.b = b[:0]
 	pool.Put(h)
 }
+
+// shelf is the buffers that a loop has at hand: that takes fewer steps than the pool of all, and what was used last is still in the
+// processor's cache. It keeps few and small ones.
+type shelf [][]byte
+
+const (
+	shelved = 64
+	widest  = 4 * smallest
+)
+
+func (s *shelf) get() []byte {
+	last := len(*s) - 1
+	if last < 0 {
+		return get()
+	}
+	b := (*s)[last]
+	(*s)[last] = nil
+	*s = (*s)[:last]
+	return b
+}
+
+func (s *shelf) put(b []byte) {
+	if len(*s) == shelved || cap(b) > widest {
+		put(b)
+		return
+	}
+	*s = append(*s, b[:0])
+}

@@ -159,7 +159,7 @@ func (c *Conn) Write(p []byte) bool {
 		}
 	}
 	if c.out == nil {
-		c.out = get()
+		c.out = c.loop.shelf.get()
 	}
 	c.out = append(c.out, p...)
 	c.soil()
@@ -248,7 +248,7 @@ func (c *Conn) shut(abort bool) {
 	c.loop.Remove(&c.timer)
 	delete(c.loop.conns, c)
 	if c.out != nil {
-		put(c.out)
+		c.loop.shelf.put(c.out)
 		c.out = nil
 	}
 	c.driver.close(abort)
@@ -308,7 +308,7 @@ func (c *Conn) send() {
 	waiting := len(c.out) - c.taken
 	if waiting == 0 {
 		if c.out != nil {
-			put(c.out)
+			c.loop.shelf.put(c.out)
 			c.out, c.taken = nil, 0
 		}
 		if !c.farewell() {

@@ -30,6 +30,8 @@ type epoll struct {
 	unread []*polled // are to be read on with, in the next round
 	spare  []*polled
 	round  []unix.EpollEvent
+	came   []arrival // in this round, and is to be looked at
+	filled int       // of the loop's buffer, with what came
 	ready  int
 	failed error
 	try    func(fd uintptr) bool
@@ -95,7 +97,17 @@ func (p *epoll) wait(until time.Time) {
 	p.dispatch()
 }
 
-// dispatch gives the connections what epoll has told last.
+// arrival is what an event has brought to a connection.
+type arrival struct {
+	driver *polled
+	events uint32
+	read   bool   // from the kernel: what follows is what it said
+	got    []byte // in the loop's buffer
+	err    error
+}
+
+// dispatch gives the connections what epoll has told last. It reads them all before it looks at what came, so that the kernel's part
+// and ours are each done while the processor has it at hand.
 func (p *epoll) dispatch() {
 	if p.ready <= 0 {
 		return
@@ -114,9 +126,35 @@ func (p *epoll) dispatch() {
 		}
 		// A descriptor that was closed in this round may be that of another connection by now.
 		if s := p.slots[e.Fd]; s.driver != nil && s.generation == e.Pad {
-			s.driver.happened(e.Events)
+			p.gather(s.driver, e.Events)
 		}
 	}
+	p.deliver()
+}
+
+// gather reads what an event has told of. Little room is no reason to read little: what came is looked at before.
+func (p *epoll) gather(d *polled, events uint32) {
+	if d.note(events); d.more && d.reads && len(p.loop.in)-p.filled < len(p.loop.in)/2 {
+		if p.deliver(); d.gone {
+			return
+		}
+	}
+	a := arrival{driver: d, events: events, read: d.more && d.reads}
+	if a.read {
+		a.got, a.err = d.recv(p.loop.in[p.filled:])
+		p.filled += len(a.got)
+	}
+	p.came = append(p.came, a)
+}
+
+// deliver gives the connections what came. One that another has ended meanwhile gets nothing; one that another has paused does, as
+// always with what was read already.
+func (p *epoll) deliver() {
+	for i, a := range p.came {
+		a.driver.happened(a)
+		p.came[i] = arrival{}
+	}
+	p.came, p.filled = p.came[:0], 0
 }
 
 func (p *epoll) wake() {
@@ -202,8 +240,7 @@ func (p *epoll) adopt(c *Conn, raw net.Conn, wire *Wire, upper Upper) (driver, e
 			d.goes = u.Polled()
 		}
 		wire.adopt(d)
-		// What TLS has taken off the wire during the handshake is in no descriptor any more.
-		p.loop.Do(func() { d.happened(0); d.look() })
+		p.loop.Do(func() { d.begin(); d.look() })
 	}
 	return d, nil
 }
@@ -230,30 +267,42 @@ func (p *epoll) duplicate(raw net.Conn, d *polled) error {
 	return nil
 }
 
-// happened takes an event. It is also called without one, to look at what is there already.
-func (d *polled) happened(events uint32) {
+// note remembers what an event says of what has arrived.
+func (d *polled) note(events uint32) {
+	d.more = d.more || events&^unix.EPOLLOUT != 0
+	d.pieces = d.pieces || events&unix.EPOLLPRI != 0
+	d.ends = d.ends || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
+}
+
+// happened takes what an event has brought.
+func (d *polled) happened(a arrival) {
 	if d.gone {
 		return
 	}
 	c := d.conn
 	defer c.rescue()
-	writable := d.blocked && events&unix.EPOLLOUT != 0
+	writable := d.blocked && a.events&unix.EPOLLOUT != 0
 	if writable {
 		d.blocked = false
 	}
 	// What has arrived goes first: it may be the last words of an end that takes no more.
-	d.more = d.more || events&^unix.EPOLLOUT != 0
-	d.pieces = d.pieces || events&unix.EPOLLPRI != 0
-	d.ends = d.ends || events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0
-	switch {
-	case events == 0:
-		d.read(false)
-	case d.more && d.reads:
-		d.read(true)
+	if a.read {
+		d.take(a.got, a.err)
 	}
 	if writable && !c.dead {
 		c.send()
 	}
+	d.abandon()
+}
+
+// begin looks at what was there before the first event: what TLS has taken off the wire during the handshake is in no descriptor any
+// more.
+func (d *polled) begin() {
+	if d.gone {
+		return
+	}
+	defer d.conn.rescue()
+	d.pass(nil)
 	d.abandon()
 }
 
@@ -291,40 +340,50 @@ func (d *polled) resume() {
 	}
 	defer d.conn.rescue()
 	if d.more && d.reads {
-		d.read(true)
+		d.take(d.recv(d.poll.loop.in))
 	}
 	d.abandon()
 }
 
-// read takes what has arrived, once: others have a turn before what is left.
-func (d *polled) read(kernel bool) {
-	l := d.conn.loop
-	var got []byte
-	if kernel {
-		n, err := recv(d.fd, l.in)
-		// Less than it could have been was everything, of TCP: epoll tells of what comes after it. But an end that it has told of is
-		// not among it, and whoever sends an urgent byte could leave what follows it unread.
-		d.more = err == unix.EINTR || n == len(l.in) || n > 0 && (d.ends || d.pieces)
-		if d.more {
-			d.queue()
-		}
-		switch {
-		case err == unix.EAGAIN, err == unix.EINTR:
-			return
-		case err != nil:
-			d.conn.finish(os.NewSyscallError("read", err))
-			return
-		case n == 0 && d.upper == nil:
-			d.watch(false)
-			d.conn.finish(nil)
-			return
-		case n == 0:
-			d.watch(false)
-			d.wire.dry = true
-		default:
-			got = l.in[:n]
-		}
+// recv reads what has arrived, once: others have a turn before what is left. An end is an io.EOF.
+func (d *polled) recv(p []byte) ([]byte, error) {
+	n, err := recv(d.fd, p)
+	// Less than it could have been was everything, of TCP: epoll tells of what comes after it. But an end that it has told of is
+	// not among it, and whoever sends an urgent byte could leave what follows it unread.
+	d.more = err == unix.EINTR || n == len(p) || n > 0 && (d.ends || d.pieces)
+	switch {
+	case err != nil:
+		return nil, err
+	case n == 0:
+		return nil, io.EOF
+	default:
+		return p[:n], nil
 	}
+}
+
+// take takes what recv has answered.
+func (d *polled) take(got []byte, err error) {
+	if d.more {
+		d.queue()
+	}
+	switch {
+	case err == nil:
+		d.pass(got)
+	case err == unix.EAGAIN, err == unix.EINTR:
+	case err != io.EOF:
+		d.conn.finish(os.NewSyscallError("read", err))
+	case d.upper == nil:
+		d.watch(false)
+		d.conn.finish(nil)
+	default:
+		d.watch(false)
+		d.wire.dry = true
+		d.pass(nil)
+	}
+}
+
+// pass gives the connection what has arrived.
+func (d *polled) pass(got []byte) {
 	if d.upper == nil {
 		d.conn.deliver(got)
 		return
@@ -395,9 +454,9 @@ func (d *polled) write(p []byte) (int, error) {
 	if left, err := d.flush(); err != nil || left > 0 {
 		return 0, err
 	}
-	d.wire.cork()
+	d.wire.cork(&d.conn.loop.shelf)
 	n, err := d.upper.Write(p)
-	d.wire.uncork()
+	d.wire.uncork(&d.conn.loop.shelf)
 	return n, err
 }
 
@@ -438,7 +497,7 @@ func (d *polled) flush() (int, error) {
 	for {
 		if d.sent == len(d.left) {
 			if d.left != nil {
-				put(d.left)
+				d.conn.loop.shelf.put(d.left)
 				d.left, d.sent = nil, 0
 			}
 			if d.left = d.wire.take(); d.left == nil {
@@ -465,9 +524,9 @@ func (d *polled) watch(read bool) {
 
 func (d *polled) closeWrite() error {
 	if d.upper != nil && !d.closed {
-		d.wire.cork()
+		d.wire.cork(&d.conn.loop.shelf)
 		err := d.upper.CloseWrite()
-		d.wire.uncork()
+		d.wire.uncork(&d.conn.loop.shelf)
 		if err == nil {
 			_, err = d.flush()
 		}
@@ -482,7 +541,7 @@ func (d *polled) closeWrite() error {
 
 func (d *polled) goodbye() {
 	if d.upper != nil {
-		d.wire.cork()
+		d.wire.cork(&d.conn.loop.shelf)
 		_ = d.upper.Close()
 		d.closed = true
 	}
@@ -498,12 +557,12 @@ func (d *polled) close(abort bool) {
 		_ = d.upper.Close()
 	}
 	if d.left != nil {
-		put(d.left)
+		d.conn.loop.shelf.put(d.left)
 		d.left = nil
 	}
 	if d.wire != nil {
 		if b := d.wire.take(); b != nil {
-			put(b)
+			d.conn.loop.shelf.put(b)
 		}
 	}
 	if abort {

@@ -87,6 +87,7 @@ type Loop struct {
 	poller poller
 	in     []byte // of one read, before TLS
 	plain  []byte // of one read, after it
+	shelf  shelf
 	conns  map[*Conn]struct{}
 	dirty  []*Conn // have output that was not tried to be sent
 	timers timers

@@ -244,6 +244,157 @@ func TestTimeOfTheRest(t *testing.T) {
 	})
 }
 
+// keeper keeps what comes, and does something to another connection at each piece.
+type keeper struct {
+	*sink
+	all []byte
+	do  func()
+}
+
+func (k *keeper) Data(p []byte) {
+	k.all = append(k.all, p...)
+	k.sink.Data(p)
+	k.do()
+}
+
+// Connections of one round are read before any of them is looked at. Whom another one ends meanwhile is given nothing any more, and
+// whom it pauses is given what was read, and no more than that.
+func TestRoundOfSeveral(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		does  func(other *loop.Conn)
+		total int // of the two pieces
+	}{
+		{"ends it", (*loop.Conn).Abort, 1},
+		{"pauses it", (*loop.Conn).Pause, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := alone(t)
+			var near [2]*keeper
+			var far [2]end
+			for i := range near {
+				var raw net.Conn
+				far[i], raw = pair(t, "tcp")
+				near[i] = &keeper{sink: sinkFor(t, g, raw)}
+			}
+			total := func() int { return len(near[0].all) + len(near[1].all) }
+			do(near[0].c, func() {
+				for i, k := range near {
+					k.do = func() { c.does(near[1-i].c) }
+					k.c.SetHandler(k)
+					_, _ = far[i].Write([]byte{1})
+				}
+			})
+			soon(t, near[0].c, "the first piece", func() bool { return near[0].got.Load()+near[1].got.Load() > 0 })
+			do(near[0].c, func() {
+				if total() != c.total || len(near[0].ended)+len(near[1].ended) > 0 {
+					t.Errorf("%d pieces, %d ends", total(), len(near[0].ended)+len(near[1].ended))
+				}
+				for _, f := range far {
+					_, _ = f.Write([]byte{2})
+				}
+			})
+			for range 3 {
+				do(near[0].c, func() {})
+			}
+			if c.total == 2 {
+				do(near[0].c, func() {
+					if total() != 2 {
+						t.Errorf("%d pieces on paused connections", total())
+					}
+					for _, k := range near {
+						k.do = func() {}
+						k.c.Resume()
+					}
+				})
+				arrives(t, near[0].sink, 2)
+				arrives(t, near[1].sink, 2)
+			}
+		})
+	}
+}
+
+// More than there is room for at once comes whole, and in order.
+func TestRoundOfMuch(t *testing.T) {
+	g := alone(t)
+	var near [5]*keeper
+	var far [5]end
+	var want [5][]byte
+	for i := range near {
+		var raw net.Conn
+		far[i], raw = pair(t, "unix")
+		near[i] = &keeper{sink: sinkFor(t, g, raw), do: func() {}}
+		want[i] = random(30_000 * (i + 1))
+	}
+	do(near[0].c, func() {
+		for i, k := range near {
+			k.c.SetHandler(k)
+			_, _ = far[i].Write(want[i])
+		}
+	})
+	for i, k := range near {
+		arrives(t, k.sink, int64(len(want[i])))
+		do(k.c, func() {
+			if !bytes.Equal(k.all, want[i]) {
+				t.Errorf("connection %d was given something else", i)
+			}
+		})
+	}
+}
+
+// A connection that another one ends before its turn to be read, or to be read on with, is not read: its descriptor may be somebody
+// else's by then.
+func TestRoundWithoutTheEnded(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		sizes [2]int // of what comes for the one that ends the other, and for the other
+		first int    // which of them is told of first
+	}{
+		{"before its turn", [2]int{100_000, 1}, 0}, // which leaves little room
+		{"before its rest", [2]int{1, 150_000}, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			g := alone(t)
+			var near [2]*keeper
+			var far [2]end
+			for i := range near {
+				var raw net.Conn
+				far[i], raw = pair(t, "unix")
+				near[i] = &keeper{sink: sinkFor(t, g, raw), do: func() {}}
+			}
+			others, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Close(others[1])
+			reused := -1
+			do(near[0].c, func() {
+				near[0].c.SetHandler(near[0])
+				near[0].do = func() {
+					reused = near[1].c.FD()
+					near[1].c.Abort()
+					if err := errors.Join(unix.Dup3(others[0], reused, unix.O_CLOEXEC), unix.Close(others[0])); err != nil {
+						t.Error(err)
+					}
+					near[0].do = func() {}
+				}
+				_, _ = unix.Write(others[1], []byte{3})
+				for _, i := range []int{c.first, 1 - c.first} {
+					_, _ = far[i].Write(make([]byte, c.sizes[i]))
+				}
+			})
+			arrives(t, near[0].sink, int64(c.sizes[0]))
+			for range 3 {
+				do(near[0].c, func() {})
+			}
+			defer unix.Close(reused)
+			if n, err := unix.Read(reused, make([]byte, 1)); n != 1 || err != nil {
+				t.Errorf("the byte of another was taken: %d, %v", n, err)
+			}
+		})
+	}
+}
+
 // second panics when something arrives for the second time.
 type second struct {
 	*sink

@@ -147,10 +147,14 @@ func (w *Wire) Reset() {
 	}
 }
 
-// cork keeps the loop from being told of what it does itself.
-func (w *Wire) cork() {
+// cork keeps the loop, whose shelf that is, from being told of what it does itself. It brings the buffer, too: Write may be somebody
+// else's.
+func (w *Wire) cork(s *shelf) {
 	w.mu.Lock()
 	w.corked = true
+	if w.out == nil {
+		w.out = s.get()
+	}
 	w.mu.Unlock()
 }
 
@@ -162,9 +166,13 @@ func (w *Wire) adopt(d *polled) {
 }
 
 // uncork ends that. What others did meanwhile is not lost: what they wrote is with what the loop wrote.
-func (w *Wire) uncork() {
+func (w *Wire) uncork(s *shelf) {
 	w.mu.Lock()
 	w.corked = false
+	if len(w.out) == 0 {
+		s.put(w.out)
+		w.out = nil
+	}
 	if w.shut {
 		w.tell()
 	}
@@ -182,9 +190,12 @@ func (w *Wire) heard() (shut, cut bool) {
 // take empties the wire of what is to be sent.
 func (w *Wire) take() []byte {
 	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.out) == 0 {
+		return nil
+	}
 	b := w.out
 	w.out = nil
-	w.mu.Unlock()
 	return b
 }
 
