@@ -81,9 +81,9 @@ func (s *Server) joined(l *link, to net.Conn, cluster *Cluster, began time.Time,
 		peer = far.conn.Result()
 	}
 	told := s.carried(l, began, cluster.balance.Name(), addrString(to.RemoteAddr()), peer)
-	join(s.engine, l, to, s.limits.Tunnel, logger, func(o upstream.Outcome, received, sent uint64) {
-		done(o)
-		told(o, received, sent)
+	join(s.engine, l, to, s.limits.Tunnel, logger, func(how ending, received, sent uint64) {
+		done(how.outcome())
+		told(how, received, sent)
 	})
 }
 

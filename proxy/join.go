@@ -18,12 +18,12 @@ var errIdle = errors.New("nothing moved for too long")
 // both. The end of one direction is passed on while the other goes on. Anything but a proper end is passed on as a reset:
 // whoever is at the other end must not take half of a message for the whole. It answers at once; done, which may be nil, is told
 // of the end.
-func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
+func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.Logger, done func(how ending, received, sent uint64)) {
 	joinBehind(e, l, other, nil, idle, logger, done)
 }
 
 // joinBehind is join where some of what the other connection has to say was read already: ahead is passed on before the rest.
-func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(o upstream.Outcome, received, sent uint64)) {
+func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(how ending, received, sent uint64)) {
 	t := &tunnel{loop: e.group.For(l.conn.NetConn(), other), idle: idle, log: logger, done: done}
 	if l.plain {
 		t.in, t.out = &l.stats.in, &l.stats.out
@@ -35,10 +35,33 @@ func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Dura
 	drop := func() {
 		l.reset()
 		resetConn(other)
-		t.finished(upstream.NoVerdict)
+		t.finished(endedHere)
 	}
 	if !t.loop.Do(func() { t.loop.Try(func() { t.open(l, other, ahead) }, drop) }) {
 		drop()
+	}
+}
+
+// ending is how a tunnel came to its end.
+type ending uint8
+
+const (
+	endedHere ending = iota // it did not begin, or this side broke it off
+	endedWhole
+	endedNear // the near connection broke off
+	endedFar  // the far one did
+	endedIdle
+)
+
+// outcome is what the end says about an endpoint at the far end: a client that breaks off must not get it ejected.
+func (e ending) outcome() upstream.Outcome {
+	switch e {
+	case endedWhole:
+		return upstream.Success
+	case endedFar:
+		return upstream.Reset
+	default:
+		return upstream.NoVerdict
 	}
 }
 
@@ -49,16 +72,16 @@ type tunnel struct {
 	idle  time.Duration
 	timer loop.Timer
 	log   *slog.Logger
-	done  func(o upstream.Outcome, received, sent uint64) // nil where nobody cares
+	done  func(how ending, received, sent uint64) // nil where nobody cares
 
 	in, out *atomic.Uint64 // count what near has received and sent; nil where its link does
 }
 
 // finished tells of the end, once.
-func (t *tunnel) finished(o upstream.Outcome) {
+func (t *tunnel) finished(how ending) {
 	t.loop.Remove(&t.timer)
 	if t.done != nil {
-		t.done(o, t.ways[0].moved, t.ways[1].moved)
+		t.done(how, t.ways[0].moved, t.ways[1].moved)
 		t.done = nil
 	}
 }
@@ -76,7 +99,7 @@ func (t *tunnel) open(l *link, other net.Conn, ahead []byte) {
 	near, err := l.open(t.loop)
 	if err != nil {
 		resetConn(other)
-		t.finished(upstream.NoVerdict)
+		t.finished(endedHere)
 		t.broke(err)
 		return
 	}
@@ -89,7 +112,7 @@ func (t *tunnel) open(l *link, other net.Conn, ahead []byte) {
 	if err != nil {
 		near.Abort()
 		resetConn(other)
-		t.finished(upstream.NoVerdict)
+		t.finished(endedHere)
 		t.broke(err)
 		return
 	}
@@ -116,11 +139,11 @@ func (t *tunnel) touch() {
 }
 
 // expire ends a tunnel in which nothing moves. What waits for an end that does not read has not moved either.
-func (t *tunnel) expire() { t.cut(errIdle) }
+func (t *tunnel) expire() { t.cut(endedIdle, errIdle) }
 
 // cut breaks both connections off.
-func (t *tunnel) cut(err error) {
-	t.finished(upstream.Reset)
+func (t *tunnel) cut(how ending, err error) {
+	t.finished(how)
 	for i := range t.ways {
 		t.ways[i].from.Abort()
 	}
@@ -159,19 +182,31 @@ func (w *way) End(err error) {
 	switch {
 	case err != nil && w.ended:
 		// It said all that it had to say, which a reset would take away again from who has not read it yet.
-		w.finished(upstream.Success)
+		w.finished(endedWhole)
 		w.to.Linger()
 		w.broke(err)
 		return
 	case err != nil:
-		w.cut(err)
+		w.cut(w.brokenBy(err), err)
 		return
 	}
 	w.ended = true
 	w.to.CloseWrite()
 	if w.ways[0].ended && w.ways[1].ended {
-		w.finished(upstream.Success)
+		w.finished(endedWhole)
 		w.from.Close()
 		w.to.Close()
+	}
+}
+
+// brokenBy tells who broke off what came from w.
+func (w *way) brokenBy(err error) ending {
+	switch {
+	case errors.Is(err, loop.ErrReset):
+		return endedHere
+	case w == &w.ways[0]:
+		return endedNear
+	default:
+		return endedFar
 	}
 }

@@ -161,37 +161,47 @@ func (s *Server) refusedConnection(began time.Time, client string, code attest.C
 }
 
 // carried is told of a raw connection that is over.
-func (s *Server) carried(l *link, began time.Time, cluster, endpoint string, peer *attest.Result) func(o upstream.Outcome, received, sent uint64) {
+func (s *Server) carried(l *link, began time.Time, cluster, endpoint string, peer *attest.Result) func(how ending, received, sent uint64) {
 	if s.observer.Log == nil {
-		return func(upstream.Outcome, uint64, uint64) {}
+		return func(ending, uint64, uint64) {}
 	}
-	return func(o upstream.Outcome, received, sent uint64) {
+	return func(how ending, received, sent uint64) {
 		r := &accesslog.Record{
 			Start: began, Duration: time.Since(began), Listener: s.name, Client: addrString(l.conn.RemoteAddr()), SNI: l.state.ServerName,
 			ALPN: l.state.NegotiatedProtocol, Protocol: "TCP", Received: received, Sent: sent, Cluster: cluster, Endpoint: endpoint, Tries: 1,
 			Downstream: l.conn.Result(), Upstream: peer,
 		}
-		if o == upstream.Reset {
-			r.Flags = accesslog.UpstreamConnectionTermination
-		}
+		r.Flags = how.flags(accesslog.DownstreamConnectionTermination, accesslog.UpstreamConnectionTermination)
 		s.observer.Log(r)
 	}
 }
 
+// flags are those of the end of a tunnel, with near and far for when one of its connections broke off.
+func (e ending) flags(near, far accesslog.Flags) accesslog.Flags {
+	switch e {
+	case endedNear:
+		return near
+	case endedFar:
+		return far
+	case endedIdle:
+		return accesslog.StreamIdleTimeout
+	default:
+		return 0
+	}
+}
+
 // carriedOut is carried for a local client, whose connection is not the attested one. target is what it asked for, if it did.
-func (s *Server) carriedOut(l *link, client net.Conn, target string) func(o upstream.Outcome, received, sent uint64) {
+func (s *Server) carriedOut(l *link, client net.Conn, target string) func(how ending, received, sent uint64) {
 	if s.observer.Log == nil {
 		return nil
 	}
 	began := time.Now()
-	return func(o upstream.Outcome, received, sent uint64) {
+	return func(how ending, received, sent uint64) {
 		r := &accesslog.Record{
 			Start: began, Duration: time.Since(began), Listener: s.name, Client: addrString(client.RemoteAddr()), Protocol: "TCP",
 			Authority: target, Received: sent, Sent: received, Endpoint: addrString(l.conn.RemoteAddr()), Tries: 1, Upstream: l.conn.Result(),
 		}
-		if o == upstream.Reset {
-			r.Flags = accesslog.UpstreamConnectionTermination
-		}
+		r.Flags = how.flags(accesslog.UpstreamConnectionTermination, accesslog.DownstreamConnectionTermination)
 		s.observer.Log(r)
 	}
 }

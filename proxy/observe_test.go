@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
@@ -184,5 +185,68 @@ func TestRecordsOfTunnels(t *testing.T) {
 			r.Listener == "in" && (!r.Downstream.Affirmed() || r.Cluster != "echo" || r.Endpoint != echo) || r.Listener == "out" && (!r.Upstream.Affirmed() || r.Endpoint != inAddr) {
 			t.Errorf("%+v", r)
 		}
+	}
+}
+
+// TestHowTunnelsEnd: the record tells who broke off, and an endpoint is blamed for what it did itself alone. Otherwise any client
+// that resets its connections could have every endpoint ejected.
+func TestHowTunnelsEnd(t *testing.T) {
+	for name, tt := range map[string]struct {
+		client, service bool // resets the connection
+		in, out         accesslog.Flags
+		want            upstream.EndpointStats
+	}{
+		"client":  {true, false, accesslog.DownstreamConnectionTermination, accesslog.DownstreamConnectionTermination, upstream.EndpointStats{NoVerdict: 1}},
+		"service": {false, true, accesslog.UpstreamConnectionTermination, accesslog.UpstreamConnectionTermination, upstream.EndpointStats{Resets: 1}},
+		"idle":    {false, false, accesslog.StreamIdleTimeout, accesslog.UpstreamConnectionTermination, upstream.EndpointStats{NoVerdict: 1}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard, ends := new(observed), new(observed)
+			origin := rawOrigin(t, func(c *net.TCPConn) {
+				_, _ = io.ReadFull(c, make([]byte, 1))
+				if tt.service {
+					_ = c.SetLinger(0)
+					return
+				}
+				_, _ = c.Write([]byte("y"))
+				_, _ = io.Copy(io.Discard, c)
+			})
+			limits := proxy.Limits{}
+			if !tt.client && !tt.service {
+				limits.Tunnel = 100 * time.Millisecond
+			}
+			c := cluster(t, upstream.Config{Name: "a"}, origin)
+			in := proxy.NewTCP(engine(t), shake(affirmed()), c, nil, limits)
+			in.Observe(proxy.Observer{Log: heard.log}, "in")
+			out := proxy.NewOutbound(engine(t), dialer(start(t, in), affirmed()), nil, proxy.Limits{})
+			out.Observe(proxy.Observer{Log: ends.log}, "out")
+			raw, err := new(net.Dialer).DialContext(t.Context(), "tcp", start(t, out))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer raw.Close()
+			_, _ = raw.Write([]byte("x"))
+			if !tt.service {
+				if _, err := io.ReadFull(raw, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if tt.client {
+				_ = raw.(*net.TCPConn).SetLinger(0)
+				_ = raw.Close()
+			}
+			if in, out := heard.next(t).Flags, ends.next(t).Flags; in != tt.in || out != tt.out {
+				t.Errorf("got %v and %v, want %v and %v", in, out, tt.in, tt.out)
+			}
+			var got upstream.EndpointStats
+			until(t, "the verdict", func() bool {
+				got = c.Balance().Endpoints()[0].Stats()
+				got.Nanoseconds = 0
+				return got.Active == 0 && got != upstream.EndpointStats{}
+			})
+			if got != tt.want {
+				t.Errorf("got %+v, want %+v", got, tt.want)
+			}
+		})
 	}
 }
