@@ -14,6 +14,7 @@ import (
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy"
+	"github.com/jurat-tls/jurat/proxy/accesslog"
 )
 
 func TestParseBackend(t *testing.T) {
@@ -203,7 +204,10 @@ func TestStall(t *testing.T) {
 		_, err := io.Copy(w, r.Body)
 		ends <- err
 	}))
-	in := start(t, inboundHTTP(t, shake(nil, "h2", "http/1.1"), addr, proxy.Limits{Stall: limit}, nil))
+	heard := new(observed)
+	server := inboundHTTP(t, shake(nil, "h2", "http/1.1"), addr, proxy.Limits{Stall: limit}, nil)
+	server.Observe(proxy.Observer{Log: heard.log}, "in")
+	in := start(t, server)
 	for _, alpn := range []string{"http/1.1", "h2"} {
 		t.Run(alpn, func(t *testing.T) {
 			c := client(t, direct(in), alpn)
@@ -225,6 +229,13 @@ func TestStall(t *testing.T) {
 			pw.Close()
 			if err := <-ends; err == nil {
 				t.Error("the service saw a whole body")
+			}
+			r := heard.next(t)
+			for r.Status != http.StatusRequestTimeout {
+				r = heard.next(t)
+			}
+			if r.Flags != accesslog.StreamIdleTimeout {
+				t.Errorf("the record says %v", r.Flags)
 			}
 			pr, pw = io.Pipe()
 			go func() {

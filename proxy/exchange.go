@@ -162,8 +162,8 @@ func fits(r *message.Request) bool {
 func (x *exchange) identify() {
 	f := withoutTrailers(x.req.Fields.Remove(message.Identifies), message.Identifies)
 	f = append(f, message.Field{Name: "X-Forwarded-For", Value: x.link.host()}, message.Field{Name: "X-Forwarded-Proto", Value: x.scheme()})
-	if x.req.Authority != "" {
-		f = append(f, message.Field{Name: "X-Forwarded-Host", Value: x.req.Authority})
+	if asked := x.told.authority; asked != "" { // and not what a route has made of it
+		f = append(f, message.Field{Name: "X-Forwarded-Host", Value: asked})
 	}
 	if id := x.link.identity(); id != nil {
 		f = append(f, message.Field{Name: HeaderResult, Value: id.result})
@@ -331,6 +331,7 @@ func (x *exchange) stalled() {
 	case x.answered:
 		x.cut()
 	default:
+		x.told.flags |= accesslog.StreamIdleTimeout
 		x.reply(http.StatusRequestTimeout, "", "the request took too long")
 	}
 }

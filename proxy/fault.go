@@ -21,7 +21,7 @@ func plainError(err error) string {
 		return "the connection was closed"
 	case errors.Is(err, context.Canceled):
 		return "cancelled"
-	case errors.Is(err, errNotAsked), errors.Is(err, errNoAnswer), errors.Is(err, errNotRead):
+	case errors.Is(err, errNotAsked), errors.Is(err, errNoAnswer), errors.Is(err, errNotRead), errors.Is(err, errIdle):
 		return err.Error()
 	default:
 		return "not an answer in HTTP"

@@ -90,6 +90,7 @@ func says(t testing.TB, name string) string {
 	return origin(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("X-From", name)
+		w.Header().Set("X-Asked", r.Header.Get("X-Forwarded-Host"))
 		fmt.Fprintf(w, "%s %s %s %s %q", name, r.Method, r.Host, r.URL.RequestURI(), body)
 	}))
 }
@@ -155,6 +156,9 @@ func TestRoutes(t *testing.T) {
 			case "/api/thing?q":
 				if res.Header.Get("X-From") != "" || res.Header.Get("X-Route") != "api" {
 					t.Errorf("edits of the response: %v", res.Header)
+				}
+				if asked := res.Header.Get("X-Asked"); asked != "x" {
+					t.Errorf("the service is told that the client asked for %q", asked)
 				}
 			}
 		}
@@ -285,8 +289,9 @@ func TestRouteTimeouts(t *testing.T) {
 	c := cluster(t, upstream.Config{Name: "a"}, addr)
 	total, idle := to("a"), to("a")
 	total.Timeout, idle.IdleTimeout = 150*time.Millisecond, 150*time.Millisecond
+	logs := new(journal)
 	_, server := routed(t, routing(t, map[string]*proxy.Cluster{"a": c},
-		route.Route{Match: route.RouteMatch{Path: "/idle"}, Route: idle}, route.Route{Match: route.RouteMatch{Prefix: "/"}, Route: total}), new(journal))
+		route.Route{Match: route.RouteMatch{Path: "/idle"}, Route: idle}, route.Route{Match: route.RouteMatch{Prefix: "/"}, Route: total}), logs)
 	each(t, func(t *testing.T, alpn string) {
 		h := client(t, direct(server), alpn)
 		for _, path := range []string{"/", "/idle"} {
@@ -307,6 +312,9 @@ func TestRouteTimeouts(t *testing.T) {
 			t.Errorf("an answer that took too long looks whole: %q", body)
 		}
 	})
+	if text := logs.String(); !strings.Contains(text, "nothing moved for too long") || strings.Contains(text, "not an answer in HTTP") {
+		t.Errorf("the log says %s", text)
+	}
 	atRest(t, c)
 }
 
