@@ -141,6 +141,9 @@ func (c *compiler) route(at string, r *Route, outer edits, keep bool) *entry {
 		if s := e.direct.Status; s < 200 || s > 599 {
 			c.bad(at+".direct_response.status", strconv.Itoa(s), "200 to 599")
 		}
+		if s := e.direct.Status; e.direct.Body != "" && (s == 204 || s == 205 || s == 304) { // RFC 9110 sections 15.3.5, 15.3.6, 15.4.5
+			c.bad(at+".direct_response.body", "one beside status "+strconv.Itoa(s), "no body: an answer of that status has none")
+		}
 		if len(e.direct.Body) > maxBody {
 			c.bad(at+".direct_response.body", strconv.Itoa(len(e.direct.Body))+" bytes", fmt.Sprintf("at most %d bytes", maxBody))
 		}

@@ -83,6 +83,8 @@ func TestCompileErrors(t *testing.T) {
 		{with(func(r *route.Route) { r.DirectResponse = &route.DirectResponse{Status: 200} }), r},
 		{with(func(r *route.Route) { r.Route, r.DirectResponse = nil, &route.DirectResponse{Status: 100} }), r + ".direct_response.status"},
 		{with(func(r *route.Route) { r.Route, r.DirectResponse = nil, &route.DirectResponse{Status: 600} }), r + ".direct_response.status"},
+		{with(func(r *route.Route) { r.Route, r.DirectResponse = nil, &route.DirectResponse{Status: 204, Body: "x"} }), r + ".direct_response.body"},
+		{with(func(r *route.Route) { r.Route, r.DirectResponse = nil, &route.DirectResponse{Status: 304, Body: "x"} }), r + ".direct_response.body"},
 		{with(func(r *route.Route) { r.Route, r.DirectResponse = nil, &route.DirectResponse{} }), r + ".direct_response.status"},
 		{with(func(r *route.Route) {
 			r.Route, r.DirectResponse = nil, &route.DirectResponse{Status: 200, Body: strings.Repeat("x", 1<<17)}
