@@ -106,7 +106,7 @@ func (x *exchange) report() {
 	now := w.loop.Now()
 	var first time.Duration
 	if !t.first.IsZero() {
-		first = t.first.Sub(t.start)
+		first = max(t.first.Sub(t.start), 1) // 0 is for none, and the loop's clock stands still while it answers by itself
 	}
 	w.tally.Observe(t.status, now.Sub(t.start), first, t.received, t.sent)
 	if t.span.Recording() {
@@ -126,7 +126,7 @@ func (x *exchange) report() {
 	}
 	r := &w.record
 	*r = accesslog.Record{
-		Start: t.start, Duration: now.Sub(t.start), FirstByte: first,
+		Start: t.start, Duration: max(now.Sub(t.start), first), FirstByte: first,
 		Listener: w.side.name, Client: addrString(x.link.conn.RemoteAddr()), SNI: x.link.state.ServerName, ALPN: x.link.state.NegotiatedProtocol,
 		Protocol: protocolOf(t.version), Method: t.method, Authority: t.authority, Path: t.path,
 		Status: t.status, Code: t.code, Flags: t.flags, Received: t.received, Sent: t.sent,

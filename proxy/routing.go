@@ -65,6 +65,7 @@ func (x *exchange) route() bool {
 		return false
 	}
 	if x.cluster = r.clusters[d.Cluster()]; x.cluster == nil {
+		x.told.cluster = d.Cluster()
 		x.told.flags |= accesslog.NoClusterFound
 		x.reply(http.StatusServiceUnavailable, attest.CodeNoEndpoint, attest.CodeNoEndpoint.Title())
 		return false
@@ -134,6 +135,7 @@ func (x *exchange) pick() {
 		err = e.Begin()
 	}
 	if err != nil {
+		x.told.cluster = x.cluster.balance.Name()
 		if err == upstream.ErrOverflow {
 			x.told.flags |= accesslog.UpstreamOverflow
 		} else {
