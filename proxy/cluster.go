@@ -27,7 +27,8 @@ const (
 )
 
 // DialEndpoint connects to an endpoint and appraises it. protocols are what may be agreed on, the best first; none for raw
-// bytes. Give the handshake a Watch of the transport below it.
+// bytes. Give the handshake a Watch of the transport below it. An error with a method Appraisal() *attest.Result tells what an
+// endpoint proved that is refused.
 type DialEndpoint func(ctx context.Context, to upstream.Identity, protocols ...string) (Conn, error)
 
 // Cluster is endpoints that do the same, and how they are connected to. Servers share it.
@@ -151,12 +152,17 @@ func (c *Cluster) appraised(ctx context.Context, to upstream.Identity, protocols
 		}
 	}()
 	conn, err = c.dial(ctx, to, protocols...)
+	var refused interface{ Appraisal() *attest.Result }
+	if errors.As(err, &refused) {
+		c.balance.Appraised(to, refused.Appraisal())
+	}
 	switch {
 	case err != nil:
 		return nil, withCode(ctx, err)
 	case conn == nil:
 		return nil, &attest.Error{Code: attest.CodeInternal, Check: "transport", Err: errors.New("no connection")}
 	}
+	c.balance.Appraised(to, conn.Result())
 	if err := affirmedPeer(conn.Result()); err != nil {
 		_ = conn.Close()
 		return nil, err

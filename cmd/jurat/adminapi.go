@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"runtime"
+	"slices"
 	"time"
 
 	"github.com/jurat-tls/jurat/proxy/admin"
@@ -84,11 +85,16 @@ func (o *operation) adminListeners() (all []admin.Listener) {
 }
 
 func (o *operation) adminClusters() (all []admin.Cluster) {
+	static := o.generation().Proxy.Clusters // what else there is came from the control plane
 	for _, c := range o.runtime.Clusters() {
 		b := c.Balance()
-		cl := admin.Cluster{Name: b.Name(), Stats: b.Stats()}
-		for _, e := range b.Endpoints() {
-			cl.Endpoints = append(cl.Endpoints, admin.Endpoint{Address: e.Identity().Address, Hostname: e.Identity().Hostname, Stats: e.Stats()})
+		own := func(c config.Cluster) bool { return c.Name == b.Name() }
+		cl := admin.Cluster{Name: b.Name(), Stats: b.Stats(), Dynamic: !slices.ContainsFunc(static, own)}
+		for _, e := range b.Placed() {
+			cl.Endpoints = append(cl.Endpoints, admin.Endpoint{
+				Address: e.Identity().Address, Hostname: e.Identity().Hostname, Locality: e.Locality, Weight: e.Weight, Priority: e.Priority,
+				Stats: e.Stats(), Result: e.Proof(),
+			})
 		}
 		all = append(all, cl)
 	}
@@ -133,7 +139,7 @@ func (o *operation) configDump() (any, error) {
 
 // drain ends connections as the admin API was asked to.
 func (o *operation) drain(how admin.Drain) error {
-	if !how.SkipExit {
+	if !how.SkipExit && !how.InboundOnly { // a process whose outbound listeners are to stay has to stay with them
 		o.stop(nil)
 		return nil
 	}

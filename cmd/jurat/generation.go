@@ -303,12 +303,27 @@ func (d *dialer) dial(ctx context.Context, to upstream.Identity, protocols ...st
 		conn, name, err = d.shake(ctx, connector.CertificateOnly(), to) // which is judged as what it is
 	}
 	d.shared.records.appraised(conn, err, &record.Record{Target: to.Address, ServerName: name}, fetched)
-	d.peers.Observe(resultOf(conn, err))
+	result := resultOf(conn, err)
+	d.peers.Observe(result)
 	if err != nil {
-		return nil, withSubject(err, to.Address)
+		if err = withSubject(err, to.Address); result != nil {
+			err = &refusedError{err, result}
+		}
+		return nil, err
 	}
 	return conn, nil
 }
+
+// refusedError is an error with the appraisal that it comes of.
+type refusedError struct {
+	error
+	result *attest.Result
+}
+
+func (r *refusedError) Unwrap() error { return r.error }
+
+// Appraisal is what the endpoint proved.
+func (r *refusedError) Appraisal() *attest.Result { return r.result }
 
 func (d *dialer) shake(ctx context.Context, connector *ratls.Connector, to upstream.Identity) (conn *ratls.Conn, name string, err error) {
 	conn, err = connector.Establish(ctx, func(ctx context.Context) (net.Conn, string, error) {

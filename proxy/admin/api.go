@@ -52,8 +52,8 @@ func newAPI(source Source, opts Options) *api {
 	add(true, "/memory", "memory in use", a.memory)
 	change(s.SetLogLevel != nil, "/logging", "shows the level of the log; sets it with ?level=debug, info, warning or error", a.logging)
 	change(s.ReopenLogs != nil, "/reopen_logs", "opens access logs anew, after they were renamed", a.reopenLogs)
-	change(s.Drain != nil, "/drain_listeners", "stops listening and ends connections (?graceful, ?inboundonly, ?skip_exit)", a.drainListeners)
-	change(s.Drain != nil, "/drain", "the same as /drain_listeners?graceful", a.drain)
+	change(s.Drain != nil, "/drain_listeners", "stops listening, lets what is under way finish, and ends the process (?graceful, ?inboundonly, ?skip_exit)", a.drainListeners)
+	change(s.Drain != nil, "/drain", "the same as /drain_listeners", a.drain)
 	change(s.Quit != nil, "/quitquitquit", "ends the process", a.quit)
 	if opts.Profiling {
 		a.endpoints = append(a.endpoints, a.profiling()...)
@@ -185,6 +185,12 @@ func (a *api) reopenLogs(w http.ResponseWriter, r *http.Request) {
 
 func (a *api) drainListeners(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
+	for k := range query {
+		if k != "graceful" && k != "inboundonly" && k != "skip_exit" { // a misspelt skip_exit would end the process
+			fail(w, http.StatusBadRequest, "there are ?graceful, ?inboundonly and ?skip_exit")
+			return
+		}
+	}
 	a.begin(w, Drain{query.Has("graceful"), query.Has("inboundonly"), query.Has("skip_exit")})
 }
 

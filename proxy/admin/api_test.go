@@ -83,6 +83,7 @@ func TestChanges(t *testing.T) {
 		{"/drain_listeners?graceful", "drainG", 200},
 		{"/drain_listeners?inboundonly", "drainI", 200},
 		{"/drain_listeners?skip_exit", "drainS", 200},
+		{"/drain_listeners?gracefully", "", 400},
 		{"/drain", "drainG", 200},
 		{"/quitquitquit", "quit", 200},
 		{"/reopen_logs", "reopen", 200},

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jurat-tls/jurat/attest"
 )
 
 // Errors of Pick and Begin: 503 (Service Unavailable).
@@ -37,6 +39,14 @@ type member struct {
 	priority uint32
 	locality int    // where it is: the index of its first part
 	share    uint32 // the locality's weight
+	where    string // the locality's name
+}
+
+// Placed is an endpoint with the place that it has.
+type Placed struct {
+	*Endpoint
+	Locality         string
+	Weight, Priority uint32
 }
 
 // New makes a cluster without endpoints. random is called under the cluster's lock. The error is an *attest.Error whose
@@ -100,7 +110,7 @@ func (c *Cluster) Update(localities []LocalityEndpoints) (left []*Endpoint, err 
 			}
 			e.set(saidSo, configured.Unhealthy)
 			c.byID[configured.Identity] = e
-			c.members = append(c.members, member{e, max(configured.Weight, 1), l.Priority, at, localities[at].Weight})
+			c.members = append(c.members, member{e, max(configured.Weight, 1), l.Priority, at, localities[at].Weight, l.Locality})
 		}
 	}
 	for id, e := range old {
@@ -123,6 +133,26 @@ func (c *Cluster) Endpoints() []*Endpoint {
 		all[i] = m.Endpoint
 	}
 	return all
+}
+
+// Placed answers the endpoints of the cluster now, and their places.
+func (c *Cluster) Placed() []Placed {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := make([]Placed, len(c.members))
+	for i, m := range c.members {
+		all[i] = Placed{m.Endpoint, m.where, m.weight, m.priority}
+	}
+	return all
+}
+
+// Appraised keeps what the endpoint of that identity has proved last, if there is one.
+func (c *Cluster) Appraised(id Identity, r *attest.Result) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if e := c.byID[id]; e != nil {
+		e.proof.Store(r)
+	}
 }
 
 // rebuild makes the snapshot anew. The lock is held.

@@ -3,6 +3,8 @@ package upstream
 import (
 	"sync/atomic"
 	"time"
+
+	"github.com/jurat-tls/jurat/attest"
 )
 
 // Why an endpoint is not healthy; none of these means that it is.
@@ -22,6 +24,7 @@ type Endpoint struct {
 	flags  atomic.Uint32 // written under the cluster's lock
 	active atomic.Int64  // requests
 	counts counts
+	proof  atomic.Pointer[attest.Result]
 
 	monitor monitor // of outlier detection
 	health  health  // of active checks, under the cluster's lock
@@ -35,6 +38,9 @@ func (c *Cluster) Beside(id Identity) *Endpoint {
 
 // Identity is what the endpoint was made of.
 func (e *Endpoint) Identity() Identity { return e.id }
+
+// Proof is the last appraisal of the endpoint; nil where it was never asked for evidence.
+func (e *Endpoint) Proof() *attest.Result { return e.proof.Load() }
 
 // Healthy reports whether nothing speaks against the endpoint.
 func (e *Endpoint) Healthy() bool { return e.flags.Load() == 0 }
