@@ -15,7 +15,7 @@ const (
 	CodeNoEvidence Code = "J105"
 	// CodeTimeout: the peer did not answer in time.
 	CodeTimeout Code = "J106"
-	// CodeBackendFailed: the service behind the proxy broke off its answer.
+	// CodeBackendFailed: the service behind the proxy gave no answer in time or broke it off.
 	CodeBackendFailed Code = "J107"
 	// CodeCrowded: too many sessions wait for evidence.
 	CodeCrowded Code = "J108"
@@ -264,7 +264,7 @@ var codeTable = map[Code]codeInfo{
 	CodeBackendUnreachable:   {exit: 3, title: "the service behind the proxy cannot be reached", remedy: "start the service or correct --to"},
 	CodeNoEvidence:           {exit: 4, title: "the peer offers no evidence", remedy: "put jurat serve in front of the service or connect to the right port"},
 	CodeTimeout:              {exit: 3, title: "the peer did not answer in time", remedy: "try again and check the network path"},
-	CodeBackendFailed:        {exit: 3, title: "the service behind the proxy broke off its answer", remedy: "see the log of the service"},
+	CodeBackendFailed:        {exit: 3, title: "the service behind the proxy gave no answer in time or broke it off", remedy: "see the log of the service"},
 	CodeCrowded:              {exit: 3, title: "too many sessions wait for evidence", remedy: "try again in a moment; the TEE serves one batch of sessions after the other"},
 	CodeNoEndpoint:           {exit: 3, title: "the cluster has no endpoint to go to", remedy: "see /clusters of the admin API for what is known of its endpoints"},
 	CodeOverload:             {exit: 3, title: "the cluster has as much to do as it may", remedy: "add endpoints or raise the circuit breakers of the cluster"},
