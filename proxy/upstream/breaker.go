@@ -8,8 +8,8 @@ import (
 
 // CircuitBreakers bound what a cluster has to do at once. Negative is no bound.
 type CircuitBreakers struct {
-	MaxConnections     int          `yaml:"max_connections,negative=unlimited"`      // open at once, default 1024
-	MaxPendingRequests int          `yaml:"max_pending_requests,negative=unlimited"` // that wait for a connection, default 1024
+	MaxConnections     int          `yaml:"max_connections,negative=unlimited"`      // open at once: a request that needs a further one is refused, and does not wait for one of them, default 1024
+	MaxPendingRequests int          `yaml:"max_pending_requests,negative=unlimited"` // that wait for a connection that is being made, default 1024
 	MaxRequests        int          `yaml:"max_requests,negative=unlimited"`         // under way at once, default 1024
 	MaxRetries         int          `yaml:"max_retries,negative=unlimited"`          // under way at once; does not count where there is a RetryBudget, default 3
 	RetryBudget        *RetryBudget `yaml:"retry_budget"`                            // bounds retries by what else goes on
