@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"path/filepath"
 	"strconv"
@@ -77,7 +78,15 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 	if err := f.into(c); err != nil {
 		return place(err)
 	}
-	return c.complete(a, place)
+	err = c.complete(a, place)
+	var unread *fs.PathError
+	if attest.CodeOf(err) == attest.CodeUsage && errors.As(err, &unread) { // the file named it, and no command line
+		return &attest.Error{
+			Code: attest.CodeConfigValue, Check: "config", Subject: file, Got: fmt.Sprintf("%.200q", unread.Path), Want: "a file that can be read", Err: unread.Err,
+			Hint: "names of files are relative to " + file,
+		}
+	}
+	return err
 }
 
 // into fills c. Errors have the paths of values as their subjects, of which place knows where they came from.

@@ -216,6 +216,9 @@ func TestLoadNamesTheLine(t *testing.T) {
 	if _, err := load(t, listen[:len(listen)-2]+", require: \"-\"}\n"); attest.CodeOf(err) != attest.CodeUsage {
 		t.Errorf("standard input as a policy: %v", err)
 	}
+	if _, err := load(t, listen[:len(listen)-2]+", require: absent.yaml}\n"); attest.CodeOf(err) != attest.CodeConfigValue || !strings.Contains(err.Error(), "absent.yaml") {
+		t.Errorf("a policy that is not there: %v", err)
+	}
 	if err := testApp().loadConfig("absent.yaml", new(serveConfig)); attest.CodeOf(err) != attest.CodeUsage {
 		t.Errorf("a file that is not there: %v", err)
 	}

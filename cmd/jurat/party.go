@@ -104,14 +104,14 @@ func (a *app) readFile(file string) ([]byte, error) {
 	if file != "-" {
 		f, err := os.Open(file)
 		if err != nil {
-			return nil, usageError("%v", err)
+			return nil, usageError("%w", err)
 		}
 		defer f.Close()
 		r = f
 	}
 	raw, err := io.ReadAll(io.LimitReader(r, maxFile+1))
 	if err != nil {
-		return nil, usageError("%v", err)
+		return nil, usageError("%w", err)
 	}
 	if len(raw) > maxFile {
 		return nil, &attest.Error{Code: attest.CodeOversized, Check: "file", Subject: file, Want: fmt.Sprintf("at most %d bytes", maxFile)}
