@@ -64,7 +64,7 @@ func NewTCP(engine *Engine, handshake Handshake, cluster *Cluster, logger *slog.
 		began := time.Now()
 		to, done, err := cluster.raw(withOnward(s.ctx, l.onward), l, nil, randv2.Uint64)
 		if err != nil {
-			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
+			s.unreached(began, l, cluster, err)
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset() // an empty answer would look whole
 			return

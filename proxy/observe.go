@@ -160,6 +160,26 @@ func (s *Server) refusedConnection(began time.Time, client string, code attest.C
 	}
 }
 
+// unreached tells of a raw connection for which there was none to an endpoint.
+func (s *Server) unreached(began time.Time, l *link, cluster *Cluster, err error) {
+	if s.observer.Log == nil {
+		return
+	}
+	r := &accesslog.Record{
+		Start: began, Duration: time.Since(began), Listener: s.name, Client: addrString(l.conn.RemoteAddr()), SNI: l.state.ServerName,
+		ALPN: l.state.NegotiatedProtocol, Protocol: "TCP", Code: attest.CodeOf(err), Cluster: cluster.balance.Name(), Downstream: l.conn.Result(),
+	}
+	switch r.Code {
+	case attest.CodeNoEndpoint:
+		r.Flags = accesslog.NoHealthyUpstream
+	case attest.CodeOverload:
+		r.Flags = accesslog.UpstreamOverflow
+	default:
+		r.Flags = accesslog.UpstreamConnectionFailure
+	}
+	s.observer.Log(r)
+}
+
 // carried is told of a raw connection that is over.
 func (s *Server) carried(l *link, began time.Time, cluster, endpoint string, peer *attest.Result) func(how ending, received, sent uint64) {
 	if s.observer.Log == nil {

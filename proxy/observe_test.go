@@ -251,3 +251,41 @@ func TestHowTunnelsEnd(t *testing.T) {
 		})
 	}
 }
+
+func TestRecordsOfTunnelsToNowhere(t *testing.T) {
+	closed := listen(t)
+	closed.Close()
+	for name, tt := range map[string]struct {
+		config    upstream.Config
+		endpoints []string
+		code      attest.Code
+		flags     accesslog.Flags
+	}{
+		"unreachable": {upstream.Config{}, []string{closed.Addr().String()}, attest.CodeBackendUnreachable, accesslog.UpstreamConnectionFailure},
+		"none":        {upstream.Config{}, nil, attest.CodeNoEndpoint, accesslog.NoHealthyUpstream},
+		"too many": {
+			upstream.Config{CircuitBreakers: upstream.CircuitBreakers{MaxConnections: 1}}, []string{rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })},
+			attest.CodeOverload, accesslog.UpstreamOverflow,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			heard := new(observed)
+			tt.config.Name = "a"
+			in := proxy.NewTCP(engine(t), shake(affirmed()), cluster(t, tt.config, tt.endpoints...), nil, proxy.Limits{})
+			in.Observe(proxy.Observer{Log: heard.log}, "in")
+			addr := start(t, in)
+			for range 2 {
+				c, err := dialTLS(t.Context(), addr)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				_, _ = c.Write([]byte("x"))
+				_, _ = io.ReadFull(c, make([]byte, 1))
+			}
+			if r := heard.next(t); r.Code != tt.code || r.Flags != tt.flags || r.Cluster != "a" || r.Protocol != "TCP" || !r.Downstream.Affirmed() {
+				t.Errorf("%+v", r)
+			}
+		})
+	}
+}

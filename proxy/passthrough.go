@@ -74,7 +74,7 @@ func NewPassthrough(engine *Engine, routes []PassthroughRoute, logger *slog.Logg
 		began := time.Now()
 		service, done, err := b.to.raw(withOnward(s.ctx, l.onward), l, b.first, randv2.Uint64)
 		if err != nil {
-			s.refusedConnection(began, addrString(l.conn.RemoteAddr()), attest.CodeOf(err))
+			s.unreached(began, l, b.to, err)
 			logger.Error("service unreachable", "code", string(attest.CodeOf(err)), "error", err.Error())
 			l.reset()
 			return
