@@ -264,7 +264,8 @@ func TestRecordsOfTunnelsToNowhere(t *testing.T) {
 		"unreachable": {upstream.Config{}, []string{closed.Addr().String()}, attest.CodeBackendUnreachable, accesslog.UpstreamConnectionFailure},
 		"none":        {upstream.Config{}, nil, attest.CodeNoEndpoint, accesslog.NoHealthyUpstream},
 		"too many": {
-			upstream.Config{CircuitBreakers: upstream.CircuitBreakers{MaxConnections: 1}}, []string{rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })},
+			upstream.Config{CircuitBreakers: upstream.CircuitBreakers{MaxConnections: 1}},
+			[]string{rawOrigin(t, func(c *net.TCPConn) { _, _ = io.Copy(c, c) })},
 			attest.CodeOverload, accesslog.UpstreamOverflow,
 		},
 	} {
