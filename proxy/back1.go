@@ -28,6 +28,7 @@ type back1 struct {
 	accept   string // what a 101 has to say, where the proxy has made the handshake
 	written  bool   // all of the request is
 	response message.Response
+	hints    int // informational ones before it
 	scan     h1.Scan
 	scanning bool
 	body1    h1.Body
@@ -35,6 +36,8 @@ type back1 struct {
 	persists bool
 	rest     []byte // of a head that is not whole
 }
+
+var errHints = errors.New("too many informational answers")
 
 // start sends the head of a request.
 func (b *back1) start(x *exchange) error {
@@ -53,7 +56,7 @@ func (b *back1) start(x *exchange) error {
 	}
 	w.out = out[:0]
 	w.loop.Stop(&b.timer)
-	b.exchange, b.method, b.chunked, b.written, b.inBody = x, x.req.Method, meta.Body == h1.Chunked, meta.Body == 0, false
+	b.exchange, b.method, b.chunked, b.written, b.inBody, b.hints = x, x.req.Method, meta.Body == h1.Chunked, meta.Body == 0, false, 0
 	b.conn.Write(out)
 	return nil
 }
@@ -185,6 +188,9 @@ func (b *back1) head(x *exchange, p []byte) (int, error) {
 	}
 	r := &b.response
 	if r.Informational() {
+		if b.hints++; b.hints > maxHints { // nothing holds them up for a client that does not read
+			return 0, errHints
+		}
 		x.response(r, false)
 		return meta.Size, nil
 	}
@@ -283,7 +289,7 @@ func (b *back1) End(err error) {
 	if err == nil {
 		err = io.ErrUnexpectedEOF
 	}
-	seen := b.inBody || len(b.rest) > 0
+	seen := b.inBody || len(b.rest) > 0 || b.hints > 0
 	b.conn.Abort()
 	x.serviceGone(err, seen)
 }

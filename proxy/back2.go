@@ -39,7 +39,9 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	}
 	b.conn = conn
 	b.timer.Bind(conn)
-	b.h = h2.NewClient(h2.Limits{HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields}, w.pool, asking{b})
+	b.h = h2.NewClient(h2.Limits{
+		HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields, Continuations: maxBackFrames, Informational: maxHints,
+	}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
 	if b.peer != nil {
 		b.peer.turned = b.refused

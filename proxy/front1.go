@@ -227,6 +227,7 @@ func (d *front1) switchTo2(p []byte) {
 // refuse answers what is no request, and ends the connection: where the next one begins cannot be known.
 func (d *front1) refuse(status int) {
 	d.worker.loop.Stop(&d.timer)
+	d.x.report() // of the one before, whose end the client is being given
 	d.x.req = message.Request{Method: http.MethodGet, Version: message.HTTP11, Fields: d.x.req.Fields[:0]}
 	d.persists, d.busy, d.begun = false, true, false
 	d.x.open = true

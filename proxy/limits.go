@@ -27,7 +27,9 @@ type Limits struct {
 const (
 	maxHeader     = 64 << 10 // of a request
 	maxBackHeader = 1 << 20  // of an answer of the service
+	maxBackFrames = 128      // of HTTP/2 that it goes on in, 16 KiB each: HPACK may make it longer
 	maxFields     = 128      // of a head
+	maxHints      = 16       // informational answers before the final one
 	maxStreams    = 256      // concurrent, per HTTP/2 connection
 )
 
