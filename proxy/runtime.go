@@ -57,6 +57,7 @@ type Runtime struct {
 	ports    map[string]*port
 	clusters map[string]*member
 	closed   bool
+	left     bool // somebody else has the sockets
 }
 
 // NewRuntime makes one that does nothing yet. drain is how long connections may go on whose listener has changed.
@@ -704,10 +705,12 @@ func (r *Runtime) Sockets() map[string]net.Listener {
 	return all
 }
 
-// Leave stops accepting at all listeners: somebody else has their sockets. Shutdown does the rest.
+// Leave stops accepting at all listeners: somebody else has their sockets. Shutdown does the rest, and hurries nobody, as
+// Server.Retire does.
 func (r *Runtime) Leave() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.left = true
 	for _, p := range r.ports {
 		p.leave()
 	}
@@ -726,12 +729,16 @@ func (r *Runtime) Shutdown(ctx context.Context) error {
 	r.mu.Lock()
 	r.closed = true
 	ports := r.ports
+	end := (*Server).Shutdown
+	if r.left { // closing what is idle could meet a request, for which there is somebody
+		end = (*Server).Retire
+	}
 	r.mu.Unlock()
 	var all sync.WaitGroup
 	errs := make(chan error, len(ports))
 	for _, p := range ports {
 		p.leave()
-		all.Go(func() { errs <- p.server.Load().Shutdown(ctx) })
+		all.Go(func() { errs <- end(p.server.Load(), ctx) })
 	}
 	all.Wait()
 	stop := context.AfterFunc(ctx, r.cancel) // those that were replaced have as much time
