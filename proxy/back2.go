@@ -41,6 +41,8 @@ func (p *pool) openShared(raw net.Conn) (*back2, error) {
 	b.timer.Bind(conn)
 	b.h = h2.NewClient(h2.Limits{
 		HeaderBytes: maxBackHeader, HeaderFields: 2 * maxFields, Continuations: maxBackFrames, Informational: maxHints,
+		// What clients who do not read keep unread must not use up the window of all others on the connection.
+		Streams: maxStreams, StreamWindow: backWindow, ConnWindow: maxStreams * backWindow,
 	}, w.pool, asking{b})
 	conn.SetSource(func() { fill(conn, b.h) })
 	if b.peer != nil {

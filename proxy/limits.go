@@ -25,12 +25,13 @@ type Limits struct {
 }
 
 const (
-	maxHeader     = 64 << 10 // of a request
-	maxBackHeader = 1 << 20  // of an answer of the service
-	maxBackFrames = 128      // of HTTP/2 that it goes on in, 16 KiB each: HPACK may make it longer
-	maxFields     = 128      // of a head
-	maxHints      = 16       // informational answers before the final one
-	maxStreams    = 256      // concurrent, per HTTP/2 connection
+	maxHeader     = 64 << 10  // of a request
+	maxBackHeader = 1 << 20   // of an answer of the service
+	maxBackFrames = 128       // of HTTP/2 that it goes on in, 16 KiB each: HPACK may make it longer
+	backWindow    = 128 << 10 // of an answer in HTTP/2 that its client does not read
+	maxFields     = 128       // of a head
+	maxHints      = 16        // informational answers before the final one
+	maxStreams    = 256       // concurrent, per HTTP/2 connection
 )
 
 func (l Limits) withDefaults() Limits {
