@@ -5,30 +5,21 @@ type Flags uint32
 
 // The flags, in the order in which they are written.
 const (
-	NoHealthyUpstream                Flags = 1 << iota // UH: no endpoint of the cluster to go to
-	UpstreamRequestTimeout                             // UT: the service did not answer in time
-	LocalReset                                         // LR: this side broke off the request to the service
-	UpstreamRemoteReset                                // UR: the service reset the request
-	UpstreamConnectionFailure                          // UF: no connection to the service, or none that was acceptable
-	UpstreamConnectionTermination                      // UC: the service closed the connection before its answer was whole
-	UpstreamOverflow                                   // UO: a circuit breaker was open
-	NoRouteFound                                       // NR: no route, or no filter chain, for it
-	RateLimited                                        // RL: a rate limit refused it
-	DownstreamConnectionTermination                    // DC: the client closed the connection before the answer was whole
-	UpstreamRetryLimitExceeded                         // URX: all tries that there may be failed
-	StreamIdleTimeout                                  // SI: nothing moved for too long
-	DownstreamProtocolError                            // DPE: the client broke the rules of its protocol
-	UpstreamMaxStreamDurationReached                   // UMSDR: the request took as long as one may
-	DurationTimeout                                    // DT: the connection lasted as long as one may
-	UpstreamProtocolError                              // UPE: the service broke the rules of its protocol
-	NoClusterFound                                     // NC: the route's cluster does not exist
-	OverloadManagerTerminated                          // OM: the proxy had too much to do
-	DNSResolutionFailed                                // DF: the service's name has no address
-	DownstreamRemoteReset                              // DR: the client reset the request
+	NoHealthyUpstream               Flags = 1 << iota // UH: no endpoint of the cluster to go to
+	UpstreamRequestTimeout                            // UT: the service did not answer in time
+	UpstreamConnectionFailure                         // UF: no connection to the service, or none that was acceptable
+	UpstreamConnectionTermination                     // UC: the service closed the connection before its answer was whole
+	UpstreamOverflow                                  // UO: a circuit breaker was open
+	NoRouteFound                                      // NR: no route, or no filter chain, for it
+	DownstreamConnectionTermination                   // DC: the client closed the connection before the answer was whole
+	UpstreamRetryLimitExceeded                        // URX: all tries that there may be failed
+	StreamIdleTimeout                                 // SI: nothing moved for too long
+	DownstreamProtocolError                           // DPE: the client broke the rules of its protocol
+	NoClusterFound                                    // NC: the route's cluster does not exist
 )
 
 var flagNames = [...]string{
-	"UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "RL", "DC", "URX", "SI", "DPE", "UMSDR", "DT", "UPE", "NC", "OM", "DF", "DR",
+	"UH", "UT", "UF", "UC", "UO", "NR", "DC", "URX", "SI", "DPE", "NC",
 }
 
 // String is the short names, with commas between them; "-" for none.
