@@ -443,7 +443,8 @@ func TestPassthroughShutdown(t *testing.T) {
 	defer close(stuck)
 	for name, to := range map[string]string{
 		"service that answers": tlsOrigin(t, "a.example", nil),
-		"service that reads nothing": rawOrigin(t, func(*net.TCPConn) {
+		"service that reads nothing": rawOrigin(t, func(c *net.TCPConn) {
+			_, _ = c.Write([]byte{1})
 			<-stuck
 		}),
 	} {
@@ -459,6 +460,11 @@ func TestPassthroughShutdown(t *testing.T) {
 				defer c.Close()
 				_, _ = io.WriteString(c, clientHello(t, "a.example"))
 				conns = append(conns, c)
+			}
+			for _, c := range conns { // it is on its way no more, or it would be broken off
+				if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+					t.Fatal(err)
+				}
 			}
 			until(t, "the tunnels", func() bool { return s.Stats().Active == 10 })
 			ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
