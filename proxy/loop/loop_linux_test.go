@@ -257,6 +257,16 @@ func (k *keeper) Data(p []byte) {
 	k.do()
 }
 
+// keepers gives a loop n connections that keep what comes, and answers the far ends as well.
+func keepers(t *testing.T, g *loop.Group, network string, n int) (far []end, near []*keeper) {
+	t.Helper()
+	for range n {
+		f, raw := pair(t, network)
+		far, near = append(far, f), append(near, &keeper{sink: sinkFor(t, g, raw), do: func() {}})
+	}
+	return far, near
+}
+
 // Connections of one round are read before any of them is looked at. Whom another one ends meanwhile is given nothing any more, and
 // whom it pauses is given what was read, and no more than that.
 func TestRoundOfSeveral(t *testing.T) {
@@ -269,14 +279,7 @@ func TestRoundOfSeveral(t *testing.T) {
 		{"pauses it", (*loop.Conn).Pause, 2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := alone(t)
-			var near [2]*keeper
-			var far [2]end
-			for i := range near {
-				var raw net.Conn
-				far[i], raw = pair(t, "tcp")
-				near[i] = &keeper{sink: sinkFor(t, g, raw)}
-			}
+			far, near := keepers(t, alone(t), "tcp", 2)
 			total := func() int { return len(near[0].all) + len(near[1].all) }
 			do(near[0].c, func() {
 				for i, k := range near {
@@ -316,14 +319,9 @@ func TestRoundOfSeveral(t *testing.T) {
 
 // More than there is room for at once comes whole, and in order.
 func TestRoundOfMuch(t *testing.T) {
-	g := alone(t)
-	var near [5]*keeper
-	var far [5]end
+	far, near := keepers(t, alone(t), "unix", 5)
 	var want [5][]byte
-	for i := range near {
-		var raw net.Conn
-		far[i], raw = pair(t, "unix")
-		near[i] = &keeper{sink: sinkFor(t, g, raw), do: func() {}}
+	for i := range want {
 		want[i] = random(30_000 * (i + 1))
 	}
 	do(near[0].c, func() {
@@ -354,14 +352,7 @@ func TestRoundWithoutTheEnded(t *testing.T) {
 		{"before its rest", [2]int{1, 150_000}, 1},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g := alone(t)
-			var near [2]*keeper
-			var far [2]end
-			for i := range near {
-				var raw net.Conn
-				far[i], raw = pair(t, "unix")
-				near[i] = &keeper{sink: sinkFor(t, g, raw), do: func() {}}
-			}
+			far, near := keepers(t, alone(t), "unix", 2)
 			others, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, 0)
 			if err != nil {
 				t.Fatal(err)
