@@ -211,10 +211,11 @@ type polled struct {
 	left    []byte // on the way out, above the kernel and below TLS
 	sent    int    // of left
 	took    time.Time
-	blocked bool // the kernel takes no more for now
-	drains  bool // epoll tells when there is room again
-	goes    bool // what upper does after its stream has ended needs more of what arrives
-	closed  bool // upper was
+	failed  error // of what was sent in the middle of a write
+	blocked bool  // the kernel takes no more for now
+	drains  bool  // epoll tells when there is room again
+	goes    bool  // what upper does after its stream has ended needs more of what arrives
+	closed  bool  // upper was
 	gone    bool
 }
 
@@ -449,24 +450,35 @@ func (d *polled) look() {
 
 func (d *polled) write(p []byte) (int, error) {
 	if d.upper == nil {
-		return d.push(p)
+		return d.push(p, false)
 	}
 	if left, err := d.flush(); err != nil || left > 0 {
 		return 0, err
 	}
-	d.wire.cork(&d.conn.loop.shelf)
+	if d.conn.closes || d.conn.ending { // what is said after it leaves with it
+		d.wire.cork(&d.conn.loop.shelf)
+	} else {
+		d.wire.open(len(p))
+	}
 	n, err := d.upper.Write(p)
 	d.wire.uncork(&d.conn.loop.shelf)
 	return n, err
 }
 
-// push gives bytes to the kernel.
-func (d *polled) push(p []byte) (int, error) {
+// straight is push for what TLS is writing. An error is that of the next flush.
+func (d *polled) straight(p []byte, more bool) int {
+	n, err := d.push(p, more)
+	d.failed = err
+	return n
+}
+
+// push gives bytes to the kernel, which may wait with them where more is about to follow.
+func (d *polled) push(p []byte, more bool) (int, error) {
 	if d.blocked {
 		return 0, nil
 	}
 	for {
-		n, err := send(d.fd, p)
+		n, err := send(d.fd, p, more)
 		switch {
 		case err == nil && n == len(p):
 			d.took = d.conn.loop.now
@@ -491,8 +503,8 @@ func (d *polled) push(p []byte) (int, error) {
 }
 
 func (d *polled) flush() (int, error) {
-	if d.wire == nil {
-		return 0, nil
+	if d.wire == nil || d.failed != nil {
+		return 0, d.failed
 	}
 	for {
 		if d.sent == len(d.left) {
@@ -504,7 +516,7 @@ func (d *polled) flush() (int, error) {
 				return 0, nil
 			}
 		}
-		n, err := d.push(d.left[d.sent:])
+		n, err := d.push(d.left[d.sent:], false)
 		if d.sent += n; err != nil || d.sent < len(d.left) {
 			return len(d.left) - d.sent, err
 		}

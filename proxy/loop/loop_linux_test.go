@@ -2,6 +2,7 @@ package loop_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"math/rand/v2"
@@ -16,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/jurat-tls/jurat/proxy/loop"
+	"github.com/jurat-tls/jurat/test/tlspair"
 )
 
 // pair answers two ends of a connection, of which one belongs to no loop yet. What is written to it is at its other end at once.
@@ -605,5 +607,140 @@ func TestLeftInTheRest(t *testing.T) {
 	soon(t, h.c, "word that the other end has gone", func() bool { return len(h.left) > 0 })
 	if h.got.Load() != 150_000 || len(h.ended) > 0 {
 		t.Errorf("%d bytes, ended %d times", h.got.Load(), len(h.ended))
+	}
+}
+
+// secured is connect for alone, with a second descriptor of the near end.
+func secured(t *testing.T, h func(*loop.Conn) loop.Handler) (far *tls.Conn, near *tls.Conn, fd int) {
+	t.Helper()
+	c, raw := pair(t, "tcp")
+	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	file, err := raw.(*net.TCPConn).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = file.Close() })
+	wire := loop.NewWire(raw)
+	far, near = tlspair.Over(t, c, wire, tlspair.Leaf(t, tlspair.Key(t)))
+	give(t, alone(t), wire, near, h)
+	return far, near, int(file.Fd())
+}
+
+// What is written under TLS has left when the write is over, whatever its size: the kernel waits for no more.
+func TestWriteLeaves(t *testing.T) {
+	s := &sink{ended: make(chan error, 1)}
+	far, _, fd := secured(t, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+	const record = 16 << 10
+	for _, size := range []int{1, 1000, record - 1, record, record + 1, 3 * record, 3*record + 100, 100_000} {
+		left := time.Hour
+		for range 5 { // of which one at least is not held up by something else
+			want := random(size)
+			var began time.Time
+			do(s.c, func() {
+				began = time.Now()
+				s.c.Write(want)
+			})
+			soon(t, s.c, "the bytes to leave", func() bool {
+				n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQNSD)
+				return n == 0 && err == nil
+			})
+			left = min(left, time.Since(began))
+			got := make([]byte, size)
+			if _, err := io.ReadFull(far, got); err != nil || !bytes.Equal(got, want) {
+				t.Fatalf("%d bytes: something else came, %v", size, err)
+			}
+		}
+		if left > 150*time.Millisecond { // after 200 the kernel waits no longer
+			t.Errorf("%d bytes: were kept for %v", size, left)
+		}
+	}
+}
+
+// The last words and the goodbye behind them leave as one.
+func TestGoodbyeLeavesWithTheRest(t *testing.T) {
+	s := &sink{ended: make(chan error, 1)}
+	far, _, fd := secured(t, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+	segments := func() uint32 {
+		info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Data_segs_out
+	}
+	before := segments()
+	do(s.c, func() {
+		s.c.Write([]byte("bye"))
+		s.c.Close()
+	})
+	if got, err := io.ReadAll(far); string(got) != "bye" || err != nil {
+		t.Fatalf("got %q, %v", got, err)
+	}
+	if n := segments() - before; n != 1 {
+		t.Errorf("%d segments", n)
+	}
+}
+
+// The first error of a write is the one that is told: those that follow it know less.
+func TestErrorOfAWrite(t *testing.T) {
+	s := &sink{ended: make(chan error, 1)}
+	far, _, fd := secured(t, func(c *loop.Conn) loop.Handler { s.c = c; return s })
+	do(s.c, func() {
+		raw := far.NetConn().(*net.TCPConn)
+		_ = raw.SetLinger(0)
+		_ = raw.Close()
+		for {
+			if info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO); err != nil || info.State == 7 { // TCP_CLOSE
+				break
+			}
+		}
+		s.c.Write(make([]byte, 100_000))
+	})
+	if err := <-s.ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// pour writes as long as it may, and then again.
+type pour struct {
+	sink
+	left int
+}
+
+func (p *pour) Drained() {
+	for chunk := make([]byte, 40<<10); p.left > 0; {
+		p.left -= len(chunk)
+		if !p.c.Write(chunk) {
+			return
+		}
+	}
+}
+
+// What others write in the middle of what the loop writes is neither lost nor in the middle of a record.
+func TestWritesBesideTheLoop(t *testing.T) {
+	const each, chunks = 5_000, 200
+	p := &pour{sink: sink{ended: make(chan error, 1)}, left: chunks * 40 << 10}
+	far, near, _ := secured(t, func(c *loop.Conn) loop.Handler { p.c = c; return p })
+	var others sync.WaitGroup
+	defer others.Wait()
+	others.Go(func() {
+		for range each {
+			if _, err := near.Write([]byte{1, 1, 1}); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	})
+	do(p.c, p.Drained)
+	zeros, ones := 0, 0
+	for b := make([]byte, 64<<10); zeros < chunks*40<<10 || ones < 3*each; {
+		n, err := far.Read(b)
+		if err != nil {
+			t.Fatal(zeros, ones, err)
+		}
+		k := bytes.Count(b[:n], []byte{1})
+		zeros, ones = zeros+n-k, ones+k
+	}
+	if zeros != chunks*40<<10 || ones != 3*each {
+		t.Errorf("%d and %d bytes", zeros, ones)
 	}
 }

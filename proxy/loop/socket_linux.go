@@ -289,7 +289,7 @@ func (s *socket) Write(p []byte) (n int, err error) {
 	err = s.await(writing, func(fd uintptr) bool {
 		for n < len(p) {
 			var m int
-			switch m, failed = send(int(fd), p[n:]); failed {
+			switch m, failed = send(int(fd), p[n:], false); failed {
 			case nil:
 				n += m
 			case unix.EINTR:

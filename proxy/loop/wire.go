@@ -33,6 +33,8 @@ type Wire struct {
 	sink   *polled // the loop's driver, once a loop has it
 	out    []byte  // what TLS has written and the loop has not sent
 	corked bool    // the loop is writing, and looks afterwards anyway
+	sends  bool    // it is, and what TLS writes may leave at once
+	ahead  int     // of that: at least so many bytes are still to come
 	told   bool    // the loop knows that it is to look
 	shut   bool    // nothing more is written
 	cut    bool    // by Reset
@@ -90,12 +92,20 @@ func (w *Wire) Write(p []byte) (int, error) {
 	if w.shut {
 		return 0, net.ErrClosed
 	}
+	size := len(p)
+	if w.sends && len(w.out) == 0 {
+		// The loop is in the middle of a write, whoever this is, and neither closes the descriptor nor touches the driver.
+		w.ahead -= size
+		if p = p[w.sink.straight(p, w.ahead > 0):]; len(p) == 0 {
+			return size, nil
+		}
+	}
 	if w.out == nil {
 		w.out = get()
 	}
 	w.out = append(w.out, p...)
 	w.tell()
-	return len(p), nil
+	return size, nil
 }
 
 // through writes to the connection itself, unless that is over.
@@ -158,6 +168,14 @@ func (w *Wire) cork(s *shelf) {
 	w.mu.Unlock()
 }
 
+// open is cork for n bytes that the loop writes. What TLS makes of them, which is never less, is sent at once as far as the kernel
+// takes it: a copy less, of what the processor has at hand.
+func (w *Wire) open(n int) {
+	w.mu.Lock()
+	w.corked, w.sends, w.ahead = true, true, n
+	w.mu.Unlock()
+}
+
 // adopt gives the wire to a loop, which looks at it afterwards.
 func (w *Wire) adopt(d *polled) {
 	w.mu.Lock()
@@ -165,11 +183,11 @@ func (w *Wire) adopt(d *polled) {
 	w.mu.Unlock()
 }
 
-// uncork ends that. What others did meanwhile is not lost: what they wrote is with what the loop wrote.
+// uncork ends either. What others did meanwhile is not lost: what they wrote is with what the loop wrote.
 func (w *Wire) uncork(s *shelf) {
 	w.mu.Lock()
-	w.corked = false
-	if len(w.out) == 0 {
+	w.corked, w.sends = false, false
+	if w.out != nil && len(w.out) == 0 {
 		s.put(w.out)
 		w.out = nil
 	}
