@@ -205,7 +205,9 @@ func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
 		l.reset()
 		return nil, err
 	}
-	conn.OnClose(l.ended)
+	if conn.OnClose(l.ended); l.plain { // nothing comes by Read and Write
+		conn.Count(&l.stats.in, &l.stats.out)
+	}
 	l.in.Store(conn)
 	if l.cut.Load() { // meanwhile, of which a loop that has taken the descriptor of a plain connection does not hear
 		conn.Break()

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -25,9 +24,6 @@ func join(e *Engine, l *link, other net.Conn, idle time.Duration, logger *slog.L
 // joinBehind is join where some of what the other connection has to say was read already: ahead is passed on before the rest.
 func joinBehind(e *Engine, l *link, other net.Conn, ahead []byte, idle time.Duration, logger *slog.Logger, done func(how ending, received, sent uint64)) {
 	t := &tunnel{loop: e.group.For(l.conn.NetConn(), other), idle: idle, log: logger, done: done}
-	if l.plain {
-		t.in, t.out = &l.stats.in, &l.stats.out
-	}
 	t.loop.Prepare(l.conn.NetConn())
 	if far, ok := other.(*link); ok {
 		t.loop.Prepare(far.conn.NetConn())
@@ -73,8 +69,6 @@ type tunnel struct {
 	timer loop.Timer
 	log   *slog.Logger
 	done  func(how ending, received, sent uint64) // nil where nobody cares
-
-	in, out *atomic.Uint64 // count what near has received and sent; nil where its link does
 }
 
 // finished tells of the end, once.
@@ -90,7 +84,6 @@ func (t *tunnel) finished(how ending) {
 type way struct {
 	*tunnel
 	from, to *loop.Conn
-	count    *atomic.Uint64
 	ended    bool
 	moved    uint64 // bytes
 }
@@ -123,8 +116,8 @@ func (t *tunnel) open(l *link, other net.Conn, ahead []byte) {
 }
 
 func (t *tunnel) join(near, far *loop.Conn) {
-	t.ways[0] = way{tunnel: t, from: near, to: far, count: t.in}
-	t.ways[1] = way{tunnel: t, from: far, to: near, count: t.out}
+	t.ways[0] = way{tunnel: t, from: near, to: far}
+	t.ways[1] = way{tunnel: t, from: far, to: near}
 	near.SetHandler(&t.ways[0])
 	far.SetHandler(&t.ways[1])
 	t.timer.Bind(near)
@@ -163,9 +156,6 @@ func (t *tunnel) broke(err error) {
 func (w *way) Data(p []byte) {
 	w.touch()
 	w.moved += uint64(len(p))
-	if w.count != nil {
-		w.count.Add(uint64(len(p)))
-	}
 	if !w.to.Write(p) {
 		w.from.Pause()
 	}

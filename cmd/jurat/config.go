@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"path/filepath"
+	"reflect"
 	"strconv"
 	"strings"
 	"time"
@@ -74,6 +75,7 @@ func (a *app) loadConfig(file string, c *serveConfig) error {
 		return err
 	}
 	c.source, c.dir = file, filepath.Dir(file)
+	c.unsafe = unsafeChoices("", reflect.ValueOf(f))
 	place := func(err error) error { return root.Locate(placed(err, f.place)) }
 	if err := f.into(c); err != nil {
 		return place(err)

@@ -108,13 +108,13 @@ func TestFlagsAreAFile(t *testing.T) {
 
 func TestDefaults(t *testing.T) {
 	for text, want := range map[string]string{
-		`listen: [{address: ":1", to: "a:1"}]`:                                                                                              "auto",
-		`{listen: [{address: ":1", to: "a:1"}], identity: {}}`:                                                                              "auto",
-		`{listen: [{address: ":1", to: "a:1"}], identity: {tee: sim}}`:                                                                      "sim",
-		`upstreams: [{listen: "127.0.0.1:1", target: a, require: p.yaml}]`:                                                                  "",
-		`{upstreams: [{listen: "127.0.0.1:1", target: a, require: p.yaml}], identity: {names: [a]}}`:                                        "auto",
-		`{listen: [{address: "127.0.0.1:1", plain: true, cluster: c}], clusters: [{name: c, endpoints: [{address: "a:1"}]}]}`:               "",
-		`{listen: [{address: ":1", passthrough: [{server_names: [a], cluster: c}]}], clusters: [{name: c, endpoints: [{address: "a:1"}]}]}`: "",
+		`listen: [{address: ":1", to: "[::1]:1"}]`:                                                                                              "auto",
+		`{listen: [{address: ":1", to: "[::1]:1"}], identity: {}}`:                                                                              "auto",
+		`{listen: [{address: ":1", to: "[::1]:1"}], identity: {tee: sim}}`:                                                                      "sim",
+		`upstreams: [{listen: "127.0.0.1:1", target: a, require: p.yaml}]`:                                                                      "",
+		`{upstreams: [{listen: "127.0.0.1:1", target: a, require: p.yaml}], identity: {names: [a]}}`:                                            "auto",
+		`{listen: [{address: "127.0.0.1:1", plain: true, cluster: c}], clusters: [{name: c, endpoints: [{address: "[::1]:1"}]}]}`:               "",
+		`{listen: [{address: ":1", passthrough: [{server_names: [a], cluster: c}]}], clusters: [{name: c, endpoints: [{address: "[::1]:1"}]}]}`: "",
 	} {
 		c, err := load(t, text)
 		if err != nil || c.TEE != want || c.Lifetime != ratls.DefaultLifetime || c.drain != defaultDrain {
@@ -153,7 +153,7 @@ tracing: {endpoint: "https://collector.example:4318", sample: 0, headers_file: /
 		`tracing: {endpoint: "http://a", sample: 0.5, unsafe_plain: true}`, `admin: {address: "systemd:admin", unsafe_listen: true}`, `admin: {address: "unix:/run/a"}`, `admin: {address: ":9901", unsafe_listen: true}`,
 		`access_log: {path: "-"}`, "upstreams: [{listen: \"systemd:a\", unsafe_listen: true, target: a, require: p.yaml}]\nadmin: {address: \"systemd:a\", unsafe_listen: true}", `admin: {address: "127.0.0.1:0"}`,
 	} {
-		if _, err := load(t, "listen: [{address: \"127.0.0.1:0\", to: \"a:1\"}]\n"+text+"\n"); err != nil {
+		if _, err := load(t, "listen: [{address: \"127.0.0.1:0\", to: \":80\"}]\n"+text+"\n"); err != nil {
 			t.Errorf("%s: %v", text, err)
 		}
 	}
@@ -161,7 +161,7 @@ tracing: {endpoint: "https://collector.example:4318", sample: 0, headers_file: /
 
 // Every mistake has the place in the file where it was made, whatever became of it since.
 func TestLoadNamesTheLine(t *testing.T) {
-	const listen = "listen:\n  - {address: \":1\", to: \"a:1\"}\n"
+	const listen = "listen:\n  - {address: \":1\", to: \":80\"}\n"
 	const up = listen + "upstreams:\n  - {listen: \"127.0.0.1:1\", target: a, require: p.yaml}\n  - "
 	for text, want := range map[string]string{
 		"drain: 0s\n" + listen:                                                                                 "f.yaml:1:8: .*drain.*J703",
@@ -190,10 +190,10 @@ func TestLoadNamesTheLine(t *testing.T) {
 		up + "{listen: \"127.0.0.1:2\", target: a, require: p.yaml, reattest: 1ms}\n":                          "f.yaml:5:67: .*upstreams.1..reattest.*at least 1s.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: a, require: p.yaml, reattest: 46m}\n":                          "f.yaml:5:67: .*upstreams.1..reattest.*at most 45m.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: a}\n":                                                          "f.yaml:5:5: .*upstreams.1..require.*J704",
-		listen + "  - {address: \":2\", to: \"a:1\", require: p.yaml, reattest: 46m}\n":                        "f.yaml:3:59: .*listen.1..reattest.*at most 45m.*J703",
-		listen + "  - {address: \":2\", chains: [{match: {}, to: \"a:1\", require: p.yaml, reattest: 46m}]}\n": "f.yaml:3:80: .*listen.1..chains.0..reattest.*at most 45m.*J703",
-		listen + "  - {address: \":2\", chains: [{match: {}, to: \"a:1\", require: missing.yaml}]}\n":          "missing.yaml",
-		listen + "  - {address: \":2\", chains: [{match: {server_names: [a]}, to: \"a:1\"}, {match: {server_names: [b, A]}, to: \"a:1\"}]}\n": "f.yaml:3:79: .*chains.1..match: .*chains.0. is for.*J703",
+		listen + "  - {address: \":2\", to: \":80\", require: p.yaml, reattest: 46m}\n":                        "f.yaml:3:59: .*listen.1..reattest.*at most 45m.*J703",
+		listen + "  - {address: \":2\", chains: [{match: {}, to: \":80\", require: p.yaml, reattest: 46m}]}\n": "f.yaml:3:80: .*listen.1..chains.0..reattest.*at most 45m.*J703",
+		listen + "  - {address: \":2\", chains: [{match: {}, to: \":80\", require: missing.yaml}]}\n":          "missing.yaml",
+		listen + "  - {address: \":2\", chains: [{match: {server_names: [a]}, to: \":80\"}, {match: {server_names: [b, A]}, to: \":80\"}]}\n": "f.yaml:3:79: .*chains.1..match: .*chains.0. is for.*J703",
 		listen + "clusters: [{name: c, attested: {require: p.yaml, reattest: 46m}, endpoints: [{address: \"a:1\"}]}]\n":                       "f.yaml:3:60: .*at most 45m.*J703",
 		listen + "clusters: [{name: c, endpoints: [{address: \"a\"}]}]\n":                                                                     "f.yaml:3:44: .*clusters.0..endpoints.0..address.*J703",
 		up + "{listen: \"127.0.0.1:2\", target: \"a:nosuchservice\", require: p.yaml}\n":                                                      "f.yaml:5:37: .*a:nosuchservice.*J703",
@@ -458,7 +458,7 @@ func quoted(s string) string {
 
 // FuzzLoad: whatever is in a file, it is refused with a code and a place, or its digest can be taken.
 func FuzzLoad(f *testing.F) {
-	f.Add([]byte("identity: {tee: sim}\nlisten: [{address: \":1\", to: \"a:1\"}]\nupstreams: [{listen: \"127.0.0.1:1\", target: a, require: p}]\n"))
+	f.Add([]byte("identity: {tee: sim}\nlisten: [{address: \":1\", to: \":80\"}]\nupstreams: [{listen: \"127.0.0.1:1\", target: a, require: p}]\n"))
 	f.Add([]byte("listen: [{address: \":1\", cluster: c}]\nclusters: [{name: c, endpoints: [{address: \"a:1\"}]}]\nadmin: {address: \"127.0.0.1:1\"}\n"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
 		a := testApp()

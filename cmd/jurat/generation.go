@@ -86,6 +86,9 @@ func (a *app) newGeneration(ctx context.Context, c *serveConfig, sh *shared, log
 	if err != nil {
 		return nil, err
 	}
+	for _, u := range c.unsafe {
+		log.Warn("UNSAFE: "+u.means, "key", u.at)
+	}
 	g := &generation{serveConfig: c, app: a, shared: sh, epoch: fmt.Sprintf("%x", digest), log: log, end: func() {}}
 	if c.TEE == "" {
 		return g, nil
@@ -169,7 +172,6 @@ func (g *generation) give(ctx context.Context, tee attest.Attester, digest [32]b
 			}
 			return err
 		}
-		g.log.Warn("UNSAFE: a private key is given to Envoy", "secret", s.Name)
 		g.given = append(g.given, given{s.Name, id})
 	}
 	return nil

@@ -135,9 +135,6 @@ func (g *generation) certify() error {
 		if err != nil {
 			return err
 		}
-		if p.ACME == nil {
-			g.log.Warn("UNSAFE: the key of a public certificate comes from a file", "key", p.UnsafeKeyFile)
-		}
 		if g.public == nil {
 			g.public = map[string]publicCertificates{}
 		}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"reflect"
 	"slices"
 	"strings"
 	"time"
@@ -45,6 +46,7 @@ type serveConfig struct {
 	policies  map[string]*policy.Policy
 	source    string // the file, "" where flags are all there is
 	dir       string // of the file, "" where there is none
+	unsafe    []unsafeChoice
 	drain     time.Duration
 	jsonLog   bool
 	endorsers endorserFlags
@@ -89,6 +91,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	fs.StringVar(&c.TEE, "tee", "auto", teeUsage())
 	fs.StringVar(&in.Address, "listen", "", "`ADDR` to listen on: host:port, unix:/path or systemd:NAME")
 	fs.StringVar(&in.To, "to", "", "`ADDR` of the service: host:port, h2c://host:port or unix:/path")
+	fs.BoolVar(&in.UnsafeTo, "unsafe-to", false, "the service may be another machine: what was protected up to here goes there in plain")
 	fs.BoolVar(&in.TCP, "tcp", false, "carry raw bytes instead of HTTP")
 	fs.Var(&names, "name", "`NAME` or IP address that clients connect by; repeat for more (default: localhost and this host)")
 	fs.StringVar(&in.Require, "require", "", "`policy.yaml` that clients have to meet (mutual attestation)")
@@ -132,9 +135,12 @@ func (a *app) serve(ctx context.Context, args []string) error {
 		if in.Address == "" || in.To == "" {
 			return usageError("serve needs --listen ADDR and --to ADDR, or -c jurat.yaml")
 		}
+		if to, err := config.ParseService(in.To); err == nil && !in.UnsafeTo && !to.Local() {
+			return usageError("%s would get in plain what was protected up to here, and is not this machine; use a loopback address or a unix socket, or say --unsafe-to", in.To)
+		}
 		c.Names, c.Proxy.Listeners = names, []config.Listener{in}
 		if err := c.complete(a, flagged(map[string]string{
-			"listen[0].address": "--listen", "listen[0].to": "--to", "listen[0].reattest": "--reattest", "drain": "--drain",
+			"listen[0].address": "--listen", "listen[0].to": "--to", "listen[0].unsafe_to": "--unsafe-to", "listen[0].reattest": "--reattest", "drain": "--drain",
 		})); err != nil {
 			return err
 		}
@@ -275,6 +281,9 @@ func (c *serveConfig) attests() bool {
 func (c *serveConfig) complete(a *app, place func(error) error) error {
 	if err := c.check(place); err != nil {
 		return err
+	}
+	if c.source == "" {
+		c.unsafe = unsafeChoices("", reflect.ValueOf(c.Proxy))
 	}
 	c.policies = map[string]*policy.Policy{}
 	for _, name := range slices.Concat(c.Proxy.Policies(), c.XDS.files(), c.SDS.files()) {

@@ -54,6 +54,9 @@ type Service struct {
 	Network, Target string // for net.Dial
 }
 
+// Local reports whether it is on this machine.
+func (s Service) Local() bool { return s.Network == "unix" || Local(s.Target) }
+
 // ParseService reads "host:port", "http://host:port", "h2c://host:port" or "unix:/path".
 func ParseService(s string) (Service, error) {
 	bad := func(want string) (Service, error) { return Service{}, value("backend", fmt.Sprintf("%.100q", s), want) }

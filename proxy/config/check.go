@@ -35,6 +35,7 @@ func (c *Config) Check() error {
 	for i := range c.Clusters {
 		k.cluster(fmt.Sprintf("clusters[%d]", i), &c.Clusters[i])
 	}
+	k.plaintext(c)
 	k.shared(c)
 	return errors.Join(k.errs...)
 }
@@ -226,6 +227,9 @@ func (k *checker) serving(at string, c *Config, l *Listener, s *Serving) {
 		if s.TCP && service.Scheme != "" {
 			k.bad(at+".to", quote(s.To), "host:port or unix:/path for raw TCP")
 		}
+		if err == nil && !s.UnsafeTo && !service.Local() {
+			k.bad(at+".to", quote(s.To)+", which is not this machine and would get everything in plain", "a loopback address or a unix socket, an attested cluster, or unsafe_to: true")
+		}
 	case "cluster":
 		k.refer(at+".cluster", s.Cluster, s.TCP)
 	case "http":
@@ -238,6 +242,9 @@ func (k *checker) serving(at string, c *Config, l *Listener, s *Serving) {
 	}
 	if s.Credentials != "" && len(s.Forward) == 0 {
 		k.bad(at+".credentials", quote(s.Credentials), "forward beside it")
+	}
+	if s.UnsafeTo && s.To == "" {
+		k.bad(at+".unsafe_to", "true", "to beside it")
 	}
 	if s.TCP && s.To == "" && s.Cluster == "" {
 		k.bad(at+".tcp", "true", "to or cluster beside it")
@@ -436,6 +443,34 @@ func (k *checker) cluster(at string, c *Cluster) {
 		}
 		if c.OriginalDestination.UnsafePlain && c.Attested != nil {
 			k.bad(at+".original_destination.unsafe_plain", "true", "no attested beside it")
+		}
+	}
+}
+
+// plaintext checks that clusters get what was protected up to here in plain on this machine alone, or say otherwise. One that gets
+// nothing but TLS which is not ended here may be anywhere.
+func (k *checker) plaintext(c *Config) {
+	opaque, open := map[string]bool{}, map[string]bool{}
+	for i := range c.Listeners {
+		for _, s := range c.Listeners[i].Servings() {
+			for _, name := range s.Clusters() {
+				opaque[name] = opaque[name] || len(s.Passthrough) > 0
+				open[name] = open[name] || len(s.Passthrough) == 0
+			}
+		}
+	}
+	for i := range c.Clusters {
+		c, at := &c.Clusters[i], fmt.Sprintf("clusters[%d]", i)
+		switch {
+		case c.UnsafePlain && (c.Attested != nil || c.OriginalDestination != nil):
+			k.bad(at+".unsafe_plain", "true", "neither attested nor original_destination, which says so itself, beside it")
+		case c.UnsafePlain, c.Attested != nil, opaque[c.Name] && !open[c.Name]:
+		default:
+			for place, e := range c.Identities() {
+				if checkEndpoint(e.Address) && !Local(e.Address) { // of others something else was said
+					k.bad(at+"."+place, quote(e.Address)+", which is not this machine and would get everything in plain", "a loopback address or a unix socket, attested, or unsafe_plain: true")
+				}
+			}
 		}
 	}
 }

@@ -16,7 +16,9 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"net"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/jurat-tls/jurat/proxy/chain"
@@ -74,11 +76,12 @@ type Serving struct {
 	// A certificate for clients that know nothing of evidence, on the same port. They show none either: it stands beside no require.
 	Public *Public `yaml:"public" json:",omitempty"`
 
-	To          string        `yaml:"to"`          // the service: host:port, http://host:port, h2c://host:port or unix:/path
-	Cluster     string        `yaml:"cluster"`     // the cluster that gets every connection or request
-	TCP         bool          `yaml:"tcp"`         // to or cluster get raw bytes, not requests
-	HTTP        *route.Config `yaml:"http"`        // the routes of requests
-	Passthrough []Passthrough `yaml:"passthrough"` // TLS that is not ended here, by the server name that the client asks for
+	To          string        `yaml:"to"`                          // the service, on this machine: host:port, http://host:port, h2c://host:port or unix:/path
+	UnsafeTo    bool          `yaml:"unsafe_to" json:",omitempty"` // the service may be another machine: what was protected up to here goes there in plain
+	Cluster     string        `yaml:"cluster"`                     // the cluster that gets every connection or request
+	TCP         bool          `yaml:"tcp"`                         // to or cluster get raw bytes, not requests
+	HTTP        *route.Config `yaml:"http"`                        // the routes of requests
+	Passthrough []Passthrough `yaml:"passthrough"`                 // TLS that is not ended here, by the server name that the client asks for
 
 	Forward     []Forward `yaml:"forward"`     // a proxy for HTTP CONNECT and SOCKS5: where its clients may go, and what has to be met there; the first that covers a target counts
 	Credentials string    `yaml:"credentials"` // a file with the USER:PASSWORD that clients of forward have to say
@@ -120,9 +123,10 @@ type Cluster struct {
 	upstream.Config `yaml:",inline"`
 
 	// What endpoints have to prove before they get a byte. Without it they are connected to in plain: for what runs beside
-	// this proxy.
-	Attested *Attested `yaml:"attested"`
-	Protocol string    `yaml:"protocol,one=auto|http1|http2"` // of requests, default auto
+	// this proxy, and for where passthrough sends TLS that is not ended here.
+	Attested    *Attested `yaml:"attested"`
+	UnsafePlain bool      `yaml:"unsafe_plain" json:",omitempty"` // endpoints that are not attested may be other machines: what was protected up to here goes there in plain
+	Protocol    string    `yaml:"protocol,one=auto|http1|http2"`  // of requests, default auto
 
 	ConnectTimeout time.Duration `yaml:"connect_timeout"`          // default 5 s, or 10 s where Attested
 	ProxyProtocol  string        `yaml:"proxy_protocol,one=v1|v2"` // begin connections with a PROXY header that says who the client is: raw ones only
@@ -146,6 +150,33 @@ type Attested struct {
 	Name     string        `yaml:"name"`             // what their evidence has to be for, default the endpoint's hostname, or the host in its address
 	Reattest time.Duration `yaml:"reattest"`         // how often they have to attest anew, default (and at most) half of the policy's freshness.evidence
 	Dialects []string      `yaml:"dialects"`         // in which certificates of others may carry evidence, such as ego, contrast or dice (docs/dialects.md); the hardware then signs no name, default dice, in certificates for the name
+}
+
+// Identities are the endpoints that a cluster names, by their places: "endpoints[0]" and so on. The address of a name is the name.
+func (c *Cluster) Identities() iter.Seq2[string, upstream.Identity] {
+	return func(yield func(string, upstream.Identity) bool) {
+		for i, e := range c.Endpoints {
+			if !yield(fmt.Sprintf("endpoints[%d]", i), e.Identity) {
+				return
+			}
+		}
+		for i := range c.Localities {
+			for j, e := range c.Localities[i].Endpoints {
+				if !yield(fmt.Sprintf("localities[%d].endpoints[%d]", i, j), e.Identity) {
+					return
+				}
+			}
+		}
+		if c.DNS == nil {
+			return
+		}
+		for i, n := range c.DNS.Names {
+			address := net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port)))
+			if !yield(fmt.Sprintf("dns.names[%d]", i), upstream.Identity{Address: address, Hostname: n.Host, Transport: n.Transport}) {
+				return
+			}
+		}
+	}
 }
 
 // Label is what the listener is called in logs and metrics.

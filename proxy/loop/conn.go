@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"time"
 )
 
@@ -81,6 +82,8 @@ type Conn struct {
 	timer   Timer
 	broken  error
 	remote  net.Addr
+	in      *atomic.Uint64 // counts what arrives; nil where nobody asks
+	sent    *atomic.Uint64
 
 	dirty   bool // in the loop's list
 	full    bool // a Write has answered false
@@ -100,6 +103,9 @@ func (c *Conn) Loop() *Loop { return c.loop }
 
 // RemoteAddr is the address of the other end.
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
+
+// Count has the bytes that arrive and those that leave counted, live.
+func (c *Conn) Count(in, out *atomic.Uint64) { c.in, c.sent = in, out }
 
 // SetHandler replaces who is told.
 func (c *Conn) SetHandler(h Handler) { c.handler = h }
@@ -149,7 +155,7 @@ func (c *Conn) Write(p []byte) bool {
 		return true
 	}
 	if len(c.out) == 0 && len(p) >= direct {
-		n, err := c.driver.write(p)
+		n, err := c.write(p)
 		if err != nil {
 			c.fail(err)
 			return true
@@ -164,6 +170,14 @@ func (c *Conn) Write(p []byte) bool {
 	c.out = append(c.out, p...)
 	c.soil()
 	return c.room(len(c.out) - c.taken)
+}
+
+func (c *Conn) write(p []byte) (int, error) {
+	n, err := c.driver.write(p)
+	if c.sent != nil {
+		c.sent.Add(uint64(n))
+	}
+	return n, err
 }
 
 // room reports whether more is welcome, with that much waiting here.
@@ -292,7 +306,7 @@ func (c *Conn) send() {
 	left, err := c.driver.flush()
 	for err == nil && left == 0 && c.taken < len(c.out) {
 		var n int
-		n, err = c.driver.write(c.out[c.taken:])
+		n, err = c.write(c.out[c.taken:])
 		if c.taken += n; n == 0 {
 			break
 		}
@@ -369,6 +383,9 @@ func (c *Conn) part() {
 // deliver gives the handler what has arrived.
 func (c *Conn) deliver(p []byte) {
 	if !c.dead && !c.closes && !c.ended && len(p) > 0 {
+		if c.in != nil {
+			c.in.Add(uint64(len(p)))
+		}
 		c.handler.Data(p)
 	}
 }

@@ -42,7 +42,7 @@ func code(c attest.Code) string {
 func listeners() []definition {
 	return []definition{
 		listener(Counter, "accepted_connections_total", "Connections accepted, before any handshake.", func(l *Listener) float64 { return float64(l.Stats.Accepted) }),
-		listener(Counter, "handshakes_total", "Attested connections established.", func(l *Listener) float64 { return float64(l.Stats.Handshakes) }),
+		listener(Counter, "handshakes_total", "Connections established: attested ones, and plain ones where those are taken.", func(l *Listener) float64 { return float64(l.Stats.Handshakes) }),
 		listenerBy(Counter, "bindings_total", "level", "Attested connections established with a peer that was appraised, by the binding level that was reached.", func(l *Listener, emit func(float64, string)) {
 			for k, n := range l.Stats.Bindings {
 				emit(float64(n), level(k))
@@ -53,10 +53,10 @@ func listeners() []definition {
 				emit(float64(n), code(k))
 			}
 		}),
-		listener(Gauge, "active_connections", "Attested connections open now.", func(l *Listener) float64 { return float64(l.Stats.Active) }),
+		listener(Gauge, "active_connections", "Connections open now, attested and plain ones.", func(l *Listener) float64 { return float64(l.Stats.Active) }),
 		listener(Counter, "requests_total", "HTTP requests begun.", func(l *Listener) float64 { return float64(l.Stats.Requests) }),
-		listener(Counter, "received_bytes_total", "Application bytes received over attested connections.", func(l *Listener) float64 { return float64(l.Stats.BytesIn) }),
-		listener(Counter, "sent_bytes_total", "Application bytes sent over attested connections.", func(l *Listener) float64 { return float64(l.Stats.BytesOut) }),
+		listener(Counter, "received_bytes_total", "Bytes received over connections: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesIn) }),
+		listener(Counter, "sent_bytes_total", "Bytes sent over connections: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesOut) }),
 		listenerBy(Counter, "responses_total", "class", "Requests ended, by the class of their status; none for those without an answer.", func(l *Listener, emit func(float64, string)) {
 			for i, n := range l.Requests.Responses {
 				emit(float64(n), [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}[i])

@@ -13,7 +13,7 @@ import (
 func TestConcurrent(t *testing.T) {
 	for _, policy := range policies {
 		c, err := upstream.New(upstream.Config{
-			Policy: policy, TableSize: 251, CircuitBreakers: upstream.CircuitBreakers{MaxRequests: 3},
+			Policy: policy, TableSize: tableOf(policy), CircuitBreakers: upstream.CircuitBreakers{MaxRequests: 3},
 			OutlierDetection: &upstream.OutlierDetection{BaseEjectionTime: time.Nanosecond, MaxEjectionPercent: 50},
 		}, time.Now, rand.New(rand.NewPCG(1, 2)).Uint64)
 		if err != nil {

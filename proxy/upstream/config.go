@@ -64,6 +64,13 @@ func (k *checker) bad(at, got, want string) {
 	}
 }
 
+// owned checks that a number is that of the policy which is chosen.
+func (k *checker) owned(at string, v int, chosen, policy string) {
+	if v != 0 && chosen != policy {
+		k.bad(at, strconv.Itoa(v)+" beside lb_policy "+chosen, "lb_policy: "+policy+" beside it")
+	}
+}
+
 // number puts the default for 0, and checks the range.
 func (k *checker) number(at string, v *int, def, least, most int) {
 	if *v == 0 {
@@ -93,6 +100,10 @@ func (c Config) complete() (Config, error) {
 	if _, ok := policies[c.Policy]; !ok {
 		k.bad("lb_policy", strconv.Quote(c.Policy), "round_robin, least_request, random, ring_hash or maglev")
 	}
+	k.owned("choice_count", c.ChoiceCount, c.Policy, "least_request")
+	k.owned("minimum_ring_size", c.MinimumRingSize, c.Policy, "ring_hash")
+	k.owned("maximum_ring_size", c.MaximumRingSize, c.Policy, "ring_hash")
+	k.owned("table_size", c.TableSize, c.Policy, "maglev")
 	k.number("choice_count", &c.ChoiceCount, 2, 2, 16)
 	k.number("minimum_ring_size", &c.MinimumRingSize, 1024, 1, 8<<20)
 	k.number("maximum_ring_size", &c.MaximumRingSize, max(1<<20, c.MinimumRingSize), c.MinimumRingSize, 8<<20)

@@ -98,6 +98,10 @@ func (s *scope) cluster(m *clusterv3.Cluster) (config.Cluster, []Key) {
 		a := *k.attested
 		c.Attested = &a
 		wait = append(wait, s.policy(a.Require)...)
+	} else {
+		for _, e := range c.Identities() {
+			c.UnsafePlain = c.UnsafePlain || !config.Local(e.Address) // the limits say where plaintext may go
+		}
 	}
 	for i := range u.matches {
 		wait = append(wait, u.matches[i].wait...)

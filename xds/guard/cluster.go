@@ -2,10 +2,7 @@ package guard
 
 import (
 	"cmp"
-	"fmt"
-	"net"
 	"slices"
-	"strconv"
 
 	"github.com/jurat-tls/jurat/attest"
 	"github.com/jurat-tls/jurat/proxy/config"
@@ -31,29 +28,14 @@ func (k *check) reach(c *config.Cluster) []reach {
 			all = append(all, reach{targets, at})
 		}
 	}
-	each(c, func(at string, e upstream.Identity) { note(at, k.admit(at, c, e)) })
+	for at, e := range c.Identities() {
+		note(at, k.admit(at, c, e))
+	}
 	if o := c.OriginalDestination; o != nil {
 		note("original_destination", k.onward(c, o))
 	}
 	k.reaches[c.Name] = all
 	return all
-}
-
-// each calls f with every endpoint that a cluster names. The address of a name is the name.
-func each(c *config.Cluster, f func(at string, e upstream.Identity)) {
-	for i, e := range c.Endpoints {
-		f(fmt.Sprintf("endpoints[%d]", i), e.Identity)
-	}
-	for i := range c.Localities {
-		for j, e := range c.Localities[i].Endpoints {
-			f(fmt.Sprintf("localities[%d].endpoints[%d]", i, j), e.Identity)
-		}
-	}
-	if c.DNS != nil {
-		for i, n := range c.DNS.Names {
-			f(fmt.Sprintf("dns.names[%d]", i), upstream.Identity{Address: net.JoinHostPort(n.Host, strconv.Itoa(int(n.Port))), Hostname: n.Host, Transport: n.Transport})
-		}
-	}
 }
 
 // admit answers the targets that an endpoint is in.

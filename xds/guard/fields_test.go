@@ -44,6 +44,7 @@ var fields = map[string]string{
 	"config.Serving.Require":        judged,
 	"config.Serving.Reattest":       judged,
 	"config.Serving.To":             judged,
+	"config.Serving.UnsafeTo":       "where the service is is judged, and the limits say what may be elsewhere",
 	"config.Serving.Cluster":        judged,
 	"config.Serving.TCP":            judged, // where it leads nowhere
 	"config.Serving.HTTP":           judged,
@@ -53,6 +54,7 @@ var fields = map[string]string{
 	"config.Serving.Public":         judged,
 	"config.Cluster.Config":         looked,
 	"config.Cluster.Attested":       judged,
+	"config.Cluster.UnsafePlain":    "the endpoints are judged, and the limits say which may be elsewhere",
 	"config.Cluster.Protocol":       service,
 	"config.Cluster.ConnectTimeout": service,
 	"config.Cluster.ProxyProtocol":  "the endpoint learns the address of the client, which is allowed to get all that the client says",

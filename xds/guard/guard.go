@@ -117,6 +117,8 @@ func (k *checker) target(at string, t *Target) target {
 			k.bad(at, quote(s), "HOST[:PORT] or unix:/path, where HOST is a prefix, an address, loopback, a name, *.example or *")
 		case t.Plain && !p.fixed():
 			k.bad(at, quote(s), "addresses, names without *, or sockets: nothing else says where plaintext goes")
+		case t.Plain && !t.UnsafePlain && !p.local():
+			k.bad(at, quote(s)+", which is not this machine and would get everything in plain", "loopback, a unix socket, or unsafe_plain: true")
 		}
 		out.to = append(out.to, p)
 	}
@@ -132,6 +134,9 @@ func (k *checker) target(at string, t *Target) target {
 	}
 	if t.Plain && (len(t.Names) > 0 || len(t.Policies) > 0) {
 		k.bad(at+".plain", "true", "neither names nor policies beside it: nothing is attested in plain")
+	}
+	if t.UnsafePlain && !t.Plain {
+		k.bad(at+".unsafe_plain", "true", "plain beside it")
 	}
 	return out
 }

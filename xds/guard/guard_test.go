@@ -98,7 +98,7 @@ targets:
   - {name: pay, to: ["10.0.0.0/8:8443", "*.pay.example:443", "[fd00::/8]:8443", "unix:/run/peers/*"], names: ["*.pay.example", pay.example, localhost]}
   - {name: log, to: ["10.9.0.0/16", log.example], policies: [mesh-stric, "mesh-strict", "ledger*"]}
   - {name: app, to: ["loopback:8080", "unix:/run/app.sock", "localhost:8080"], plain: true}
-  - {name: near, to: ["192.0.2.0/24"], plain: true}
+  - {name: near, to: ["192.0.2.0/24"], plain: true, unsafe_plain: true}
 listeners:
   - {address: "127.0.0.1:15001", clients: plain, to: [pay]}
   - {address: "127.0.0.1:15002", clients: plain, to: [pay, log, near]}
@@ -625,31 +625,39 @@ func TestNew(t *testing.T) {
 		`{binding: key}`: "",
 		`{floor: f, targets: [{name: a, to: ["*:443", "10.0.0.0/8", "[::1]:1", "::1", "unix:/a/b", "unix:/a/*", a.example, "*.example:1"], names: [loopback]}]}`: "",
 
-		`{targets: [{name: a, to: ["*"], plain: true}]}`:                                                                         "targets[0].to[0]",
-		`{targets: [{name: a, to: ["*.example"], plain: true}]}`:                                                                 "targets[0].to[0]",
-		`{targets: [{name: a, to: [loopback, "10.0.0.1/8"], plain: true}]}`:                                                      "targets[0].to[1]",
-		`{targets: [{name: a, to: ["::ffff:10.0.0.0/104"], plain: true}]}`:                                                       "targets[0].to[0]",
-		`{floor: f, targets: [{name: a, to: ["*.10.0.0.1"]}]}`:                                                                   "targets[0].to[0]",
-		`{targets: [{name: a, to: ["a.example:0"], plain: true}]}`:                                                               "targets[0].to[0]",
-		`{targets: [{name: a, to: ["a b"], plain: true}]}`:                                                                       "targets[0].to[0]",
-		`{targets: [{name: a, to: ["unix:/*"], plain: true}]}`:                                                                   "targets[0].to[0]",
-		`{floor: f, targets: [{name: a, to: ["fe80::1%eth0"]}]}`:                                                                 "targets[0].to[0]",
-		`{targets: [{name: a, to: ["a b:80"], plain: true}]}`:                                                                    "targets[0].to[0]",
-		`{targets: [{name: a, to: ["unix:ab"], plain: true}]}`:                                                                   "targets[0].to[0]",
-		`{targets: [{name: a, to: ["unix:/a/../b"], plain: true}]}`:                                                              "targets[0].to[0]",
-		`{targets: [{name: a, to: [], plain: true}]}`:                                                                            "targets[0].to",
-		`{targets: [{name: a, to: [loopback], names: [a.example], plain: true}]}`:                                                "targets[0].plain",
-		`{targets: [{name: a, to: [loopback], policies: [a], plain: true}]}`:                                                     "targets[0].plain",
-		`{floor: f, targets: [{name: a, to: [loopback], names: ["a:1"]}]}`:                                                       "targets[0].names[0]",
-		`{targets: [` + target + `, ` + target + `]}`:                                                                            "targets[1].name",
-		`{floor: f, targets: [` + target + `], listeners: [{address: "1", to: [app]}]}`:                                          "listeners[0].address",
-		`{floor: f, targets: [` + target + `], listeners: [` + listener + `, ` + listener + `]}`:                                 "listeners[1].address",
-		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", clients: plain, to: [app]}]}`:                         "listeners[0].address",
-		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", unsafe_listen: true, to: [app]}]}`:                    "listeners[0].unsafe_listen",
-		`{floor: f, targets: [` + target + `], listeners: [{address: "127.0.0.1:1", clients: plain, policies: [a], to: [app]}]}`: "listeners[0].policies",
-		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", proxy_protocol: [a], to: [app]}]}`:                    "listeners[0].proxy_protocol[0]",
-		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", to: []}]}`:                                            "listeners[0].to",
-		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", to: [b]}]}`:                                           "listeners[0].to[0]",
+		`{targets: [{name: a, to: ["127.0.0.0/8", "127.0.0.1:80", "::1", "[::1]:80", "localhost:80", loopback, "unix:/a", "unix:/a/*"], plain: true}]}`: "",
+		`{targets: [{name: a, to: [a.example, "10.0.0.0/8", "0.0.0.0/0"], plain: true, unsafe_plain: true}]}`:                                           "",
+		`{targets: [{name: a, to: [loopback, "10.0.0.0/8"], plain: true}]}`:                                                                             "targets[0].to[1]",
+		`{targets: [{name: a, to: ["126.0.0.0/7"], plain: true}]}`:                                                                                      "targets[0].to[0]",
+		`{targets: [{name: a, to: ["::/127"], plain: true}]}`:                                                                                           "targets[0].to[0]",
+		`{targets: [{name: a, to: [a.example], plain: true}]}`:                                                                                          "targets[0].to[0]",
+		`{floor: f, targets: [{name: a, to: [a.example], unsafe_plain: true}]}`:                                                                         "targets[0].unsafe_plain",
+		`{targets: [{name: a, to: ["*"], plain: true, unsafe_plain: true}]}`:                                                                            "targets[0].to[0]",
+		`{targets: [{name: a, to: ["*"], plain: true}]}`:                                                                                                "targets[0].to[0]",
+		`{targets: [{name: a, to: ["*.example"], plain: true}]}`:                                                                                        "targets[0].to[0]",
+		`{targets: [{name: a, to: [loopback, "10.0.0.1/8"], plain: true}]}`:                                                                             "targets[0].to[1]",
+		`{targets: [{name: a, to: ["::ffff:10.0.0.0/104"], plain: true}]}`:                                                                              "targets[0].to[0]",
+		`{floor: f, targets: [{name: a, to: ["*.10.0.0.1"]}]}`:                                                                                          "targets[0].to[0]",
+		`{targets: [{name: a, to: ["a.example:0"], plain: true}]}`:                                                                                      "targets[0].to[0]",
+		`{targets: [{name: a, to: ["a b"], plain: true}]}`:                                                                                              "targets[0].to[0]",
+		`{targets: [{name: a, to: ["unix:/*"], plain: true}]}`:                                                                                          "targets[0].to[0]",
+		`{floor: f, targets: [{name: a, to: ["fe80::1%eth0"]}]}`:                                                                                        "targets[0].to[0]",
+		`{targets: [{name: a, to: ["a b:80"], plain: true}]}`:                                                                                           "targets[0].to[0]",
+		`{targets: [{name: a, to: ["unix:ab"], plain: true}]}`:                                                                                          "targets[0].to[0]",
+		`{targets: [{name: a, to: ["unix:/a/../b"], plain: true}]}`:                                                                                     "targets[0].to[0]",
+		`{targets: [{name: a, to: [], plain: true}]}`:                                                                                                   "targets[0].to",
+		`{targets: [{name: a, to: [loopback], names: [a.example], plain: true}]}`:                                                                       "targets[0].plain",
+		`{targets: [{name: a, to: [loopback], policies: [a], plain: true}]}`:                                                                            "targets[0].plain",
+		`{floor: f, targets: [{name: a, to: [loopback], names: ["a:1"]}]}`:                                                                              "targets[0].names[0]",
+		`{targets: [` + target + `, ` + target + `]}`:                                                                                                   "targets[1].name",
+		`{floor: f, targets: [` + target + `], listeners: [{address: "1", to: [app]}]}`:                                                                 "listeners[0].address",
+		`{floor: f, targets: [` + target + `], listeners: [` + listener + `, ` + listener + `]}`:                                                        "listeners[1].address",
+		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", clients: plain, to: [app]}]}`:                                                "listeners[0].address",
+		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", unsafe_listen: true, to: [app]}]}`:                                           "listeners[0].unsafe_listen",
+		`{floor: f, targets: [` + target + `], listeners: [{address: "127.0.0.1:1", clients: plain, policies: [a], to: [app]}]}`:                        "listeners[0].policies",
+		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", proxy_protocol: [a], to: [app]}]}`:                                           "listeners[0].proxy_protocol[0]",
+		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", to: []}]}`:                                                                   "listeners[0].to",
+		`{floor: f, targets: [` + target + `], listeners: [{address: ":1", to: [b]}]}`:                                                                  "listeners[0].to[0]",
 		`{redirects: ["a:1"]}`: "redirects[0]",
 	} {
 		l := decode[guard.Limits](t, limits)
@@ -722,15 +730,15 @@ func TestBounded(t *testing.T) {
 // Where connections were going is in targets that are everywhere, and this machine in those that are loopback.
 func TestOnward(t *testing.T) {
 	for target, want := range map[string][2]string{ // attested, in plain
-		`{to: ["*"], names: ["*"]}`:                               {"", "target J904"},
-		`{to: ["*"], names: [x.example]}`:                         {"target J904", "target J904"},
-		`{to: ["*:443"], names: ["*"]}`:                           {"target J904", "target J904"},
-		`{to: ["0.0.0.0/0", "::/0"], names: ["*"]}`:               {"target J904", "target J904"},
-		`{to: [loopback], names: ["*"]}`:                          {"target J904", "target J904"},
-		`{to: ["*"], names: ["*"], policies: [mesh-loose]}`:       {"target J904", "target J904"},
-		`{to: [loopback], plain: true}`:                           {"target J904", ""},
-		`{to: ["loopback:80"], plain: true}`:                      {"target J904", "target J904"},
-		`{to: ["127.0.0.0/8", "0.0.0.0/0", "::/0"], plain: true}`: {"target J904", "target J904"},
+		`{to: ["*"], names: ["*"]}`:                                                   {"", "target J904"},
+		`{to: ["*"], names: [x.example]}`:                                             {"target J904", "target J904"},
+		`{to: ["*:443"], names: ["*"]}`:                                               {"target J904", "target J904"},
+		`{to: ["0.0.0.0/0", "::/0"], names: ["*"]}`:                                   {"target J904", "target J904"},
+		`{to: [loopback], names: ["*"]}`:                                              {"target J904", "target J904"},
+		`{to: ["*"], names: ["*"], policies: [mesh-loose]}`:                           {"target J904", "target J904"},
+		`{to: [loopback], plain: true}`:                                               {"target J904", ""},
+		`{to: ["loopback:80"], plain: true}`:                                          {"target J904", "target J904"},
+		`{to: ["127.0.0.0/8", "0.0.0.0/0", "::/0"], plain: true, unsafe_plain: true}`: {"target J904", "target J904"},
 	} {
 		limits := guard.Limits{Policies: []string{"*"}, Targets: []guard.Target{decode[guard.Target](t, strings.Replace(target, "{", "{name: a, ", 1))}}
 		g, err := guard.New(limits, parsePolicy(t, floorText))
@@ -776,7 +784,7 @@ func FuzzAddress(f *testing.F) {
 	for _, s := range []string{"10.0.0.1:443", "[::ffff:10.0.0.1]:443", "a.pay.example:443", "unix:/run/peers/1", "unix:/run/peers/../x", "10.0.0.1:0443", "010.0.0.1:443", "10.0.0.1%a:443", "[10.0.0.1]:443", "A.PAY.EXAMPLE.:443"} {
 		f.Add(s)
 	}
-	g, err := guard.New(decode[guard.Limits](f, `{targets: [{name: a, to: ["10.0.0.0/8:443", "*.pay.example:443", "unix:/run/peers/*"]}, {name: b, to: ["10.0.0.0/8:443", a.pay.example, "unix:/run/peers/*"], plain: true}]}`), parsePolicy(f, floorText))
+	g, err := guard.New(decode[guard.Limits](f, `{targets: [{name: a, to: ["10.0.0.0/8:443", "*.pay.example:443", "unix:/run/peers/*"]}, {name: b, to: ["10.0.0.0/8:443", a.pay.example, "unix:/run/peers/*"], plain: true, unsafe_plain: true}]}`), parsePolicy(f, floorText))
 	if err != nil {
 		f.Fatal(err)
 	}

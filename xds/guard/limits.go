@@ -56,10 +56,11 @@ type Target struct {
 	// it, or * for all; a path may end in /* for all below it. What counts is what the configuration says, before DNS. Where connections were
 	// going before a transparent listener took them is in * where it is attested, and in loopback where it has to be this machine; both
 	// without a port.
-	To       []string `yaml:"to,required"`
-	Plain    bool     `yaml:"plain"`    // it is reached in plain, and never attested: for what runs beside this proxy; otherwise always attested
-	Names    []string `yaml:"names"`    // what its evidence has to be for: hosts as in to, default the hosts in to
-	Policies []string `yaml:"policies"` // names of the policies that it may be attested under, one of which it is; a * at the end stands for any rest, default all
+	To          []string `yaml:"to,required"`
+	Plain       bool     `yaml:"plain"`                          // it is reached in plain, and never attested: for what runs beside this proxy; otherwise always attested
+	UnsafePlain bool     `yaml:"unsafe_plain" json:",omitempty"` // what is reached in plain may be other machines: what was protected up to here goes there
+	Names       []string `yaml:"names"`                          // what its evidence has to be for: hosts as in to, default the hosts in to
+	Policies    []string `yaml:"policies"`                       // names of the policies that it may be attested under, one of which it is; a * at the end stands for any rest, default all
 }
 
 // Listener is an address that xDS may have listened on.

@@ -484,6 +484,7 @@ func (m maker) limits() guard.Limits {
 	for i := range rapid.IntRange(1, 3).Draw(m.T, "targets") {
 		t := guard.Target{Name: fmt.Sprint("t", i)}
 		if t.Plain = m.chance(40, "plain"); t.Plain {
+			t.UnsafePlain = true
 			t.To = some(m, "to", 1, 3, func() string { return pick(m, "to", plainRegions...) })
 		} else {
 			t.To = some(m, "to", 1, 4, func() string { return pick(m, "to", keys(regions)...) })

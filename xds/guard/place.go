@@ -151,6 +151,11 @@ func (p *pattern) coversHost(h host) bool {
 // fixed reports whether it is clear from p alone what is meant: whoever answers for the DNS cannot bring other names into it.
 func (p *pattern) fixed() bool { return !p.any && p.suffix == "" }
 
+// local reports whether all of p is on this machine. No prefix begins with a loopback address and goes further.
+func (p *pattern) local() bool {
+	return p.loopback || p.path != "" || p.below != "" || p.name == "localhost" || p.prefix.Addr().IsLoopback()
+}
+
 // named reports whether a name is one of patterns, in which a * at the end stands for any rest.
 func named(patterns []string, name string) bool {
 	for _, p := range patterns {

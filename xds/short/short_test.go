@@ -58,7 +58,7 @@ clusters:
 - {name: two, protocol: http2, localities: [{locality: r/z, priority: 1, endpoints: [{address: '127.0.0.1:2'}]}, {priority: 0, endpoints: [{address: '[::1]:3'}]}]}`,
 		"names": `
 listen: [{address: '127.0.0.1:8000', plain: true, tcp: true, cluster: d}]
-clusters: [{name: d, dns: {names: [{host: a.example, port: 80}], dns_refresh_rate: 10s, dns_lookup_family: v4_only}}]`,
+clusters: [{name: d, unsafe_plain: true, dns: {names: [{host: a.example, port: 80}], dns_refresh_rate: 10s, dns_lookup_family: v4_only}}]`,
 		"a name": `
 listen: [{address: ':8000', unsafe_listen: true, plain: true, tcp: true, cluster: d}]
 clusters: [{name: d, healthy_panic_threshold: never, attested: {require: p}, endpoints: [{address: 'ledger.example:8443'}]}]`,
@@ -163,7 +163,7 @@ func TestExamples(t *testing.T) {
 func FuzzLoad(f *testing.F) {
 	f.Add("listen: [{address: '127.0.0.1:8000', plain: true, tcp: true, to: '127.0.0.1:9000'}]")
 	f.Add("listen: [{address: '127.0.0.1:8000', plain: true, http: {virtual_hosts: [{name: a, domains: ['*'], routes: [{match: {prefix: /}, direct_response: {status: 404}}]}]}}]")
-	f.Add("listen: [{address: '127.0.0.1:8000', plain: true, tcp: true, cluster: d}]\nclusters: [{name: d, dns: {names: [{host: a.example, port: 80}]}}]")
+	f.Add("listen: [{address: '127.0.0.1:8000', plain: true, tcp: true, cluster: d}]\nclusters: [{name: d, unsafe_plain: true, dns: {names: [{host: a.example, port: 80}]}}]")
 	f.Fuzz(func(t *testing.T, text string) {
 		n, err := strictyaml.Parse("f.yaml", []byte(text))
 		if err != nil || !short.Is(n) {
