@@ -51,15 +51,14 @@ type Limits struct {
 
 // WithDefaults is l with no field zero.
 func (l Limits) WithDefaults() Limits {
-	def := func(v *int, def int) {
-		if *v <= 0 {
-			*v = def
-		}
+	return Limits{
+		Head: or(l.Head, 64<<10), Line: or(l.Line, 16<<10), Fields: or(l.Fields, 128), Trailer: or(l.Trailer, 8<<10), Extensions: or(l.Extensions, 4<<10),
 	}
-	def(&l.Head, 64<<10)
-	def(&l.Line, 16<<10)
-	def(&l.Fields, 128)
-	def(&l.Trailer, 8<<10)
-	def(&l.Extensions, 4<<10)
-	return l
+}
+
+func or(v, otherwise int) int {
+	if v > 0 {
+		return v
+	}
+	return otherwise
 }

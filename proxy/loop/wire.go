@@ -29,6 +29,8 @@ type Wire struct {
 	dry    bool         // of the loop: the connection has ended
 	eof    atomic.Bool  // TLS was told so
 
+	waits atomic.Bool // there is something in out
+
 	mu     sync.Mutex
 	sink   *polled // the loop's driver, once a loop has it
 	out    []byte  // what TLS has written and the loop has not sent
@@ -104,6 +106,7 @@ func (w *Wire) Write(p []byte) (int, error) {
 		w.out = get()
 	}
 	w.out = append(w.out, p...)
+	w.waits.Store(len(w.out) > 0)
 	w.tell()
 	return size, nil
 }
@@ -207,13 +210,14 @@ func (w *Wire) heard() (shut, cut bool) {
 
 // take empties the wire of what is to be sent.
 func (w *Wire) take() []byte {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if len(w.out) == 0 {
+	if !w.waits.Load() { // it is asked often, and seldom has anything
 		return nil
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	b := w.out
 	w.out = nil
+	w.waits.Store(false)
 	return b
 }
 

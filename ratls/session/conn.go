@@ -252,8 +252,8 @@ func (c *Conn) data(part []byte) (int, error) {
 	c.out = append(header(c.out[:0], kindData, len(part)), first...)
 	n, err := c.tls.Write(c.out)
 	written := max(n-headerSize, 0)
-	if err == nil {
-		n, err = c.tls.Write(part[len(first):])
+	if rest := part[len(first):]; err == nil && len(rest) > 0 {
+		n, err = c.tls.Write(rest)
 		written += n
 	}
 	return written, err

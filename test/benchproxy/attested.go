@@ -57,23 +57,28 @@ func (b *bench) dialAttested(ctx context.Context, addr string, protocols ...stri
 }
 
 // pairs is how often attested and plain connections take turns in a measurement.
-const pairs = 3
+const pairs = 4
 
-// beside lets established connections of both sorts take turns, and answers "cpu" of the attested ones, "plain", and their "ratio".
-func (p *peer) beside(attested, plain func() (float64, error)) (sample, error) {
-	var a, b []float64
-	for range pairs {
-		x, err := p.during(attested)
+// established makes connections, and answers the work that is measured on them.
+type established func() (work func() (float64, error), err error)
+
+// beside lets connections of both sorts take turns, and answers "cpu" of the attested ones, "plain", and their "ratio".
+func (p *peer) beside(attested, plain established) (sample, error) {
+	var costs [2][]float64
+	for i := range 2 * pairs {
+		which := (i + 1) / 2 % 2 // each follows itself as often as the other
+		work, err := [2]established{attested, plain}[which]()
 		if err != nil {
 			return nil, err
 		}
-		y, err := p.during(plain)
+		x, err := p.during(work)
 		if err != nil {
 			return nil, err
 		}
-		a, b = append(a, x["cpu"]), append(b, y["cpu"])
+		costs[which] = append(costs[which], x["cpu"])
 	}
-	return sample{"cpu": mean(a), "plain": mean(b), "ratio": mean(a) / mean(b)}, nil
+	a, b := mean(costs[0]), mean(costs[1])
+	return sample{"cpu": a, "plain": b, "ratio": a / b}, nil
 }
 
 // attestedH1 is 64 connections with one request after the other on each.
@@ -92,8 +97,10 @@ func (b *bench) attestedH1(ctx context.Context, p *peer) (sample, error) {
 		return nil, err
 	}
 	defer closeAll(plain)
-	load := func(all []*client) func() (float64, error) {
-		return func() (float64, error) { return loop(ctx, all, b.span) }
+	load := func(all []*client) established {
+		return func() (func() (float64, error), error) {
+			return func() (float64, error) { return loop(ctx, all, b.span) }, nil
+		}
 	}
 	for _, all := range [][]*client{attested, plain} { // establishes what is established with the first request
 		if _, err := loop(ctx, all, 100*time.Millisecond); err != nil {
@@ -103,21 +110,23 @@ func (b *bench) attestedH1(ctx context.Context, p *peer) (sample, error) {
 	return p.beside(load(attested), load(plain))
 }
 
-// attestedTCP is bulk out of the proxy, over connections made for it.
+// attestedTCP is bulk out of the proxy, over a connection of each sort in turn.
 func (b *bench) attestedTCP(ctx context.Context, p *peer) (sample, error) {
 	d, err := b.dialAttested(ctx, p.frontTCP)
 	if err != nil {
 		return nil, err
 	}
-	load := func(d dialer) func() (float64, error) {
-		return func() (float64, error) {
+	load := func(d dialer) established {
+		return func() (func() (float64, error), error) {
 			c, err := d.client(ctx)
 			if err != nil {
-				return 0, err
+				return nil, err
 			}
-			defer c.Close()
-			defer context.AfterFunc(ctx, func() { _ = c.Close() })()
-			return float64(b.bytes) / 1e6, order(c.Conn, 'S', b.bytes)
+			return func() (float64, error) {
+				defer c.Close()
+				defer context.AfterFunc(ctx, func() { _ = c.Close() })()
+				return float64(b.bytes) / 1e6, order(c.Conn, 'S', b.bytes)
+			}, nil
 		}
 	}
 	return p.beside(load(d), load(dialTLS(p.frontTCP)))

@@ -176,7 +176,7 @@ func TestEnvoyGatewayTraffic(t *testing.T) {
     redirects: [www.example.com]
     targets:
     - {name: backend, to: ["10.1.0.0/24:8443"], names: [backend.example]}
-    - {name: plain, to: ["10.1.0.10:8080"], plain: true}
+    - {name: plain, to: ["10.1.0.10:8080"], plain: true, unsafe_plain: true}
     listeners:
     - {address: "0.0.0.0:18080", clients: plain, unsafe_listen: true, to: [backend, plain]}
     - {address: "0.0.0.0:18443", to: [backend, plain]}

@@ -141,7 +141,7 @@ func sidecar(t *testing.T, protocol string) {
 `, sidecarUser, appIP))
 	proxy := y.follow(y.control(d.address), sidecarNode("REDIRECT"), protocol, appIP+", app.default.svc.cluster.local", `    targets:
     - {name: mesh, to: ["10.1.0.0/24:8080", "10.1.0.0/24:9000", "10.1.0.0/24:6379"], names: ["*.default.svc.cluster.local"]}
-    - {name: outside, to: ["10.1.0.10:8080"], plain: true}
+    - {name: outside, to: ["10.1.0.10:8080"], plain: true, unsafe_plain: true}
     - {name: app, to: [loopback], plain: true}
     listeners:
     - {address: "0.0.0.0:15001", transparent: true, clients: plain, unsafe_listen: true, to: [mesh, outside]}
