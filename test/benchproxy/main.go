@@ -162,6 +162,9 @@ func run(ctx context.Context) error {
 	if b.setup.Cert, b.setup.Key, b.setup.Pair, err = certificate(b.dir); err != nil {
 		return err
 	}
+	if err := os.WriteFile(b.message(), message(), 0o600); err != nil {
+		return err
+	}
 	all = all[:2]
 	begin, before := time.Now(), machineCPU(all)-ourCPU()
 	if err := b.measureAll(ctx); err != nil {

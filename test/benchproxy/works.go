@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"runtime/debug"
 	"sync"
@@ -53,12 +52,8 @@ func works() []work {
 			return p.during(func() (float64, error) { return b.h2load(ctx, p.front, "/1k") })
 		}},
 		{name: "grpc", run: func(b *bench, ctx context.Context, p *peer) (sample, error) {
-			file := filepath.Join(b.dir, "message")
-			if err := os.WriteFile(file, message(), 0o600); err != nil {
-				return nil, err
-			}
 			return p.during(func() (float64, error) {
-				return b.h2load(ctx, p.front, grpcPath, "-d", file, "-H", "content-type: application/grpc", "-H", "te: trailers")
+				return b.h2load(ctx, p.front, grpcPath, "-d", b.message(), "-H", "content-type: application/grpc", "-H", "te: trailers")
 			})
 		}},
 		{name: "new", run: (*bench).fresh},
@@ -74,6 +69,9 @@ func works() []work {
 		{name: workTCP, own: true, tcp: true, run: (*bench).attestedTCP},
 	}
 }
+
+// message is the file with a gRPC message.
+func (b *bench) message() string { return filepath.Join(b.dir, "message") }
 
 // during measures what a proxy uses while f makes it work, and how many units of work that was.
 func (p *peer) during(f func() (float64, error)) (sample, error) {
