@@ -159,7 +159,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 		if c.SDS != nil {
 			also += fmt.Sprintf(", and %d secrets for Envoy", len(c.SDS.Identities)+len(c.SDS.Peers))
 		}
-		_, err := fmt.Fprintf(a.stdout, "ok: %d to listen on, %d to forward%s\n", len(c.Proxy.Listeners)-plain, plain, also)
+		_, err := fmt.Fprintf(a.stdout, "ok: listeners: %d, of them plain: %d, clusters: %d%s\n", len(c.Proxy.Listeners), plain, len(c.Proxy.Clusters), also)
 		return err
 	}
 	return a.operate(ctx, c)

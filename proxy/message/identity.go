@@ -36,6 +36,19 @@ func Ours(name string) bool {
 	return foldedPrefix(name, "jurat") && (len(name) == len("jurat") || fold(name[len("jurat")]) == '-')
 }
 
+// Alike reports whether a service that hands headers on as variables could take one name for the other: X_Role is X-Role to it.
+func Alike(a, b string) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for i := range len(a) {
+		if fold(a[i]) != fold(b[i]) {
+			return false
+		}
+	}
+	return true
+}
+
 func foldedPrefix(name, prefix string) bool {
 	if len(name) < len(prefix) {
 		return false

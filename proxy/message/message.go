@@ -33,12 +33,6 @@ func (f Fields) Remove(match func(name string) bool) Fields {
 	}
 	return kept
 }
-
-// Set answers f with one field called name, which holds value.
-func (f Fields) Set(name, value string) Fields {
-	return append(f.Remove(func(n string) bool { return Same(n, name) }), Field{Name: name, Value: value})
-}
-
 // Same reports whether two names of fields are the same: ASCII letters match in either case.
 func Same(a, b string) bool {
 	return len(a) == len(b) && (a == b || strings.EqualFold(a, b))

@@ -145,7 +145,7 @@ type DirectResponse struct {
 
 // HeaderMutation edits headers: first Remove, then Set in order. Values are taken literally.
 type HeaderMutation struct {
-	Remove []string    `yaml:"remove"` // names
+	Remove []string    `yaml:"remove"` // names; of requests also what a service could take for one, such as x_role for X-Role
 	Set    []SetHeader `yaml:"set"`    // in this order
 }
 
@@ -153,7 +153,7 @@ type HeaderMutation struct {
 type SetHeader struct {
 	Name  string `yaml:"name,required"` // of the header; those that say who the client is are the proxy's own
 	Value string `yaml:"value"`         // taken literally, default empty
-	// Where the header is there: append a further one, add_if_absent to leave it, overwrite it (or add one), or
+	// Where the header is there, in a request also as x_role for X-Role: append a further one, add_if_absent to leave it, overwrite it (or add one), or
 	// overwrite_if_exists (and never add), default append
 	Action string `yaml:"append_action,one=append|add_if_absent|overwrite|overwrite_if_exists"`
 }

@@ -77,6 +77,32 @@ func TestRewrite(t *testing.T) {
 	}
 }
 
+// TestEditsOfOtherSpellings: of a request goes every spelling that a service could take for the name, and of a response none but it.
+func TestEditsOfOtherSpellings(t *testing.T) {
+	r := to("c", route.RouteMatch{Prefix: "/"})
+	edit := route.HeaderMutation{Remove: []string{"x-gone"}, Set: []route.SetHeader{
+		{Name: "X-Role", Value: "guest", Action: "overwrite"},
+		{Name: "X-If", Value: "guest", Action: "overwrite_if_exists"},
+		{Name: "X-Absent", Value: "guest", Action: "add_if_absent"},
+	}}
+	r.RequestHeaders, r.ResponseHeaders = edit, edit
+	spelt := func() message.Fields {
+		return message.Fields{{Name: "x_role", Value: "root"}, {Name: "X.ROLE", Value: "root"}, {Name: "X-Roles", Value: "1"}, {Name: "x_gone", Value: "1"}, {Name: "x_if", Value: "root"}, {Name: "x_absent", Value: "1"}}
+	}
+	req := get("a", "/", spelt()...)
+	d := decide(t, one(r), req)
+	if err := d.Rewrite(req); err != nil {
+		t.Fatal(err)
+	}
+	want := message.Fields{{Name: "X-Roles", Value: "1"}, {Name: "x_absent", Value: "1"}, {Name: "X-Role", Value: "guest"}, {Name: "X-If", Value: "guest"}}
+	if !reflect.DeepEqual(req.Fields, want) {
+		t.Errorf("got %v", req.Fields)
+	}
+	if got, want := d.EditResponse(spelt()), append(spelt(), message.Field{Name: "X-Role", Value: "guest"}, message.Field{Name: "X-Absent", Value: "guest"}); !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 func TestEdits(t *testing.T) {
 	set := func(name, value, action string) []route.SetHeader {
 		return []route.SetHeader{{Name: name, Value: value, Action: action}}

@@ -21,6 +21,7 @@ const (
 type edit struct {
 	kind        editKind
 	name, value string
+	same        func(a, b string) bool // whether two names are the same
 }
 
 // edits are in the order in which they are made.
@@ -38,14 +39,15 @@ func (c *compiler) edits(at string, request, response HeaderMutation) edits {
 	if at != "" {
 		at += "."
 	}
-	return edits{c.mutation(at+"request_headers", request), c.mutation(at+"response_headers", response)}
+	// A client must not get past an edit by another spelling, which the service takes for the same.
+	return edits{c.mutation(at+"request_headers", request, message.Alike), c.mutation(at+"response_headers", response, message.Same)}
 }
 
-func (c *compiler) mutation(at string, m HeaderMutation) []edit {
+func (c *compiler) mutation(at string, m HeaderMutation, same func(a, b string) bool) []edit {
 	var out []edit
 	for i, name := range m.Remove {
 		c.editable(fmt.Sprintf("%s.remove[%d]", at, i), name)
-		out = append(out, edit{kind: editRemove, name: name})
+		out = append(out, edit{kind: editRemove, name: name, same: same})
 	}
 	for i, s := range m.Set {
 		at := fmt.Sprintf("%s.set[%d]", at, i)
@@ -65,7 +67,7 @@ func (c *compiler) mutation(at string, m HeaderMutation) []edit {
 		default:
 			c.bad(at+".append_action", quote(s.Action), "append, add_if_absent, overwrite or overwrite_if_exists")
 		}
-		out = append(out, edit{kind: kind, name: s.Name, value: s.Value})
+		out = append(out, edit{kind: kind, name: s.Name, value: s.Value, same: same})
 	}
 	return out
 }
@@ -96,14 +98,15 @@ func fieldValue(s string) bool {
 func apply(all []edit, f message.Fields) message.Fields {
 	for i := range all {
 		e := &all[i]
-		_, there := f.Get(e.name)
+		named := func(name string) bool { return e.same(name, e.name) }
+		there := slices.ContainsFunc(f, func(field message.Field) bool { return named(field.Name) })
 		switch {
 		case e.kind == editAppend, e.kind == editAddIfAbsent && !there:
 			f = append(f, message.Field{Name: e.name, Value: e.value})
 		case e.kind == editOverwrite, e.kind == editOverwriteIfExists && there:
-			f = f.Set(e.name, e.value)
+			f = append(f.Remove(named), message.Field{Name: e.name, Value: e.value})
 		case e.kind == editRemove:
-			f = f.Remove(func(name string) bool { return message.Same(name, e.name) })
+			f = f.Remove(named)
 		}
 	}
 	return f

@@ -96,7 +96,7 @@ listen:
     to: %q
     public: {names: [shop.example, localhost], acme: {directory: %q, roots: ca.pem, agree_terms: true, email: ops@shop.example}}
 `, l.tee(), l.path("admin"), addr, service, ca.Directory))
-	if o := l.must(0, "serve", "-c", file, "--check"); !strings.HasPrefix(o.stdout, "ok: 1 to listen on") {
+	if o := l.must(0, "serve", "-c", file, "--check"); !strings.HasPrefix(o.stdout, "ok: listeners: 1,") {
 		t.Fatal(o.stdout)
 	}
 	server := l.start("serve", "--log", "json", "-c", file)
