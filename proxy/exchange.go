@@ -444,6 +444,7 @@ func (x *exchange) response(r *message.Response, last bool) {
 	}
 	x.answered, x.kept, x.keeping = true, nil, false
 	x.told.status, x.told.first = r.Status, x.worker.loop.Now()
+	x.told.flags &^= accesslog.UpstreamConnectionFailure | accesslog.UpstreamConnectionTermination | accesslog.UpstreamRequestTimeout // of tries before
 	x.told.try.Status(r.Status)
 	x.worker.loop.Stop(&x.try)
 	if x.times.total == 0 {

@@ -33,6 +33,7 @@ func (f Fields) Remove(match func(name string) bool) Fields {
 	}
 	return kept
 }
+
 // Same reports whether two names of fields are the same: ASCII letters match in either case.
 func Same(a, b string) bool {
 	return len(a) == len(b) && (a == b || strings.EqualFold(a, b))
