@@ -110,6 +110,8 @@ func TestTransparentChains(t *testing.T) {
 		said := make(chan string, 1)
 		headed := clusterOf("headed", rawOrigin(t, func(c *net.TCPConn) { said <- line(t, c) }))
 		headed.ProxyProtocol = "v1"
+		far, away := clusterOf("db", net.JoinHostPort(netns.Server4, fmt.Sprint(db))), clusterOf("web", net.JoinHostPort(netns.Server6, fmt.Sprint(web)))
+		far.UnsafePlain, away.UnsafePlain = true, true
 		a := port(mixed)
 		a.ServerNames = []string{"a.example"}
 		c := &config.Config{
@@ -127,7 +129,7 @@ func TestTransparentChains(t *testing.T) {
 				},
 			}},
 			Clusters: []config.Cluster{
-				onward, local, unsafe, headed, clusterOf("db", net.JoinHostPort(netns.Server4, fmt.Sprint(db))), clusterOf("web", net.JoinHostPort(netns.Server6, fmt.Sprint(web))),
+				onward, local, unsafe, headed, far, away,
 			},
 		}
 		for _, mode := range []string{"redirect", "tproxy"} {

@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/jurat-tls/jurat/attest"
@@ -38,10 +40,10 @@ type Cluster struct {
 	protocol Protocol
 	timeout  time.Duration
 	keep     time.Duration
-	proxy    int      // version of the PROXY header that raw connections begin with; 0 for none
-	stats    counters // of attested connections
-	onward   bool     // it is where a connection was going
-	anywhere bool     // that may be another machine, in plain
+	proxy    int         // version of the PROXY header that raw connections begin with; 0 for none
+	stats    counters    // of attested connections
+	onward   bool        // it is where a connection was going
+	anywhere atomic.Bool // what is not attested may be another machine
 }
 
 // How long a connection to an endpoint is kept open without a use. Plain: below the 5 s after which Node closes, or a request
@@ -51,8 +53,8 @@ const (
 	keepAttested = 90 * time.Second
 )
 
-// NewPlainCluster is for services beside this proxy: whatever is sent to them is sent in plain. timeout bounds connecting;
-// 0 takes 5 s.
+// NewPlainCluster is for services beside this proxy: whatever is sent to them is sent in plain. What is not on a loopback address, once
+// its name was resolved, or a unix socket is not connected to, unless Anywhere says otherwise. timeout bounds connecting; 0 takes 5 s.
 func NewPlainCluster(balance *upstream.Cluster, protocol Protocol, timeout time.Duration) *Cluster {
 	if timeout <= 0 {
 		timeout = 5 * time.Second
@@ -77,6 +79,9 @@ func NewAttestedCluster(balance *upstream.Cluster, dial DialEndpoint, protocol P
 // Balance is what chooses among the endpoints.
 func (c *Cluster) Balance() *upstream.Cluster { return c.balance }
 
+// Anywhere says whether endpoints that are not attested may be other machines.
+func (c *Cluster) Anywhere(unsafe bool) { c.anywhere.Store(unsafe) }
+
 // Attested reports whether endpoints have to be affirmed.
 func (c *Cluster) Attested() bool { return c.dial != nil }
 
@@ -84,8 +89,9 @@ func (c *Cluster) Attested() bool { return c.dial != nil }
 func (c *Cluster) Stats() Stats { return c.stats.snapshot() }
 
 // OnwardOnly makes c where connections were going before a transparent listener took them: it has no other endpoints then. What is not
-// attested has to be this machine, unless unsafePlain is set: the clients choose where the bytes go. It is called before c is used.
-func (c *Cluster) OnwardOnly(unsafePlain bool) { c.onward, c.anywhere = true, unsafePlain }
+// attested has to be this machine, by any of its addresses, unless Anywhere says otherwise: the clients choose where the bytes go. It is
+// called before c is used.
+func (c *Cluster) OnwardOnly() { c.onward = true }
 
 // endpointAt answers where a connection was going as an endpoint.
 func (c *Cluster) endpointAt(to netip.AddrPort) (*upstream.Endpoint, error) {
@@ -128,10 +134,14 @@ func (c *Cluster) connect(ctx context.Context, to upstream.Identity, protocols .
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	if !c.Attested() {
-		if at, err := netip.ParseAddrPort(to.Address); c.onward && !c.anywhere && (err != nil || !transparent.Mine(at.Addr())) {
-			return nil, &attest.Error{Code: attest.CodeNoPolicy, Check: "target", Subject: to.Address, Got: "another machine, in plain"}
+		here := netip.Addr.IsLoopback
+		if c.onward {
+			here = transparent.Mine
 		}
-		return dialPlain(ctx, to)
+		if c.anywhere.Load() {
+			here = func(netip.Addr) bool { return true }
+		}
+		return dialPlain(ctx, to, here)
 	}
 	conn, err := c.appraised(ctx, to, protocols)
 	if err != nil {
@@ -178,13 +188,28 @@ func affirmedPeer(r *attest.Result) error {
 	return r.Err()
 }
 
-func dialPlain(ctx context.Context, to upstream.Identity) (net.Conn, error) {
+// dialPlain connects to where what is sent may be in plain. That is judged by the address that is connected to: what a name such as
+// localhost means is for the DNS to say, and with it for whoever runs the network.
+func dialPlain(ctx context.Context, to upstream.Identity, here func(netip.Addr) bool) (net.Conn, error) {
 	network, address := "tcp", to.Address
 	if path, ok := strings.CutPrefix(address, "unix:"); ok {
 		network, address = "unix", path
 	}
-	conn, err := (&net.Dialer{Control: loopback.Control}).DialContext(ctx, network, address)
-	if err != nil {
+	dialer := net.Dialer{Control: func(network, address string, c syscall.RawConn) error {
+		if network == "unix" {
+			return nil
+		}
+		if at, err := netip.ParseAddrPort(address); err != nil || !here(at.Addr().Unmap().WithZone("")) {
+			return &attest.Error{Code: attest.CodeNoPolicy, Check: "target", Subject: to.Address, Got: address + ", another machine, in plain", Hint: "let it be this machine, or attested, or say unsafe_to or unsafe_plain"}
+		}
+		return loopback.Control(network, address, c)
+	}}
+	conn, err := dialer.DialContext(ctx, network, address)
+	var away *attest.Error
+	switch {
+	case errors.As(err, &away):
+		return nil, away
+	case err != nil:
 		return nil, &attest.Error{Code: attest.CodeBackendUnreachable, Check: "backend", Subject: to.Address, Err: err}
 	}
 	return conn, nil

@@ -41,6 +41,8 @@ type link struct {
 	conn    Conn
 	state   tls.ConnectionState
 	stats   *counters
+	read    *atomic.Uint64 // counts bytes
+	written *atomic.Uint64
 	closed  func(*link)
 	leave   func() // the peer has one connection less
 	once    sync.Once
@@ -57,7 +59,7 @@ type link struct {
 
 func newLink(conn Conn, stats *counters, closed func(*link)) *link {
 	_, plain := conn.(interface{ unprotected() })
-	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, closed: closed, plain: plain}
+	return &link{Conn: conn, conn: conn, state: conn.ConnectionState(), stats: stats, read: &stats.in, written: &stats.out, closed: closed, plain: plain}
 }
 
 // heed has the connection end when a change of policy refuses its peer, which was affirmed. It is called where the end of the
@@ -160,14 +162,14 @@ func contain(err *error) {
 func (l *link) Read(p []byte) (n int, err error) {
 	defer contain(&err)
 	n, err = l.conn.Read(p)
-	l.stats.in.Add(uint64(max(n, 0)))
+	l.read.Add(uint64(max(n, 0)))
 	return n, err
 }
 
 func (l *link) Write(p []byte) (n int, err error) {
 	defer contain(&err)
 	n, err = l.conn.Write(p)
-	l.stats.out.Add(uint64(max(n, 0)))
+	l.written.Add(uint64(max(n, 0)))
 	return n, err
 }
 
@@ -206,7 +208,7 @@ func (l *link) open(in *loop.Loop) (*loop.Conn, error) {
 		return nil, err
 	}
 	if conn.OnClose(l.ended); l.plain { // nothing comes by Read and Write
-		conn.Count(&l.stats.in, &l.stats.out)
+		conn.Count(l.read, l.written)
 	}
 	l.in.Store(conn)
 	if l.cut.Load() { // meanwhile, of which a loop that has taken the descriptor of a plain connection does not hear

@@ -122,7 +122,7 @@ func TestForward(t *testing.T) {
 			served++
 		}
 	}
-	if s := forward.Stats(); s.BytesOut != uint64(served)*size || s.BytesIn != uint64(served)*(size+32) || s.Handshakes != uint64(served) {
+	if s := forward.Stats(); s.BytesIn != uint64(served)*size || s.BytesOut != uint64(served)*(size+32) || s.Handshakes != uint64(served) {
 		t.Errorf("counted %+v", s)
 	}
 	if text := logs.String(); text != "" {

@@ -23,7 +23,7 @@ func NewOutbound(engine *Engine, dial Dial, logger *slog.Logger, limits Limits) 
 func newOutbound(engine *Engine, establish func(context.Context, net.Conn) (Conn, error), logger *slog.Logger, limits Limits) *Server {
 	s := newServer(engine, limits, logger)
 	s.establish = establish
-	s.judge = affirmedPeer
+	s.judge, s.outward = affirmedPeer, true
 	s.refused = func(raw net.Conn, err error) {
 		if s.ctx.Err() == nil {
 			apologise(raw, err)

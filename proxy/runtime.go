@@ -101,7 +101,7 @@ type member struct {
 func (r *Runtime) Apply(ctx context.Context, c *config.Config, epoch string, build Builder) error {
 	r.applying.Lock()
 	defer r.applying.Unlock()
-	n := &next{Runtime: r, build: build, config: c, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}}
+	n := &next{Runtime: r, build: build, config: c, to: epoch, ports: map[string]*port{}, clusters: map[string]*member{}, plain: map[string]*Cluster{}, opaque: c.Opaque()}
 	if err := n.make(ctx, c); err != nil {
 		n.undo()
 		return err
@@ -122,6 +122,7 @@ type next struct {
 	ports    map[string]*port
 	clusters map[string]*member
 	plain    map[string]*Cluster // by address: what To names
+	opaque   map[string]bool     // as config.Config.Opaque has it
 	opened   []net.Listener
 	started  []*member
 	awaited  []awaited
@@ -212,6 +213,7 @@ func (n *next) cluster(c *config.Cluster) error {
 	}
 	if old := n.Runtime.clusters[c.Name]; old != nil && old.epoch == n.to && sameButEndpoints(old.config, *c) {
 		n.clusters[c.Name] = old
+		n.swaps = append(n.swaps, func() { old.Anywhere(n.anywhere(c)) })
 		if c.DNS == nil {
 			n.swaps = append(n.swaps, func() {
 				old.config = *c
@@ -228,6 +230,12 @@ func (n *next) cluster(c *config.Cluster) error {
 	}
 	n.clusters[c.Name] = m
 	return nil
+}
+
+// anywhere reports whether endpoints of a cluster that are not attested may be other machines: it says so, or gets no plaintext.
+func (n *next) anywhere(c *config.Cluster) bool {
+	o := c.OriginalDestination
+	return c.UnsafePlain || o != nil && o.UnsafePlain || n.opaque[c.Name]
 }
 
 // try finds out whether endpoints can be taken.
@@ -312,8 +320,8 @@ func (n *next) start(c *config.Cluster) (*member, error) {
 		}
 		m.Cluster = NewAttestedCluster(balance, dial, protocol, c.ConnectTimeout)
 	}
-	if o := c.OriginalDestination; o != nil {
-		m.OnwardOnly(o.UnsafePlain)
+	if m.Anywhere(n.anywhere(c)); c.OriginalDestination != nil {
+		m.OnwardOnly()
 	}
 	if version != 0 {
 		if err := m.WithProxyProtocol(version); err != nil {
@@ -595,7 +603,11 @@ func (n *next) only(l *config.Listener) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	return b.Cluster(0)
+	c, err := b.Cluster(0)
+	if err == nil {
+		c.Anywhere(l.UnsafeTo)
+	}
+	return c, err
 }
 
 // dialAny is Dial to any endpoint of an attested cluster.

@@ -29,6 +29,7 @@ type Server struct {
 	wrap      func(raw net.Conn) net.Conn // makes room for what is learnt of a client before its handshake; nil for none
 	establish func(ctx context.Context, raw net.Conn) (Conn, error)
 	judge     func(*attest.Result) error                       // whether an established connection may be used
+	outward   bool                                             // established connections are to peers, and clients are plain
 	hurries   bool                                             // whether a handshake may lose its place to one that waits
 	bare      bool                                             // nothing is attested: what is established does not count as such
 	refused   func(raw net.Conn, err error)                    // says goodbye to raw
@@ -331,6 +332,9 @@ func (s *Server) shake(a *arrival) (l *link, err error) {
 		return nil, withCode(ctx, err)
 	}
 	l = newLink(conn, s.stats, s.forget)
+	if s.outward { // what is read from a peer is what a client is sent
+		l.read, l.written = l.written, l.read
+	}
 	l.leave, l.onward = a.leave, a.onward
 	return l, nil
 }

@@ -18,8 +18,8 @@ type Stats struct {
 	Refused  map[attest.Code]uint64  `json:"refused"`   // connections refused before an application byte moved
 	Active   int64                   `json:"active"`    // connections open now, after their handshake
 	Requests uint64                  `json:"requests"`  // HTTP requests
-	BytesIn  uint64                  `json:"bytes_in"`  // bytes received over them: of the application, or of TLS that is passed through
-	BytesOut uint64                  `json:"bytes_out"` // bytes sent over them
+	BytesIn  uint64                  `json:"bytes_in"`  // bytes received from clients, or from endpoints of a cluster: of the application, or of TLS that is passed through
+	BytesOut uint64                  `json:"bytes_out"` // bytes sent to them
 }
 
 type counters struct {

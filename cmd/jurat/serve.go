@@ -90,7 +90,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 	schema := fs.Bool("schema", false, "write the JSON Schema of configuration files and stop")
 	fs.StringVar(&c.TEE, "tee", "auto", teeUsage())
 	fs.StringVar(&in.Address, "listen", "", "`ADDR` to listen on: host:port, unix:/path or systemd:NAME")
-	fs.StringVar(&in.To, "to", "", "`ADDR` of the service: host:port, h2c://host:port or unix:/path")
+	fs.StringVar(&in.To, "to", "", "`ADDR` of the service, on this machine: host:port, http://host:port, h2c://host:port or unix:/path")
 	fs.BoolVar(&in.UnsafeTo, "unsafe-to", false, "the service may be another machine: what was protected up to here goes there in plain")
 	fs.BoolVar(&in.TCP, "tcp", false, "carry raw bytes instead of HTTP")
 	fs.Var(&names, "name", "`NAME` or IP address that clients connect by; repeat for more (default: localhost and this host)")

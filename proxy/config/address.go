@@ -44,6 +44,10 @@ func Local(address string) bool {
 		return true
 	}
 	host, _, _ := net.SplitHostPort(address)
+	return localHost(host)
+}
+
+func localHost(host string) bool {
 	ip, _ := netip.ParseAddr(host)
 	return host == "localhost" || ip.Unmap().IsLoopback()
 }

@@ -450,25 +450,17 @@ func (k *checker) cluster(at string, c *Cluster) {
 // plaintext checks that clusters get what was protected up to here in plain on this machine alone, or say otherwise. One that gets
 // nothing but TLS which is not ended here may be anywhere.
 func (k *checker) plaintext(c *Config) {
-	opaque, open := map[string]bool{}, map[string]bool{}
-	for i := range c.Listeners {
-		for _, s := range c.Listeners[i].Servings() {
-			for _, name := range s.Clusters() {
-				opaque[name] = opaque[name] || len(s.Passthrough) > 0
-				open[name] = open[name] || len(s.Passthrough) == 0
-			}
-		}
-	}
+	opaque := c.Opaque()
 	for i := range c.Clusters {
 		c, at := &c.Clusters[i], fmt.Sprintf("clusters[%d]", i)
 		switch {
 		case c.UnsafePlain && (c.Attested != nil || c.OriginalDestination != nil):
 			k.bad(at+".unsafe_plain", "true", "neither attested nor original_destination, which says so itself, beside it")
-		case c.UnsafePlain, c.Attested != nil, opaque[c.Name] && !open[c.Name]:
+		case c.UnsafePlain, c.Attested != nil, opaque[c.Name]:
 		default:
-			for place, e := range c.Identities() {
-				if checkEndpoint(e.Address) && !Local(e.Address) { // of others something else was said
-					k.bad(at+"."+place, quote(e.Address)+", which is not this machine and would get everything in plain", "a loopback address or a unix socket, attested, or unsafe_plain: true")
+			for place, address := range c.Away() {
+				if checkEndpoint(address) { // of others something else was said
+					k.bad(at+"."+place, quote(address)+", which is not this machine and would get everything in plain", "a loopback address or a unix socket, attested, or unsafe_plain: true")
 				}
 			}
 		}

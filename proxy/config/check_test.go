@@ -107,6 +107,23 @@ func TestWhole(t *testing.T) {
 	}
 }
 
+// What gets nothing but TLS that is not ended here is told from what gets more than that, in whatever order.
+func TestOpaque(t *testing.T) {
+	c, _ := parse(t, `
+listen:
+  - {address: ":1", passthrough: [{server_names: [a], cluster: sealed}, {server_names: [b], cluster: first}]}
+  - {address: ":2", cluster: first}
+  - {address: ":3", cluster: second}
+  - {address: ":4", chains: [{match: {}, passthrough: [{server_names: [a], cluster: second}, {server_names: [b], cluster: sealed}]}]}
+  - address: ":5"
+    http: {virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: second, request_mirror_policies: [{cluster: copies}]}}]}]}
+  - {address: ":6", passthrough: [{server_names: [a], cluster: copies}]}
+`)
+	if got, want := c.Opaque(), map[string]bool{"sealed": true, "first": false, "second": false, "copies": false}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v", got)
+	}
+}
+
 // Each value that is not allowed is named by its place, alone.
 func TestCheckRefuses(t *testing.T) {
 	const missing, value = attest.CodeConfigMissing, attest.CodeConfigValue
@@ -161,6 +178,7 @@ func TestCheckRefuses(t *testing.T) {
 		{cluster(`{name: far, endpoints: [{address: "127.0.0.1:1"}, {address: "10.0.0.1:1"}]}`), value, "clusters[7].endpoints[1]"},
 		{cluster(`{name: far, localities: [{endpoints: [{address: "pay.example:1"}]}]}`), value, "clusters[7].localities[0].endpoints[0]"},
 		{cluster(`{name: far, dns: {names: [{host: localhost, port: 1}, {host: pay.example, port: 1}]}}`), value, "clusters[7].dns.names[1]"},
+		{cluster(`{name: far, dns: {names: [{host: unix, port: 80}]}}`), value, "clusters[7].dns.names[0]"},
 		{cluster(`{name: far, unsafe_plain: true, endpoints: [{address: "10.0.0.1:1"}]}`), "", ""},
 		{cluster(`{name: far, unsafe_plain: true, dns: {names: [{host: pay.example, port: 1}]}}`), "", ""},
 		{cluster(`{name: far, unsafe_plain: true, attested: {require: p}, endpoints: [{address: "10.0.0.1:1"}]}`), value, "clusters[7].unsafe_plain"},

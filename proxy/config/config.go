@@ -179,6 +179,35 @@ func (c *Cluster) Identities() iter.Seq2[string, upstream.Identity] {
 	}
 }
 
+// Away are the endpoints that a cluster names and that are not on this machine, as far as names tell: addresses by their places.
+func (c *Cluster) Away() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for place, e := range c.Identities() {
+			here := Local(e.Address)
+			if c.DNS != nil {
+				here = localHost(e.Hostname) // which may be called unix
+			}
+			if !here && !yield(place, e.Address) {
+				return
+			}
+		}
+	}
+}
+
+// Opaque are the names of the clusters that get nothing but TLS which is not ended here.
+func (c *Config) Opaque() map[string]bool {
+	opaque := map[string]bool{}
+	for i := range c.Listeners {
+		for _, s := range c.Listeners[i].Servings() {
+			for _, name := range s.Clusters() {
+				only, seen := opaque[name]
+				opaque[name] = len(s.Passthrough) > 0 && (only || !seen)
+			}
+		}
+	}
+	return opaque
+}
+
 // Label is what the listener is called in logs and metrics.
 func (l *Listener) Label() string {
 	if l.Name != "" {

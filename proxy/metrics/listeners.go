@@ -55,8 +55,8 @@ func listeners() []definition {
 		}),
 		listener(Gauge, "active_connections", "Connections open now, attested and plain ones.", func(l *Listener) float64 { return float64(l.Stats.Active) }),
 		listener(Counter, "requests_total", "HTTP requests begun.", func(l *Listener) float64 { return float64(l.Stats.Requests) }),
-		listener(Counter, "received_bytes_total", "Bytes received over connections: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesIn) }),
-		listener(Counter, "sent_bytes_total", "Bytes sent over connections: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesOut) }),
+		listener(Counter, "received_bytes_total", "Bytes received from clients: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesIn) }),
+		listener(Counter, "sent_bytes_total", "Bytes sent to clients: of the application, or of TLS that is passed through.", func(l *Listener) float64 { return float64(l.Stats.BytesOut) }),
 		listenerBy(Counter, "responses_total", "class", "Requests ended, by the class of their status; none for those without an answer.", func(l *Listener, emit func(float64, string)) {
 			for i, n := range l.Requests.Responses {
 				emit(float64(n), [...]string{"none", "1xx", "2xx", "3xx", "4xx", "5xx"}[i])

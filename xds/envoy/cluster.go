@@ -99,8 +99,8 @@ func (s *scope) cluster(m *clusterv3.Cluster) (config.Cluster, []Key) {
 		c.Attested = &a
 		wait = append(wait, s.policy(a.Require)...)
 	} else {
-		for _, e := range c.Identities() {
-			c.UnsafePlain = c.UnsafePlain || !config.Local(e.Address) // the limits say where plaintext may go
+		for range c.Away() {
+			c.UnsafePlain = true // the limits say where plaintext may go
 		}
 	}
 	for i := range u.matches {

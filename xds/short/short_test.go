@@ -59,6 +59,14 @@ clusters:
 		"names": `
 listen: [{address: '127.0.0.1:8000', plain: true, tcp: true, cluster: d}]
 clusters: [{name: d, unsafe_plain: true, dns: {names: [{host: a.example, port: 80}], dns_refresh_rate: 10s, dns_lookup_family: v4_only}}]`,
+		"elsewhere": `
+listen:
+- {address: '127.0.0.1:8000', plain: true, to: '10.0.0.1:2', unsafe_to: true}
+- {address: '127.0.0.1:8001', plain: true, to: '127.0.0.1:2', unsafe_to: true}
+- {address: '127.0.0.1:8002', plain: true, tcp: true, cluster: here}
+clusters:
+- {name: here, unsafe_plain: true, endpoints: [{address: '127.0.0.1:3'}]}
+- {name: nowhere, unsafe_plain: true, localities: []}`,
 		"a name": `
 listen: [{address: ':8000', unsafe_listen: true, plain: true, tcp: true, cluster: d}]
 clusters: [{name: d, healthy_panic_threshold: never, attested: {require: p}, endpoints: [{address: 'ledger.example:8443'}]}]`,
