@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,10 +39,10 @@ type Cluster struct {
 	protocol Protocol
 	timeout  time.Duration
 	keep     time.Duration
-	proxy    int         // version of the PROXY header that raw connections begin with; 0 for none
-	stats    counters    // of attested connections
-	onward   bool        // it is where a connection was going
-	anywhere atomic.Bool // what is not attested may be another machine
+	proxy    int      // version of the PROXY header that raw connections begin with; 0 for none
+	stats    counters // of attested connections
+	onward   bool     // it is where a connection was going
+	anywhere bool     // what is not attested may be another machine
 }
 
 // How long a connection to an endpoint is kept open without a use. Plain: below the 5 s after which Node closes, or a request
@@ -79,8 +78,8 @@ func NewAttestedCluster(balance *upstream.Cluster, dial DialEndpoint, protocol P
 // Balance is what chooses among the endpoints.
 func (c *Cluster) Balance() *upstream.Cluster { return c.balance }
 
-// Anywhere says whether endpoints that are not attested may be other machines.
-func (c *Cluster) Anywhere(unsafe bool) { c.anywhere.Store(unsafe) }
+// Anywhere says whether endpoints that are not attested may be other machines. It is called before c is used.
+func (c *Cluster) Anywhere(unsafe bool) { c.anywhere = unsafe }
 
 // Attested reports whether endpoints have to be affirmed.
 func (c *Cluster) Attested() bool { return c.dial != nil }
@@ -138,7 +137,7 @@ func (c *Cluster) connect(ctx context.Context, to upstream.Identity, protocols .
 		if c.onward {
 			here = transparent.Mine
 		}
-		if c.anywhere.Load() {
+		if c.anywhere {
 			here = func(netip.Addr) bool { return true }
 		}
 		return dialPlain(ctx, to, here)

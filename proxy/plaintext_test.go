@@ -2,6 +2,7 @@ package proxy_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,8 +11,8 @@ import (
 	"github.com/jurat-tls/jurat/proxy/config"
 )
 
-// elsewhere is an address that no machine has, and this one not either.
-const elsewhere = "192.0.2.1:9"
+// elsewhere is an address that no machine has: connecting to it fails at once.
+const elsewhere = "255.255.255.255:9"
 
 // TestPlaintextStaysHere: what is not attested is connected to on this machine alone, whatever a file has got past its check,
 // unless it says that it may be elsewhere. A cluster that gets nothing but TLS may be elsewhere until it gets something else.
@@ -30,6 +31,7 @@ func TestPlaintextStaysHere(t *testing.T) {
 		want     attest.Code
 	}{
 		{"to", config.Serving{To: elsewhere}, nil, nil, attest.CodeNoPolicy},
+		{"to, unsafe", config.Serving{To: elsewhere, UnsafeTo: true}, nil, nil, attest.CodeBackendUnreachable},
 		{"cluster", config.Serving{Cluster: "c"}, []config.Cluster{far(false)}, nil, attest.CodeNoPolicy},
 		{"cluster, unsafe", config.Serving{Cluster: "c"}, []config.Cluster{far(true)}, nil, attest.CodeBackendUnreachable},
 		{"routes", config.Serving{HTTP: allTo("c")}, []config.Cluster{far(false)}, nil, attest.CodeNoPolicy},
@@ -50,5 +52,22 @@ func TestPlaintextStaysHere(t *testing.T) {
 				t.Errorf("got %d %s", res.StatusCode, got)
 			}
 		})
+	}
+}
+
+// TestTLSGoesAnywhere: TLS that is not ended here is sent to other machines.
+func TestTLSGoesAnywhere(t *testing.T) {
+	b, logs := newBuilder(t), new(journal)
+	r := proxy.NewRuntime(engine(t), time.Second, proxy.Observer{}, logs.logger())
+	t.Cleanup(func() { _ = r.Shutdown(t.Context()) })
+	sealed := config.Serving{Passthrough: []config.Passthrough{{Names: []string{"*"}, Cluster: "c"}}}
+	apply(t, r, &config.Config{Listeners: []config.Listener{{Address: "tls", Serving: sealed}}, Clusters: []config.Cluster{clusterOf("c", elsewhere)}}, "1", b)
+	if c, err := dialTLS(t.Context(), b.address("tls"), "h2"); err == nil {
+		c.Close()
+		t.Error("somebody answered")
+	}
+	until(t, "the failure in the log", func() bool { return logs.String() != "" })
+	if text := logs.String(); !strings.Contains(text, string(attest.CodeBackendUnreachable)) || strings.Contains(text, string(attest.CodeNoPolicy)) {
+		t.Errorf("logged %s", text)
 	}
 }

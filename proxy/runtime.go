@@ -211,9 +211,9 @@ func (n *next) cluster(c *config.Cluster) error {
 	if n.clusters[c.Name] != nil {
 		return &attest.Error{Code: attest.CodeConfigValue, Check: "cluster", Got: c.Name, Want: "a name that no other cluster has"}
 	}
-	if old := n.Runtime.clusters[c.Name]; old != nil && old.epoch == n.to && sameButEndpoints(old.config, *c) {
+	// Where one may reach is not changed under those who still use it: they may be sending what must not leave this machine.
+	if old := n.Runtime.clusters[c.Name]; old != nil && old.epoch == n.to && sameButEndpoints(old.config, *c) && old.anywhere == n.anywhere(c) {
 		n.clusters[c.Name] = old
-		n.swaps = append(n.swaps, func() { old.Anywhere(n.anywhere(c)) })
 		if c.DNS == nil {
 			n.swaps = append(n.swaps, func() {
 				old.config = *c

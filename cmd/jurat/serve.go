@@ -44,9 +44,9 @@ type serveConfig struct {
 	WellKnown bool `json:"well_known,omitempty"` // HTTP clients get evidence for a nonce
 
 	policies  map[string]*policy.Policy
-	source    string // the file, "" where flags are all there is
-	dir       string // of the file, "" where there is none
-	unsafe    []unsafeChoice
+	source    string         // the file, "" where flags are all there is
+	dir       string         // of the file, "" where there is none
+	unsafe    []unsafeChoice // in the file, or the flags
 	drain     time.Duration
 	jsonLog   bool
 	endorsers endorserFlags
@@ -140,7 +140,7 @@ func (a *app) serve(ctx context.Context, args []string) error {
 		}
 		c.Names, c.Proxy.Listeners = names, []config.Listener{in}
 		if err := c.complete(a, flagged(map[string]string{
-			"listen[0].address": "--listen", "listen[0].to": "--to", "listen[0].unsafe_to": "--unsafe-to", "listen[0].reattest": "--reattest", "drain": "--drain",
+			"listen[0].address": "--listen", "listen[0].to": "--to", "listen[0].reattest": "--reattest", "drain": "--drain",
 		})); err != nil {
 			return err
 		}

@@ -194,6 +194,14 @@ func (c *Cluster) Away() iter.Seq2[string, string] {
 	}
 }
 
+// Leaves reports whether one of them would be connected to in plain.
+func (c *Cluster) Leaves() bool {
+	for range c.Away() {
+		return c.Attested == nil
+	}
+	return false
+}
+
 // Opaque are the names of the clusters that get nothing but TLS which is not ended here.
 func (c *Config) Opaque() map[string]bool {
 	opaque := map[string]bool{}

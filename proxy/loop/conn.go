@@ -82,8 +82,8 @@ type Conn struct {
 	timer   Timer
 	broken  error
 	remote  net.Addr
-	in      *atomic.Uint64 // counts what arrives; nil where nobody asks
-	sent    *atomic.Uint64
+	read    *atomic.Uint64 // counts what arrives; nil where nobody asks
+	written *atomic.Uint64 // counts what leaves; likewise
 
 	dirty   bool // in the loop's list
 	full    bool // a Write has answered false
@@ -105,7 +105,7 @@ func (c *Conn) Loop() *Loop { return c.loop }
 func (c *Conn) RemoteAddr() net.Addr { return c.remote }
 
 // Count has the bytes that arrive and those that leave counted, live.
-func (c *Conn) Count(in, out *atomic.Uint64) { c.in, c.sent = in, out }
+func (c *Conn) Count(read, written *atomic.Uint64) { c.read, c.written = read, written }
 
 // SetHandler replaces who is told.
 func (c *Conn) SetHandler(h Handler) { c.handler = h }
@@ -174,8 +174,8 @@ func (c *Conn) Write(p []byte) bool {
 
 func (c *Conn) write(p []byte) (int, error) {
 	n, err := c.driver.write(p)
-	if c.sent != nil {
-		c.sent.Add(uint64(n))
+	if c.written != nil {
+		c.written.Add(uint64(n))
 	}
 	return n, err
 }
@@ -383,8 +383,8 @@ func (c *Conn) part() {
 // deliver gives the handler what has arrived.
 func (c *Conn) deliver(p []byte) {
 	if !c.dead && !c.closes && !c.ended && len(p) > 0 {
-		if c.in != nil {
-			c.in.Add(uint64(len(p)))
+		if c.read != nil {
+			c.read.Add(uint64(len(p)))
 		}
 		c.handler.Data(p)
 	}

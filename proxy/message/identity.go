@@ -19,7 +19,7 @@ func Identifies(name string) bool {
 		return true
 	}
 	for _, misread := range misreadNames {
-		if len(name) == len(misread) && foldedPrefix(name, misread) {
+		if Alike(name, misread) {
 			return true
 		}
 	}

@@ -98,11 +98,8 @@ func (s *scope) cluster(m *clusterv3.Cluster) (config.Cluster, []Key) {
 		a := *k.attested
 		c.Attested = &a
 		wait = append(wait, s.policy(a.Require)...)
-	} else {
-		for range c.Away() {
-			c.UnsafePlain = true // the limits say where plaintext may go
-		}
 	}
+	c.UnsafePlain = c.Leaves() // the limits say where plaintext may go
 	for i := range u.matches {
 		wait = append(wait, u.matches[i].wait...)
 	}

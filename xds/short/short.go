@@ -84,17 +84,6 @@ func Load(n strictyaml.Node) ([]envoy.Document, error) {
 	return all, nil
 }
 
-// away is what resources say by their addresses, and a file has said besides.
-func away(c *config.Cluster) bool {
-	if c.Attested != nil {
-		return false
-	}
-	for range c.Away() {
-		return true
-	}
-	return false
-}
-
 // normal answers c in the terms that resources have: services are clusters, endpoints are in localities, and all requests for one
 // cluster are a route.
 func normal(c *config.Config) (*config.Config, error) {
@@ -104,7 +93,7 @@ func normal(c *config.Config) (*config.Config, error) {
 		if len(cl.Endpoints) > 0 {
 			cl.Localities, cl.Endpoints = []upstream.LocalityEndpoints{{Endpoints: cl.Endpoints}}, nil
 		}
-		cl.UnsafePlain = away(cl)
+		cl.UnsafePlain = cl.Leaves() // as resources say by their addresses
 	}
 	taken := map[string]bool{}
 	for _, cl := range out.Clusters {
@@ -137,7 +126,7 @@ func normal(c *config.Config) (*config.Config, error) {
 				case !l.TCP:
 					cl.Protocol = "http1"
 				}
-				cl.UnsafePlain = away(&cl)
+				cl.UnsafePlain = cl.Leaves()
 				out.Clusters = append(out.Clusters, cl)
 			}
 			l.To, l.UnsafeTo, l.Cluster = "", false, name
